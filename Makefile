@@ -1,0 +1,45 @@
+# Everything a newcomer, CI and a release need. `make help` lists it.
+SHELL := /bin/sh
+UV_VERSION := 0.13.9
+UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
+RUN := .venv/bin
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+PORT ?= 8501
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test check format bench screenshots docs cluster-test clean
+
+help: ## list these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+.tools/uv/bin/uv:
+	@echo "uv is missing: bringing it into .tools by pip"
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools/uv "uv==$(UV_VERSION)"
+
+.venv/.complete: pyproject.toml uv.lock | $(filter .tools/%,$(UV))
+	$(UV) sync --quiet --frozen --all-extras --group dev --python $(PYTHON)
+	@touch $@
+
+setup: .venv/.complete ## all the set-up, nothing else
+
+run: setup ## the dashboard on http://localhost:8501, with demo models the first time
+	$(RUN)/slipway ui --seed --port $(PORT)
+
+demo: setup ## train and register the demo's models
+	$(RUN)/slipway demo
+
+test: setup ## every test tier that this machine can run
+	$(RUN)/pytest
+
+check: setup ## format, lint, types, import rules
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+format: setup ## put the code into its form
+	$(RUN)/ruff format .
+	$(RUN)/ruff check --fix .
+
+clean: ## remove what the set-up made (not .slipway: it holds your data)
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache

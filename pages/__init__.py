@@ -1,0 +1,1 @@
+"""One script per operator task; dashboard/app.py sets their order."""

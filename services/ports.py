@@ -1,0 +1,239 @@
+"""All that Slipway asks of the outside world, as Protocols: adapters implement them, tests twin them.
+
+Every method may raise Unreachable (no answer within its bound) and Denied; what else it may raise
+stands in its docstring. Nothing here blocks without a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from services.domain import (
+    AliasRef,
+    Applied,
+    AuditEntry,
+    Cause,
+    Endpoint,
+    Finding,
+    InferRequest,
+    Intent,
+    Load,
+    LoadSummary,
+    LogLine,
+    ModelVersion,
+    Observed,
+    Outcome,
+    Package,
+    Plan,
+    Prediction,
+    RegisteredModel,
+    Rehearsal,
+    Release,
+    Service,
+    Tick,
+    VersionDetails,
+    VersionRef,
+)
+
+Report = Callable[[str, float | None], None]
+"""Progress of a long step: a line in words, and the part done (0 to 1; None when unknown)."""
+
+
+def no_report(_line: str, _ratio: float | None = None) -> None:
+    """A Report that nobody reads."""
+
+
+class Registry(Protocol):
+    """The MLflow registry. Numbers are ints, absence is a value, nothing takes minutes."""
+
+    def models(self) -> Sequence[RegisteredModel]:
+        """Every registered model, by name, aliases complete, all pages."""
+
+    def versions(self, model: str) -> Sequence[ModelVersion]:
+        """Every version of `model`, newest first, with metrics, parameters, aliases. NotFound."""
+
+    def version(self, ref: VersionRef | AliasRef) -> ModelVersion:
+        """One version; `@latest` is the highest number. NotFound says which aliases there are."""
+
+    def details(self, ref: VersionRef) -> VersionDetails:
+        """What the version's files say (cached: files are immutable). NotFound.
+
+        A source that is gone or unreadable is no error here: `problems` says so.
+        """
+
+    def download(self, ref: VersionRef, into: Path, report: Report = no_report) -> None:
+        """Copy the version's files into the empty folder `into`.
+
+        NotDeployable when the source lies outside the allowed roots, holds symbolic links, or
+        exceeds the caps in files and bytes; NotFound when it is gone.
+        """
+
+    def set_alias(self, alias: AliasRef, number: int) -> None:
+        """Point an alias at a version. NotFound."""
+
+    def check(self) -> Sequence[Finding]:
+        """Reachable, which version, which store: what Health shows. Never raises."""
+
+
+class Packager(Protocol):
+    """Makes what a server loads. Idempotent by content, write-once."""
+
+    def propose(self, version: ModelVersion) -> Package:
+        """Say where the package will be; writes nothing. NotDeployable."""
+
+    def make(self, version: ModelVersion, report: Report = no_report) -> Package:
+        """Make the package, or find it made; the result has its digest. NotDeployable, NotFound."""
+
+    def exists(self, package: Package) -> Finding:
+        """Whether an earlier release's package is still whole. Never raises."""
+
+
+class Serving(Protocol):
+    """Services on one target: kserve.py and local/."""
+
+    def services(self) -> Sequence[Service]:
+        """Every service of the target, by name; those that others made too."""
+
+    def service(self, name: str) -> Service | None:
+        """One service; absence is a value."""
+
+    def default_intent(self, intent: Intent) -> Intent:
+        """The intent with what this target fills in by itself (mode, port, runtime)."""
+
+    def rehearse(self, plan: Plan) -> Rehearsal:
+        """Manifest, dry run and the target's own preflight; writes nothing."""
+
+    def apply(self, plan: Plan, release: Release) -> Applied:
+        """The one write. Conflict when the object is no longer the one that was planned from."""
+
+    def observe(self, name: str) -> Observed:
+        """Look once; plain facts."""
+
+    def logs(
+        self,
+        name: str,
+        *,
+        container: str | None = None,
+        previous: bool = False,
+        tail: int = 200,
+        follow: bool = False,
+    ) -> Iterator[LogLine]:
+        """Lines of every pod or process of the service, merged by time, capped. NotFound."""
+
+    def events(self, name: str) -> Sequence[LogLine]:
+        """What happened to the service, oldest first. NotFound."""
+
+    def endpoint(self, name: str, release: int | None = None) -> Endpoint:
+        """The way in, or the one that reaches exactly `release`. NotFound until there is one."""
+
+    def check(self) -> Sequence[Finding]:
+        """Everything that must hold for this target: what Health and doctor show. Never raises."""
+
+
+class Journal(Protocol):
+    """Release history beside the service, and the lock that makes operations exclusive."""
+
+    def history(self, service: str) -> Sequence[Release]:
+        """Releases, newest first; empty for an unknown service. Outlives the service."""
+
+    def begin(self, plan: Plan, actor: str, reason: str) -> Release:
+        """Take the lock and record the release with outcome OPEN, before the write.
+
+        The same nonce again gives the same release. Conflict names who holds the service.
+        """
+
+    def close(
+        self, release: Release, outcome: Outcome, cause: Cause | None = None, *, late: bool = False
+    ) -> Release:
+        """Record the outcome and let go of the lock. Idempotent; the first outcome stands.
+
+        Only a TIMEOUT may later become VERIFIED or SERVING, with `late`.
+        """
+
+
+class Predictor(Protocol):
+    """Requests to endpoints that a target named: no redirects, no proxies, bounded."""
+
+    def ready(self, endpoint: Endpoint, timeout_s: float = 2.0) -> bool:
+        """Whether the model server says that the model is ready; False when there is no answer."""
+
+    def infer(
+        self, endpoint: Endpoint, request: InferRequest, timeout_s: float = 30.0
+    ) -> Prediction:
+        """One request. InferenceFailed for an answer that is no prediction, with its status."""
+
+
+class LoadEngine(Protocol):
+    """Load tests, in a process of its own."""
+
+    def run(self, load: Load) -> Iterator[Tick | LoadSummary]:
+        """A Tick a second, then one LoadSummary. Closing the iterator stops the load within 1 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A stored load test: who, when, where, what was asked, what came out."""
+
+    id: int | None
+    name: str
+    actor: str
+    created_at: str
+    target: str
+    namespace: str
+    service: str
+    release: int | None
+    version: str
+    settings: str
+    """JSON of the Load without bodies."""
+    summary: LoadSummary
+    ticks: tuple[Tick, ...]
+
+
+class Store(Protocol):
+    """Audit log and load-test runs."""
+
+    def intend(self, entry: AuditEntry) -> int:
+        """Write the intent row and give its id. If this raises, no write may follow."""
+
+    def outcome(
+        self, audit_id: int, outcome: Outcome, detail: str = "", release: int | None = None
+    ) -> None:
+        """Write the outcome. Idempotent."""
+
+    def entries(
+        self, *, service: str | None = None, target: str | None = None, limit: int = 200
+    ) -> Sequence[AuditEntry]:
+        """Audit entries, newest first."""
+
+    def open_entry(self, nonce: str) -> AuditEntry | None:
+        """The entry of one operation, or None."""
+
+    def save_run(self, run: Run) -> int:
+        """Keep a load test; gives its id."""
+
+    def runs(self, *, service: str | None = None, limit: int = 100) -> Sequence[Run]:
+        """Stored load tests, newest first."""
+
+    def check(self) -> Sequence[Finding]:
+        """Whether the store can be written. Never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ops:
+    """Everything that a journey needs, for one target. Made by connect.ops()."""
+
+    target: str
+    namespace: str
+    server: str
+    """Host of the API server, or this machine's name: shown in every confirmation."""
+    protected: bool
+    registry: Registry
+    packager: Packager
+    serving: Serving
+    journal: Journal
+    predictor: Predictor
+    engine: LoadEngine
+    store: Store
