@@ -1,4 +1,4 @@
-"""All that Slipway asks of the outside world, as Protocols: adapters implement them, tests twin them.
+"""All that Slipway asks of the outside world, as Protocols: adapters implement, tests twin them.
 
 Every method may raise Unreachable (no answer within its bound) and Denied; what else it may raise
 stands in its docstring. Nothing here blocks without a bound.
