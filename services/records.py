@@ -11,13 +11,9 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from services.errors import SlipwayError, one_line
+from services.errors import ConfigError, one_line
 
 T = TypeVar("T")
-
-
-class UnreadableRecord(SlipwayError):
-    """A stored record does not have the form that this version of Slipway reads."""
 
 
 @lru_cache(maxsize=64)
@@ -31,15 +27,15 @@ def dump(value: object, *, indent: int | None = None) -> str:
 
 
 def load(kind: type[T], text: str | bytes) -> T:
-    """The domain value in a JSON text. UnreadableRecord says which field does not fit."""
+    """The domain value in a JSON text. ConfigError says which field does not fit."""
     try:
         value: T = _adapter(kind).validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise UnreadableRecord(
+        raise ConfigError(
             f"A stored {kind.__name__} cannot be read.",
             why=one_line(f"{place}: {first['msg']}"),
-            fix="It was written by another version of Slipway, or damaged; see the log for its place.",
+            fix="It was written by another version of Slipway, or damaged; move it away to go on.",
         ) from error
     return value
