@@ -394,6 +394,11 @@ class Release:
         """True when the new pods served and a test inference passed on them."""
         return self.outcome is Outcome.VERIFIED
 
+    @property
+    def settled(self) -> bool:
+        """True when its outcome is known."""
+        return self.outcome is not Outcome.OPEN
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -443,14 +448,16 @@ class Plan:
     workload: int | None = None
     """Release whose pods or process serve `after`; None when the plan starts new ones."""
     stable: int | None = None
-    """While `after` is a canary: the release whose workload keeps the rest of the traffic."""
+    """While `after` is a canary: the workload (release number) that keeps the rest."""
     rolled_back_from: int | None = None
     rolled_back_to: int | None = None
+    retry: bool = False
+    """True when the same intent is to be applied again, because it failed or its process died."""
 
     @property
     def nothing_to_do(self) -> bool:
         """True when what is wanted is wanted already."""
-        return self.before is not None and self.before == self.after
+        return self.before is not None and self.before == self.after and not self.retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,6 +488,7 @@ class Answering:
 
     version: VersionRef | None
     release: int | None
+    """The workload: the number of the release that started these pods or this process."""
     percent: int
     replicas: int = 1
 
@@ -595,7 +603,7 @@ class Service:
     message: str = ""
     answering: tuple[Answering, ...] = ()
     stable: int | None = None
-    """While a canary runs: the release that keeps the rest of the traffic."""
+    """While a canary runs: the workload (release number) that keeps the rest of the traffic."""
     url: str | None = None
     since: datetime | None = None
     """When the release that answers began to."""

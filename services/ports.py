@@ -33,6 +33,7 @@ from services.domain import (
     Rehearsal,
     Release,
     Service,
+    TargetKind,
     Tick,
     VersionDetails,
     VersionRef,
@@ -82,10 +83,14 @@ class Packager(Protocol):
     """Makes what a server loads. Idempotent by content, write-once."""
 
     def propose(self, version: ModelVersion) -> Package:
-        """Say where the package will be; writes nothing. NotDeployable."""
+        """Say what the package is and where it will be, with its digest. NotDeployable, NotFound.
+
+        May read the version's files into a cache of its own to know the digest; nothing that a
+        server could load is written.
+        """
 
     def make(self, version: ModelVersion, report: Report = no_report) -> Package:
-        """Make the package, or find it made; the result has its digest. NotDeployable, NotFound."""
+        """Make the package, or find it made: what `propose` said. NotDeployable, NotFound."""
 
     def exists(self, package: Package) -> Finding:
         """Whether an earlier release's package is still whole. Never raises."""
@@ -221,19 +226,56 @@ class Store(Protocol):
         """Whether the store can be written. Never raises."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ops:
-    """Everything that a journey needs, for one target. Made by connect.ops()."""
+class Ops(Protocol):
+    """Everything that a journey needs, for one target. connect.ops() makes one.
 
-    target: str
-    namespace: str
-    server: str
-    """Host of the API server, or this machine's name: shown in every confirmation."""
-    protected: bool
-    registry: Registry
-    packager: Packager
-    serving: Serving
-    journal: Journal
-    predictor: Predictor
-    engine: LoadEngine
-    store: Store
+    Parts are made at their first use: a page that shows no model pays for no MLflow.
+    """
+
+    @property
+    def target(self) -> str:
+        """Name of the target."""
+
+    @property
+    def kind(self) -> TargetKind:
+        """What the target is reached by."""
+
+    @property
+    def namespace(self) -> str:
+        """Namespace of the services; "" on this machine."""
+
+    @property
+    def server(self) -> str:
+        """Host of the API server, or this machine's name: shown in every confirmation."""
+
+    @property
+    def protected(self) -> bool:
+        """True when a write wants the service's name typed."""
+
+    @property
+    def registry(self) -> Registry:
+        """The registered models."""
+
+    @property
+    def packager(self) -> Packager:
+        """What makes packages for this target."""
+
+    @property
+    def serving(self) -> Serving:
+        """The target's services."""
+
+    @property
+    def journal(self) -> Journal:
+        """The target's release history."""
+
+    @property
+    def predictor(self) -> Predictor:
+        """Requests to endpoints."""
+
+    @property
+    def engine(self) -> LoadEngine:
+        """Load tests."""
+
+    @property
+    def store(self) -> Store:
+        """Audit log and runs."""

@@ -1,0 +1,792 @@
+"""Plan, apply, settle, follow: the product's heart, the same for every target and both front doors.
+
+* **plan** functions are pure: facts in, Plan out, nothing written; NotDeployable says which rule.
+* **apply** does the writes of one plan, in this order: audit intent, package, release, the one
+  write to the target. Each is idempotent under the plan's nonce.
+* **settle** looks once, runs the test inference when one is due, and records what it found. It
+  never depends on who began the operation, so a killed process leaves nothing half done.
+* **follow** settles until there is nothing more to wait for.
+
+Knows only the ports; no adapter, no clock of its own (`now` and `sleep` are arguments).
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from services.domain import (
+    Action,
+    AuditEntry,
+    Cause,
+    Finding,
+    Intent,
+    Mode,
+    ModelVersion,
+    Observed,
+    Outcome,
+    Package,
+    Phase,
+    Plan,
+    Progress,
+    Registration,
+    Release,
+    Resources,
+    Scale,
+    Service,
+    TestResult,
+    Verdict,
+    VersionDetails,
+    parse_ref,
+    service_name_problem,
+    spec_differences,
+)
+from services.errors import (
+    Conflict,
+    Denied,
+    InferenceFailed,
+    NotDeployable,
+    NotFound,
+    NothingToRollBackTo,
+    RolloutFailed,
+    RolloutTimeout,
+    SlipwayError,
+    Unreachable,
+)
+from services.ports import Ops, Report, no_report
+
+DEADLINE_S = 600.0
+"""Roll-outs that have not settled by then are recorded as `timeout` (KServe's own default)."""
+
+UNAPPLIED_GRACE_S = 30.0
+"""An open release that the target does not know after this time was never applied: its process
+died between recording it and the write."""
+
+LATE_WATCH_S = 24 * 3600.0
+"""For so long a `timeout` may still become a late success."""
+
+Now = Callable[[], datetime]
+T = TypeVar("T")
+
+
+def utc_now() -> datetime:
+    """The time, aware."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the operator chose beside the version; None leaves it as it is, or to the target."""
+
+    mode: Mode | None = None
+    runtime: str | None = None
+    scale: Scale | None = None
+    resources: Resources | None = None
+    service_account: str | None = None
+    timeout_s: int | None = None
+    env: tuple[tuple[str, str], ...] | None = None
+    labels: tuple[tuple[str, str], ...] | None = None
+    patch: str | None = None
+    port: int | None = None
+    canary_percent: int | None = None
+
+
+# ── Plan ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def intent_for(
+    current: Service | None,
+    version: ModelVersion,
+    details: VersionDetails,
+    package: Package,
+    *,
+    name: str,
+    wish: Wish = Wish(),
+) -> Intent:
+    """The intent that serves `version`: the wish over what the service has over the defaults.
+
+    NotDeployable for a name that cannot be, a version that is not registered, or a service that
+    belongs to another registered model.
+    """
+    problem = service_name_problem(name)
+    if problem:
+        raise NotDeployable(
+            f"{name!r} cannot name a service. Nothing was changed.",
+            why=problem,
+            fix="Choose another name, for example the model's in small letters and hyphens.",
+        )
+    if version.registration is not Registration.READY:
+        said = f": {version.registration_message}" if version.registration_message else ""
+        raise NotDeployable(
+            f"{version.ref} cannot be deployed. Nothing was changed.",
+            why=f"Its registration is {version.registration}{said}.",
+            fix="Wait until it is ready, or register the model again.",
+        )
+    before = current.intent if current else None
+    if before and before.version and before.version.model != version.ref.model:
+        raise NotDeployable(
+            f"{version.ref} cannot be deployed as {name}. Nothing was changed.",
+            why=f"{name} serves the registered model {before.version.model}.",
+            fix="Choose another service name, or delete that service first.",
+        )
+    kept = before or Intent(name, version.ref, package, Mode.STANDARD)
+    return replace(
+        kept,
+        service=name,
+        version=version.ref,
+        package=package,
+        mode=kept.mode if before else (wish.mode or Mode.STANDARD),
+        runtime=_chosen(wish.runtime, kept.runtime),
+        scale=_chosen(wish.scale, kept.scale),
+        resources=_chosen(wish.resources, kept.resources),
+        service_account=_chosen(wish.service_account, kept.service_account),
+        timeout_s=_chosen(wish.timeout_s, kept.timeout_s),
+        env=_chosen(wish.env, kept.env),
+        labels=_chosen(wish.labels, kept.labels),
+        patch=_chosen(wish.patch, kept.patch),
+        port=_chosen(wish.port, kept.port),
+        canary_percent=wish.canary_percent,
+        stopped=False,
+        signature=details.signature,
+        example=details.example,
+        requirements=details.requirements,
+        python_version=details.python_version,
+    )
+
+
+def _chosen(wished: T | None, kept: T) -> T:
+    return kept if wished is None else wished
+
+
+def plan_deploy(current: Service | None, intent: Intent, *, target: str, namespace: str) -> Plan:
+    """Make `intent` live: all of the traffic, or `intent.canary_percent` of it. Changes nothing."""
+    _must_be_ours(current)
+    _no_canary_open(current, intent)
+    if intent.canary_percent is not None:
+        _percent_in_range(intent.canary_percent)
+        if current is None or not current.answering:
+            raise NotDeployable(
+                f"{intent.service} cannot start with a canary. Nothing was changed.",
+                why="A canary takes a share of the traffic from a version that answers; none does.",
+                fix="Deploy without --canary-percent first.",
+            )
+    failed = current is not None and current.phase is Phase.FAILED
+    stable = None
+    if intent.canary_percent is not None and current is not None:
+        stable = _answering_workload(current)
+    plan = _plan(Action.DEPLOY, current, intent, stable=stable, retry=failed)
+    return replace(plan, target=target, namespace=namespace)
+
+
+def plan_rollback(current: Service, history: Sequence[Release], to: int | None = None) -> Plan:
+    """Return to release `to`, or to the newest verified one that is not wanted now.
+
+    The plan carries that release's whole intent, so it needs no registry. NothingToRollBackTo,
+    NotFound for an unknown number.
+    """
+    _must_be_ours(current)
+    candidates = [r for r in history if not r.intent.stopped and r.action is not Action.DELETE]
+    if to is not None:
+        chosen = next((release for release in candidates if release.number == to), None)
+        if chosen is None:
+            raise NotFound(
+                f"{current.name} has no release {to} to return to.",
+                why=f"There are: {', '.join(str(r.number) for r in candidates[:20]) or 'none'}.",
+                fix=f"Look at `slipway history {current.name}`.",
+            )
+    else:
+        wanted = _essence(current.intent)
+        chosen = next((r for r in candidates if r.verified and _essence(r.intent) != wanted), None)
+        if chosen is None:
+            earlier = max(len(candidates) - 1, 0)
+            raise NothingToRollBackTo(
+                f"{current.name} has no verified release to return to. Nothing was changed.",
+                why=f"Of its {earlier} earlier releases none passed a test inference"
+                " and differs from what is wanted now.",
+                fix=f"Choose one by number (`slipway rollback {current.name} --to N`),"
+                " or deploy another version.",
+            )
+    port = current.intent.port if current.intent else chosen.intent.port
+    after = replace(chosen.intent, canary_percent=None, stopped=False, port=port)
+    running = any(side.release == chosen.workload for side in current.answering)
+    plan = _plan(
+        Action.ROLLBACK,
+        current,
+        after,
+        workload=chosen.workload if running else None,
+        retry=current.phase is Phase.FAILED,
+    )
+    return replace(plan, rolled_back_from=current.release, rolled_back_to=chosen.number)
+
+
+def plan_canary(current: Service, history: Sequence[Release], percent: int) -> Plan:
+    """Give the running canary another share. NotDeployable when there is none."""
+    _must_be_ours(current)
+    intent = _canary_of(current)
+    _percent_in_range(percent)
+    return _plan(
+        Action.CANARY,
+        current,
+        replace(intent, canary_percent=percent),
+        workload=_workload_of(current, history),
+        stable=current.stable,
+    )
+
+
+def plan_promote(current: Service, history: Sequence[Release]) -> Plan:
+    """Give the running canary all of the traffic. NotDeployable when there is none."""
+    _must_be_ours(current)
+    intent = _canary_of(current)
+    if current.phase is not Phase.READY:
+        raise NotDeployable(
+            f"The canary of {current.name} cannot be promoted. Nothing was changed.",
+            why=f"It is not ready: {current.message or current.phase}.",
+            fix="Wait until it is verified, or abort it.",
+        )
+    return _plan(
+        Action.PROMOTE,
+        current,
+        replace(intent, canary_percent=None),
+        workload=_workload_of(current, history),
+    )
+
+
+def plan_abort(current: Service, history: Sequence[Release]) -> Plan:
+    """Give the version beside the canary all of the traffic again. NotDeployable without one."""
+    _must_be_ours(current)
+    _canary_of(current)
+    stable = next(
+        (
+            release
+            for release in history
+            if release.workload == current.stable and release.intent.canary_percent is None
+        ),
+        None,
+    )
+    if stable is None:
+        raise NothingToRollBackTo(
+            f"{current.name} has no release beside the canary to return to. Nothing was changed.",
+            fix=f"Deploy a version, or choose one (`slipway rollback {current.name} --to N`).",
+        )
+    after = replace(stable.intent, canary_percent=None, stopped=False)
+    plan = _plan(Action.ABORT, current, after, workload=stable.workload)
+    return replace(plan, rolled_back_from=current.release, rolled_back_to=stable.number)
+
+
+def plan_stop(current: Service) -> Plan:
+    """Keep the service, its address and its history, but no pods or processes."""
+    _must_be_ours(current)
+    intent = _intent_of(current)
+    after = replace(intent, stopped=True, canary_percent=None)
+    return _plan(Action.STOP, current, after)
+
+
+def plan_start(current: Service, history: Sequence[Release]) -> Plan:
+    """Start a stopped, killed or failed service again.
+
+    A wanted release that failed is not tried blindly: the newest verified one is started instead,
+    where there is one.
+    """
+    _must_be_ours(current)
+    intent = _intent_of(current)
+    mine = next((r for r in history if _essence(r.intent) == _essence(intent) and r.settled), None)
+    if mine is not None and mine.outcome is Outcome.FAILED:
+        proven = next((r for r in history if r.verified and not r.intent.stopped), None)
+        intent = proven.intent if proven else intent
+    after = replace(intent, stopped=False, canary_percent=None, port=_intent_of(current).port)
+    retry = current.phase is not Phase.READY
+    return _plan(Action.START, current, after, retry=retry)
+
+
+def plan_delete(current: Service) -> Plan:
+    """Remove the service; its history stays."""
+    _must_be_ours(current)
+    return _plan(Action.DELETE, current, None)
+
+
+def _plan(
+    action: Action,
+    current: Service | None,
+    after: Intent | None,
+    *,
+    workload: int | None = None,
+    stable: int | None = None,
+    retry: bool = False,
+) -> Plan:
+    before = current.intent if current else None
+    name = after.service if after else (current.name if current else "")
+    return Plan(
+        action=action,
+        service=name,
+        target=current.target if current else "",
+        namespace=current.namespace if current else "",
+        before=before,
+        after=after,
+        based_on=current.object_version if current else None,
+        changes=spec_differences(before, after),
+        nonce=secrets.token_hex(12),
+        workload=workload,
+        stable=stable,
+        retry=retry,
+    )
+
+
+def _must_be_ours(current: Service | None) -> None:
+    if current is None:
+        return
+    if current.owner:
+        raise NotDeployable(
+            f"{current.name} belongs to {current.owner}. Nothing was changed.",
+            why="It would put back whatever Slipway changes.",
+            fix=f"Render the manifests for it: `slipway render REF --name {current.name}`.",
+        )
+    if not current.managed:
+        raise NotDeployable(
+            f"{current.name} was not made by Slipway. Nothing was changed.",
+            why="Its present state is in no release, so nothing could bring it back.",
+            fix="Adopt it on the Endpoints page first: its present state becomes release 1.",
+        )
+
+
+def _no_canary_open(current: Service | None, intent: Intent) -> None:
+    wanted = current.intent if current else None
+    if current is None or wanted is None or wanted.canary_percent is None:
+        return
+    if wanted.version != intent.version:
+        raise NotDeployable(
+            f"{current.name} has a canary running. Nothing was changed.",
+            why=f"{wanted.version} takes {wanted.canary_percent} % of its traffic.",
+            fix=f"Promote or abort it first: `slipway promote {current.name}`,"
+            f" `slipway abort {current.name}`.",
+        )
+
+
+def _intent_of(current: Service) -> Intent:
+    if current.intent is None:
+        raise NotDeployable(
+            f"What {current.name} should be is not known. Nothing was changed.",
+            fix="Deploy a version to it.",
+        )
+    return current.intent
+
+
+def _canary_of(current: Service) -> Intent:
+    intent = _intent_of(current)
+    if intent.canary_percent is None:
+        raise NotDeployable(
+            f"{current.name} has no canary. Nothing was changed.",
+            why=f"All of its traffic is meant for {intent.version}.",
+            fix=f"Start one: `slipway deploy REF --name {current.name} --canary-percent 10`.",
+        )
+    return intent
+
+
+def _percent_in_range(percent: int) -> None:
+    if not 0 <= percent <= 99:
+        raise NotDeployable(
+            f"A canary cannot take {percent} %. Nothing was changed.",
+            why="A canary's share is a whole number from 0 to 99.",
+            fix="For all of the traffic, promote it.",
+        )
+
+
+def _essence(intent: Intent | None) -> Intent | None:
+    """An intent without what does not make it another thing to serve: address, share, stop."""
+    if intent is None:
+        return None
+    return replace(intent, canary_percent=None, stopped=False, port=None)
+
+
+def _workload_of(current: Service, history: Sequence[Release]) -> int | None:
+    return next((r.workload for r in history if r.number == current.release), current.release)
+
+
+def _answering_workload(current: Service) -> int | None:
+    most = max(current.answering, key=lambda side: side.percent, default=None)
+    return most.release if most else None
+
+
+# ── Apply ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def blocking(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The findings that forbid a plan."""
+    return tuple(finding for finding in findings if finding.verdict is Verdict.FAIL)
+
+
+def refuse_if_blocked(plan: Plan, findings: Sequence[Finding]) -> None:
+    """NotDeployable when a check failed, naming the first."""
+    failed = blocking(findings)
+    if failed:
+        first = failed[0]
+        raise NotDeployable(
+            f"{_subject(plan)} would not work on {plan.target}. Nothing was changed.",
+            why=f"{first.name}: {first.detail}",
+            fix=first.fix,
+        )
+
+
+def apply(
+    plan: Plan,
+    ops: Ops,
+    *,
+    actor: str,
+    origin: str = "",
+    reason: str = "",
+    version: ModelVersion | None = None,
+    report: Report = no_report,
+    now: Now = utc_now,
+) -> Release | None:
+    """Carry out one plan, up to and including its one write; None when there is nothing to do.
+
+    Give `version` when the plan deploys one whose package may have to be made. The same plan again
+    is the same operation: it gives the same release and writes nothing twice. Conflict, Denied,
+    Unreachable and NotDeployable say what was not done.
+    """
+    if plan.nothing_to_do:
+        return None
+    earlier = ops.store.open_entry(plan.nonce)
+    audit_id = ops.store.intend(_entry(plan, actor, origin, reason, now())) if not earlier else 0
+    audit_id = earlier.id or 0 if earlier else audit_id
+    try:
+        if version is not None and plan.after is not None:
+            made = ops.packager.make(version, report)
+            if made.digest != plan.after.package.digest:
+                raise Conflict(
+                    f"The files of {version.ref} changed since the plan was made."
+                    " Nothing was changed.",
+                    why="Their digest is another one.",
+                    fix="Look at the new plan and confirm it again.",
+                )
+        release = ops.journal.begin(plan, actor, reason)
+    except SlipwayError as error:
+        ops.store.outcome(audit_id, Outcome.NOT_APPLIED, str(error))
+        raise
+    if release.outcome is not Outcome.OPEN:
+        return release  # the nonce was applied and settled already
+    try:
+        ops.serving.apply(plan, release)
+    except (Conflict, Denied, NotDeployable, NotFound) as error:
+        cause = Cause(error.what, error.why, error.fix)
+        ops.journal.close(release, Outcome.NOT_APPLIED, cause)
+        ops.store.outcome(audit_id, Outcome.NOT_APPLIED, str(error), release.number)
+        raise
+    return release
+
+
+def _entry(plan: Plan, actor: str, origin: str, reason: str, at: datetime) -> AuditEntry:
+    def text(intent: Intent | None) -> str:
+        return str(intent.version or intent.package.uri) if intent else ""
+
+    return AuditEntry(
+        id=None,
+        at=at,
+        actor=actor,
+        action=plan.action,
+        target=plan.target,
+        namespace=plan.namespace,
+        service=plan.service,
+        before=text(plan.before),
+        after=text(plan.after),
+        reason=reason,
+        nonce=plan.nonce,
+        origin=origin,
+    )
+
+
+def _subject(plan: Plan) -> str:
+    if plan.after is not None and plan.after.version is not None:
+        return str(plan.after.version)
+    return plan.service
+
+
+# ── Settle ────────────────────────────────────────────────────────────────────────────────────
+
+
+def progress_of(seen: Observed) -> Progress:
+    """Say how far a roll-out has come, from plain facts. READY for exactly one combination."""
+
+    def progress(phase: Phase, message: str, cause: Cause | None = None) -> Progress:
+        return Progress(
+            phase,
+            message,
+            steps=seen.steps,
+            cause=cause,
+            answering=seen.answering,
+            release=seen.wanted_release,
+        )
+
+    if not seen.exists:
+        return progress(Phase.UNKNOWN, "there is no such service")
+    if seen.stopped:
+        return progress(Phase.STOPPED, seen.message or "stopped")
+    if seen.failure is not None:
+        return progress(Phase.FAILED, seen.failure.what, seen.failure)
+    if not seen.caught_up:
+        return progress(Phase.ROLLING_OUT, seen.message or "the target has not acted on it yet")
+    if not seen.desired == seen.updated == seen.total == seen.available:
+        counted = f"{seen.available} of {seen.desired} ready"
+        return progress(Phase.ROLLING_OUT, seen.message or counted)
+    if seen.asleep:
+        return progress(Phase.READY, "asleep: the first request wakes it")
+    if not seen.model_ready:
+        return progress(Phase.ROLLING_OUT, seen.message or "the model is loading")
+    if not seen.traffic_as_wanted:
+        return progress(Phase.ROLLING_OUT, seen.message or "the traffic is not as wanted yet")
+    return progress(Phase.READY, seen.message or "every replica serves this version")
+
+
+def settle(ops: Ops, name: str, *, now: Now = utc_now) -> Progress:
+    """Look once, test when due, record what is found. Idempotent; safe from any front end."""
+    release = _unsettled(ops.journal.history(name), now())
+    seen = ops.serving.observe(name)
+    progress = progress_of(seen)
+    if release is None:
+        return _with_last_outcome(ops, name, progress)
+    if release.action is Action.DELETE:
+        outcome = Outcome.OPEN if seen.exists else Outcome.DELETED
+        return _recorded(ops, release, replace(progress, release=release.number), outcome)
+    if seen.wanted_release is None or seen.wanted_release < release.number:
+        return _perhaps_unapplied(ops, release, progress, now())
+    if progress.phase is Phase.FAILED:
+        return _recorded(ops, release, progress, Outcome.FAILED, progress.cause)
+    if progress.phase is Phase.STOPPED:
+        return _recorded(ops, release, progress, Outcome.STOPPED)
+    if progress.phase is Phase.READY:
+        return _tested(ops, release, seen, progress)
+    if now() - release.created_at > timedelta(seconds=DEADLINE_S):
+        cause = Cause(
+            f"{name} was not ready after {DEADLINE_S:.0f} s; it may still become ready.",
+            why=f"{progress.message}.",
+            fix=f"Watch it on Endpoints, or `slipway status {name}`.",
+        )
+        return _recorded(ops, release, replace(progress, cause=cause), Outcome.TIMEOUT, cause)
+    return replace(progress, release=release.number)
+
+
+def follow(
+    ops: Ops,
+    name: str,
+    *,
+    timeout_s: float = DEADLINE_S,
+    every_s: float = 0.25,
+    now: Now = utc_now,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Progress]:
+    """Settle until nothing more is expected, giving each look.
+
+    Ends normally when the operation ended well; RolloutFailed and RolloutTimeout otherwise. A
+    target that does not answer for a while is looked at again until the time is over.
+    """
+    end = now() + timedelta(seconds=timeout_s)
+    while True:
+        try:
+            progress = settle(ops, name, now=now)
+        except Unreachable as error:
+            if now() >= end:
+                raise
+            progress = Progress(Phase.UNKNOWN, error.what)
+        yield progress
+        if progress.settled:
+            break
+        if now() >= end:
+            raise RolloutTimeout(
+                f"{name} was not ready after {timeout_s:.0f} s; it may still become ready.",
+                why=f"{progress.message}.",
+                fix=f"Watch it on Endpoints, or `slipway status {name}`.",
+            )
+        sleep(every_s)
+    if progress.outcome is Outcome.TIMEOUT:
+        cause = progress.cause or Cause(f"{name} did not settle in time.")
+        raise RolloutTimeout(cause.what, cause.why, cause.fix)
+    if progress.outcome in {Outcome.FAILED, Outcome.NOT_APPLIED}:
+        raise rollout_failed(name, progress)
+
+
+def rollout_failed(name: str, progress: Progress) -> RolloutFailed:
+    """The error for a failed operation: what failed, and what still answers."""
+    cause = progress.cause or Cause(progress.message)
+    still = ", ".join(str(side.version) for side in progress.answering if side.percent)
+    answers = f"{still} still answers." if still else "Nothing answers."
+    what = cause.what.rstrip(".")
+    return RolloutFailed(f"{name}: {what}; {answers}", cause.why, cause.fix)
+
+
+def _unsettled(history: Sequence[Release], at: datetime) -> Release | None:
+    newest = history[0] if history else None
+    if newest is None:
+        return None
+    if newest.outcome is Outcome.OPEN:
+        return newest
+    watched = at - newest.created_at < timedelta(seconds=LATE_WATCH_S)
+    return newest if newest.outcome is Outcome.TIMEOUT and watched else None
+
+
+def _with_last_outcome(ops: Ops, name: str, progress: Progress) -> Progress:
+    history = ops.journal.history(name)
+    last = history[0] if history else None
+    if last is None:
+        return progress
+    _note_outcome(ops, last)
+    cause = progress.cause or last.cause
+    return replace(progress, outcome=last.outcome, cause=cause, release=last.number)
+
+
+def _perhaps_unapplied(ops: Ops, release: Release, progress: Progress, at: datetime) -> Progress:
+    if at - release.created_at < timedelta(seconds=UNAPPLIED_GRACE_S):
+        waiting = replace(progress, phase=Phase.ROLLING_OUT, message="being applied")
+        return replace(waiting, release=release.number, cause=None)
+    cause = Cause(
+        f"Release {release.number} of {release.service} was never applied.",
+        why="The process that began it ended before the write.",
+        fix="Deploy it again.",
+    )
+    return _recorded(ops, release, replace(progress, cause=cause), Outcome.NOT_APPLIED, cause)
+
+
+def _tested(ops: Ops, release: Release, seen: Observed, progress: Progress) -> Progress:
+    result, detail = (
+        (seen.test, seen.test_detail)
+        if seen.test is not TestResult.NOT_RUN
+        else try_inference(ops, release)
+    )
+    if result is TestResult.PASS:
+        return _recorded(ops, release, progress, Outcome.VERIFIED)
+    if result is TestResult.FAIL:
+        cause = Cause(
+            f"{release.intent.version} loaded, but its test inference failed",
+            why=detail,
+            fix="Send the example on the Predict page, and look at the log.",
+        )
+        failed = replace(progress, phase=Phase.FAILED, message=cause.what, cause=cause)
+        return _recorded(ops, release, failed, Outcome.FAILED, cause)
+    unmeasured = replace(progress, message=f"ready, not verified: {detail}")
+    return _recorded(ops, release, unmeasured, Outcome.SERVING, Cause("Not verified", why=detail))
+
+
+def try_inference(ops: Ops, release: Release) -> tuple[TestResult, str]:
+    """One request from the release's example to exactly its pods; the result and why, in words."""
+    from services.bench import request_for_example
+
+    intent = release.intent
+    if intent.example is None:
+        return TestResult.COULD_NOT_MEASURE, "the version has no input example"
+    try:
+        endpoint = ops.serving.endpoint(release.service, release.workload)
+        request = request_for_example(
+            intent.signature, intent.example, model_name=endpoint.model_name
+        )
+        ops.predictor.infer(endpoint, request)
+    except InferenceFailed as error:
+        return TestResult.FAIL, f"{error.what} {error.why}".strip()
+    except (Unreachable, Denied, NotFound) as error:
+        return TestResult.COULD_NOT_MEASURE, f"{error.what} {error.why}".strip()
+    return TestResult.PASS, ""
+
+
+def _recorded(
+    ops: Ops,
+    release: Release,
+    progress: Progress,
+    outcome: Outcome,
+    cause: Cause | None = None,
+) -> Progress:
+    if outcome is Outcome.OPEN:
+        return progress
+    late = release.outcome is Outcome.TIMEOUT and outcome is not Outcome.TIMEOUT
+    if release.outcome is not outcome:
+        release = ops.journal.close(release, outcome, cause, late=late)
+        _note_outcome(ops, release)
+    return replace(
+        progress,
+        outcome=release.outcome,
+        cause=progress.cause or release.cause,
+        release=release.number,
+    )
+
+
+def _note_outcome(ops: Ops, release: Release) -> None:
+    entry = ops.store.open_entry(release.operation) if release.operation else None
+    if entry is not None and entry.id is not None and entry.outcome is not release.outcome:
+        detail = release.cause.what if release.cause else ""
+        ops.store.outcome(entry.id, release.outcome, detail, release.number)
+
+
+# ── Journeys that both front doors begin with ─────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan with everything that is shown before it is confirmed."""
+
+    plan: Plan
+    findings: tuple[Finding, ...]
+    manifest: str
+    version: ModelVersion | None = None
+    details: VersionDetails | None = None
+
+
+def prepare_deploy(ops: Ops, reference: str, *, name: str, wish: Wish = Wish()) -> Prepared:
+    """Read the version, propose its package, plan, rehearse. Writes nothing that serves."""
+    version = ops.registry.version(parse_ref(reference))
+    details = ops.registry.details(version.ref)
+    current = ops.serving.service(name)
+    package = ops.packager.propose(version)
+    intent = intent_for(current, version, details, package, name=name, wish=wish)
+    intent = ops.serving.default_intent(intent)
+    plan = plan_deploy(current, intent, target=ops.target, namespace=ops.namespace)
+    rehearsal = ops.serving.rehearse(plan)
+    findings = (*_version_findings(version, details), *rehearsal.findings)
+    return Prepared(plan, findings, rehearsal.manifest, version, details)
+
+
+def prepare(ops: Ops, plan: Plan) -> Prepared:
+    """A plan without a version to read (roll-back, canary, stop, …), rehearsed."""
+    rehearsal = ops.serving.rehearse(plan)
+    findings = rehearsal.findings
+    if plan.after is not None and plan.action in {Action.ROLLBACK, Action.START, Action.ABORT}:
+        findings = (ops.packager.exists(plan.after.package), *findings)
+    return Prepared(plan, findings, rehearsal.manifest)
+
+
+def require(ops: Ops, name: str) -> Service:
+    """The service of that name. NotFound names those that there are."""
+    current = ops.serving.service(name)
+    if current is None:
+        names = ", ".join(service.name for service in ops.serving.services()[:20])
+        raise NotFound(
+            f"There is no service {name!r} on {ops.target}.",
+            why=f"There are: {names}." if names else "There is none at all yet.",
+            fix=f"Deploy one: `slipway deploy REF --name {name}`.",
+        )
+    return current
+
+
+def _version_findings(version: ModelVersion, details: VersionDetails) -> tuple[Finding, ...]:
+    found = [
+        Finding("registered version", Verdict.WARN, problem)
+        for problem in (*version.problems, *details.problems)
+    ]
+    if details.signature is None:
+        found.append(
+            Finding(
+                "signature",
+                Verdict.WARN,
+                f"{version.ref} has none: requests cannot be checked before they are sent.",
+                "Log the model with a signature.",
+            )
+        )
+    if details.example is None:
+        found.append(
+            Finding(
+                "input example",
+                Verdict.WARN,
+                f"{version.ref} has none: it can become ready, but it cannot be verified.",
+                "Log the model with an input example.",
+            )
+        )
+    return tuple(found)
