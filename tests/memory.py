@@ -1,0 +1,640 @@
+"""The ports in memory: for tests only, held to the same contract suites as the real adapters.
+
+A `World` is the state behind them and implements Ops. Nothing happens by itself: `world.settle_now`
+and the `fails`, `slow` sets say what a target would do, so that a test decides what is seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from services.domain import (
+    LATEST,
+    AliasRef,
+    Answering,
+    Applied,
+    AuditEntry,
+    Cause,
+    ColumnSpec,
+    Endpoint,
+    Finding,
+    InferRequest,
+    Intent,
+    Load,
+    LoadMode,
+    LoadSummary,
+    LogLine,
+    Mode,
+    ModelVersion,
+    Observed,
+    Outcome,
+    Output,
+    Package,
+    PackageKind,
+    Percentiles,
+    Phase,
+    Plan,
+    Prediction,
+    RegisteredModel,
+    Rehearsal,
+    Release,
+    Service,
+    Signature,
+    Step,
+    StepState,
+    TargetKind,
+    TestResult,
+    Tick,
+    Timing,
+    ValueKind,
+    Verdict,
+    VersionDetails,
+    VersionRef,
+    WayIn,
+)
+from services.errors import Conflict, InferenceFailed, NotFound, SlipwayError
+from services.ports import (
+    Journal,
+    LoadEngine,
+    Packager,
+    Predictor,
+    Registry,
+    Report,
+    Run,
+    Serving,
+    Store,
+    no_report,
+)
+
+START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+
+WINE = Signature(
+    inputs=(ColumnSpec("alcohol", ValueKind.DOUBLE), ColumnSpec("hue", ValueKind.DOUBLE)),
+    outputs=(ColumnSpec("cultivar", ValueKind.LONG),),
+)
+WINE_EXAMPLE = json.dumps(
+    {"dataframe_split": {"columns": ["alcohol", "hue"], "data": [[13.2, 1.05]]}}
+)
+
+
+@dataclass
+class Clock:
+    """A clock that moves when told to, or when somebody sleeps."""
+
+    at: datetime = START
+
+    def now(self) -> datetime:
+        return self.at
+
+    def sleep(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+
+
+class MemoryRegistry:
+    """ports.Registry over dicts."""
+
+    def __init__(self) -> None:
+        self.by_model: dict[str, dict[int, ModelVersion]] = {}
+        self.details_of: dict[VersionRef, VersionDetails] = {}
+        self.aliases: dict[str, dict[str, int]] = {}
+        self.files: dict[VersionRef, dict[str, bytes]] = {}
+        self.broken: SlipwayError | None = None
+        self.calls = 0
+
+    def add(
+        self,
+        model: str,
+        number: int | None = None,
+        *,
+        signature: Signature | None = WINE,
+        example: str | None = WINE_EXAMPLE,
+        metrics: dict[str, float] | None = None,
+        aliases: tuple[str, ...] = (),
+        version: ModelVersion | None = None,
+    ) -> VersionRef:
+        versions = self.by_model.setdefault(model, {})
+        ref = VersionRef(model, number or max(versions, default=0) + 1)
+        versions[ref.number] = replace(
+            version or ModelVersion(ref, source=f"models:/m-{ref.number}"),
+            ref=ref,
+            metrics=metrics or {"accuracy": 0.9 + ref.number / 100},
+            params={"C": str(ref.number)},
+            created_at=START + timedelta(days=ref.number),
+            run_id=f"run{ref.number}",
+        )
+        self.details_of[ref] = VersionDetails(
+            ref=ref,
+            signature=signature,
+            example=example,
+            requirements=("scikit-learn==1.9.1",),
+            python_version="3.11.7",
+            mlflow_version="3.17.2",
+            flavors={"sklearn": {"serialization_format": "skops"}},
+            files=(),
+        )
+        self.files[ref] = {"MLmodel": f"flavors: {{}} # {ref}".encode()}
+        for alias in aliases:
+            self.aliases.setdefault(model, {})[alias] = ref.number
+        return ref
+
+    def _look(self) -> None:
+        self.calls += 1
+        if self.broken is not None:
+            raise self.broken
+
+    def models(self) -> Sequence[RegisteredModel]:
+        self._look()
+        return tuple(
+            RegisteredModel(
+                name,
+                aliases=dict(self.aliases.get(name, {})),
+                latest_number=max(versions, default=None),
+                version_count=len(versions),
+                created_at=START,
+                updated_at=START,
+            )
+            for name, versions in sorted(self.by_model.items())
+        )
+
+    def versions(self, model: str) -> Sequence[ModelVersion]:
+        self._look()
+        if model not in self.by_model:
+            raise NotFound(
+                f"There is no registered model {model!r}.", fix="Look at `slipway models`."
+            )
+        return tuple(self._with_aliases(v) for _, v in sorted(self.by_model[model].items())[::-1])
+
+    def version(self, ref: VersionRef | AliasRef) -> ModelVersion:
+        versions = {v.ref.number: v for v in self.versions(ref.model)}
+        if isinstance(ref, VersionRef):
+            number: int | None = ref.number
+        elif ref.alias == LATEST:
+            number = max(versions, default=None)
+        else:
+            number = self.aliases.get(ref.model, {}).get(ref.alias)
+        if number is None or number not in versions:
+            there = ", ".join(sorted(self.aliases.get(ref.model, {}))) or "none"
+            raise NotFound(f"There is no {ref}.", why=f"Aliases: {there}.")
+        return versions[number]
+
+    def details(self, ref: VersionRef) -> VersionDetails:
+        self._look()
+        if ref not in self.details_of:
+            raise NotFound(f"There is no {ref}.")
+        return self.details_of[ref]
+
+    def download(self, ref: VersionRef, into: Path, report: Report = no_report) -> None:
+        self._look()
+        if ref not in self.files:
+            raise NotFound(f"There is no {ref}.")
+        for name, content in self.files[ref].items():
+            (into / name).write_bytes(content)
+        report("downloaded", 1.0)
+
+    def set_alias(self, alias: AliasRef, number: int) -> None:
+        self.version(VersionRef(alias.model, number))
+        self.aliases.setdefault(alias.model, {})[alias.alias] = number
+
+    def check(self) -> Sequence[Finding]:
+        if self.broken is not None:
+            return (Finding("registry", Verdict.FAIL, self.broken.what, self.broken.fix),)
+        return (Finding("registry", Verdict.PASS, "in memory"),)
+
+    def _with_aliases(self, version: ModelVersion) -> ModelVersion:
+        pointing = self.aliases.get(version.ref.model, {}).items()
+        names = tuple(sorted(a for a, number in pointing if number == version.ref.number))
+        return replace(version, aliases=names)
+
+
+class MemoryPackager:
+    """ports.Packager: a package is a name and a digest of the version's."""
+
+    def __init__(self) -> None:
+        self.made: list[VersionRef] = []
+        self.gone: set[str] = set()
+
+    def propose(self, version: ModelVersion) -> Package:
+        digest = f"{abs(hash(str(version.ref))):064x}"[:64]
+        return Package(PackageKind.FOLDER, f"/packages/{version.ref}", digest, 1024)
+
+    def make(self, version: ModelVersion, report: Report = no_report) -> Package:
+        if version.ref not in self.made:
+            self.made.append(version.ref)
+            report(f"copied {version.ref}", 1.0)
+        return self.propose(version)
+
+    def exists(self, package: Package) -> Finding:
+        if package.uri in self.gone:
+            return Finding(
+                "package", Verdict.FAIL, f"{package.uri} is gone.", "Deploy the version."
+            )
+        return Finding("package", Verdict.PASS, f"{package.uri} is whole.")
+
+
+@dataclass
+class _Held:
+    """What the memory target knows of one service."""
+
+    intent: Intent
+    release: int
+    workload: int
+    stable: int | None
+    generation: int
+    answering: tuple[Answering, ...] = ()
+    failure: Cause | None = None
+    settled: bool = False
+    managed: bool = True
+    owner: str = ""
+
+
+class MemoryServing:
+    """ports.Serving: rolls out when looked at, unless told to hold or to fail."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.held: dict[str, _Held] = {}
+        self.applied: list[Plan] = []
+        self.fails: dict[VersionRef, Cause] = {}
+        self.hold: set[str] = set()
+        self.broken: SlipwayError | None = None
+
+    def _look(self) -> None:
+        if self.broken is not None:
+            raise self.broken
+
+    def services(self) -> Sequence[Service]:
+        self._look()
+        return tuple(self._service(name) for name in sorted(self.held))
+
+    def service(self, name: str) -> Service | None:
+        self._look()
+        return self._service(name) if name in self.held else None
+
+    def _service(self, name: str) -> Service:
+        held = self.held[name]
+        seen = self.observe(name)
+        release = next(
+            (r for r in self.world.journal.history(name) if r.number == held.release), None
+        )
+        if seen.stopped:
+            phase = Phase.STOPPED
+        elif seen.failure:
+            phase = Phase.FAILED
+        else:
+            phase = Phase.READY if seen.model_ready else Phase.ROLLING_OUT
+        return Service(
+            name=name,
+            target=self.world.target,
+            namespace=self.world.namespace,
+            mode=held.intent.mode,
+            managed=held.managed,
+            object_version=str(held.generation),
+            intent=held.intent,
+            release=held.release,
+            phase=phase,
+            message=seen.failure.what if seen.failure else "",
+            answering=seen.answering,
+            stable=held.stable,
+            url="http://127.0.0.1:1234",
+            since=START,
+            actor=release.actor if release else "",
+            verified=bool(release and release.verified),
+            owner=held.owner,
+        )
+
+    def default_intent(self, intent: Intent) -> Intent:
+        return replace(intent, mode=Mode.LOCAL, port=intent.port or 1234)
+
+    def rehearse(self, plan: Plan) -> Rehearsal:
+        self._look()
+        return Rehearsal(
+            manifest=f"service: {plan.service}\n",
+            findings=(Finding("target", Verdict.PASS, "in memory"),),
+        )
+
+    def apply(self, plan: Plan, release: Release) -> Applied:
+        self._look()
+        held = self.held.get(plan.service)
+        if held is not None and held.release == release.number:
+            return Applied(release.number, str(held.generation))
+        seen = str(held.generation) if held else None
+        if seen != plan.based_on:
+            raise Conflict(
+                f"{plan.service} changed while you were looking. Nothing was changed.",
+                fix="Look at the new plan and confirm it again.",
+            )
+        self.applied.append(plan)
+        if plan.after is None:
+            del self.held[plan.service]
+            return Applied(release.number, "")
+        self.held[plan.service] = _Held(
+            intent=plan.after,
+            release=release.number,
+            workload=release.workload,
+            stable=plan.stable,
+            generation=(held.generation if held else 0) + 1,
+            answering=held.answering if held else (),
+        )
+        return Applied(release.number, str(self.held[plan.service].generation))
+
+    def observe(self, name: str) -> Observed:
+        self._look()
+        held = self.held.get(name)
+        at = self.world.clock.now()
+        if held is None:
+            return Observed(name, at, exists=False)
+        if held.intent.stopped:
+            held.answering = ()
+            return Observed(name, at, wanted_release=held.release, caught_up=True, stopped=True)
+        ref = held.intent.version
+        if not held.settled and name not in self.hold and ref is not None:
+            held.settled = True
+            held.failure = self.fails.get(ref)
+            if held.failure is None:
+                held.answering = self._split(held)
+        ready = held.settled and held.failure is None
+        done = StepState.DONE if ready else StepState.RUNNING
+        return Observed(
+            service=name,
+            seen_at=at,
+            wanted_release=held.release,
+            wanted_version=ref,
+            caught_up=True,
+            desired=1,
+            updated=1 if ready else 0,
+            total=1,
+            available=1 if ready else 0,
+            model_ready=ready,
+            traffic_as_wanted=ready,
+            failure=held.failure,
+            test=TestResult.PASS if held.intent.example else TestResult.COULD_NOT_MEASURE,
+            test_detail="" if held.intent.example else "the version has no input example",
+            answering=held.answering,
+            steps=(Step("model loaded", done, at, 1.0 if ready else None),),
+        )
+
+    def _split(self, held: _Held) -> tuple[Answering, ...]:
+        share = held.intent.canary_percent
+        mine = Answering(held.intent.version, held.workload, 100 if share is None else share)
+        if share is None:
+            return (mine,)
+        other = next((a for a in held.answering if a.release == held.stable), None)
+        rest = replace(other, percent=100 - share) if other else None
+        return (rest, mine) if rest else (mine,)
+
+    def logs(
+        self,
+        name: str,
+        *,
+        container: str | None = None,
+        previous: bool = False,
+        tail: int = 200,
+        follow: bool = False,
+    ) -> Iterator[LogLine]:
+        self._need(name)
+        yield LogLine(START, name, "Uvicorn running on http://127.0.0.1:8080")
+
+    def events(self, name: str) -> Sequence[LogLine]:
+        self._need(name)
+        return (LogLine(START, name, "started"),)
+
+    def endpoint(self, name: str, release: int | None = None) -> Endpoint:
+        held = self._need(name)
+        if not held.answering and release is None:
+            raise NotFound(f"{name} has no way in yet.", fix=f"Look at `slipway status {name}`.")
+        return Endpoint("http://127.0.0.1:1234", name, WayIn.LOOPBACK, release=release)
+
+    def check(self) -> Sequence[Finding]:
+        if self.broken is not None:
+            return (Finding("target", Verdict.FAIL, self.broken.what, self.broken.fix),)
+        return (Finding("target", Verdict.PASS, "in memory"),)
+
+    def _need(self, name: str) -> _Held:
+        self._look()
+        if name not in self.held:
+            raise NotFound(f"There is no service {name!r}.", fix="Look at `slipway status`.")
+        return self.held[name]
+
+
+class MemoryJournal:
+    """ports.Journal over lists."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.by_service: dict[str, list[Release]] = {}
+
+    def history(self, service: str) -> Sequence[Release]:
+        return tuple(reversed(self.by_service.get(service, [])))
+
+    def begin(self, plan: Plan, actor: str, reason: str) -> Release:
+        releases = self.by_service.setdefault(plan.service, [])
+        same = next((r for r in releases if r.operation == plan.nonce), None)
+        if same is not None:
+            return same
+        if releases and releases[-1].outcome is Outcome.OPEN:
+            holder = releases[-1]
+            raise Conflict(
+                f"Another operation on {plan.service} is open. Nothing was changed.",
+                why=f"{holder.actor} began release {holder.number} ({holder.intent.version}).",
+                fix="Wait for it, then look at the new plan.",
+            )
+        intent = plan.after or plan.before
+        assert intent is not None
+        number = len(releases) + 1
+        release = Release(
+            number=number,
+            service=plan.service,
+            action=plan.action,
+            intent=intent,
+            actor=actor,
+            reason=reason,
+            created_at=self.clock.now(),
+            operation=plan.nonce,
+            workload=plan.workload or number,
+            rolled_back_from=plan.rolled_back_from,
+            rolled_back_to=plan.rolled_back_to,
+        )
+        releases.append(release)
+        return release
+
+    def close(
+        self, release: Release, outcome: Outcome, cause: Cause | None = None, *, late: bool = False
+    ) -> Release:
+        releases = self.by_service[release.service]
+        place = release.number - 1
+        kept = releases[place]
+        late_success = (
+            late
+            and kept.outcome is Outcome.TIMEOUT
+            and outcome in {Outcome.VERIFIED, Outcome.SERVING}
+        )
+        if kept.outcome is Outcome.OPEN or late_success:
+            releases[place] = replace(
+                kept, outcome=outcome, cause=cause, settled_at=self.clock.now(), late=late_success
+            )
+        return releases[place]
+
+
+class MemoryPredictor:
+    """ports.Predictor that answers every request with one number."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.fails: InferenceFailed | None = None
+        self.sent: list[InferRequest] = []
+
+    def ready(self, endpoint: Endpoint, timeout_s: float = 2.0) -> bool:
+        return True
+
+    def infer(
+        self, endpoint: Endpoint, request: InferRequest, timeout_s: float = 30.0
+    ) -> Prediction:
+        if self.fails is not None:
+            raise self.fails
+        self.sent.append(request)
+        held = self.world.serving.held.get(endpoint.model_name)
+        side = max(held.answering, key=lambda a: a.percent, default=None) if held else None
+        return Prediction(
+            outputs=(Output("output-1", "INT64", (request.rows, 1), (1,) * request.rows),),
+            http_status=200,
+            timing=Timing(0.001, 0.004, 0.0005),
+            url=endpoint.base_url + request.path,
+            via=endpoint.via,
+            protocol=request.protocol,
+            raw=b'{"outputs": []}',
+            version=side.version if side else None,
+            release=endpoint.release or (side.release if side else None),
+        )
+
+
+_FAST = Percentiles(0.004, 0.006, 0.007, 0.009, None, 0.012, 0.0045)
+
+
+class MemoryEngine:
+    """ports.LoadEngine that reports one second of even traffic."""
+
+    def run(self, load: Load) -> Iterator[Tick | LoadSummary]:
+        rate = load.rate or 100.0
+        for second in range(int(load.duration_s)):
+            yield Tick(float(second), int(rate), {}, rate, _FAST, _FAST, {1: int(rate)})
+        count = int(rate * load.duration_s)
+        yield LoadSummary(
+            requests=count,
+            ok=count,
+            errors={},
+            duration_s=load.duration_s,
+            rate=rate,
+            target_rate=load.rate if load.mode is LoadMode.STEADY_RATE else None,
+            response=_FAST,
+            service=_FAST,
+            lateness_p99_s=0.0002,
+            client_limited=False,
+            verdict="The figures can be trusted.",
+            by_release={1: count},
+            histogram=((0.005, count // 2), (0.012, count - count // 2)),
+        )
+
+
+class MemoryStore:
+    """ports.Store over lists."""
+
+    def __init__(self) -> None:
+        self.audit: list[AuditEntry] = []
+        self.kept: list[Run] = []
+        self.broken: SlipwayError | None = None
+
+    def intend(self, entry: AuditEntry) -> int:
+        if self.broken is not None:
+            raise self.broken
+        self.audit.append(replace(entry, id=len(self.audit) + 1))
+        return len(self.audit)
+
+    def outcome(
+        self, audit_id: int, outcome: Outcome, detail: str = "", release: int | None = None
+    ) -> None:
+        entry = self.audit[audit_id - 1]
+        self.audit[audit_id - 1] = replace(
+            entry, outcome=outcome, detail=detail, release=release, settled_at=entry.at
+        )
+
+    def entries(
+        self, *, service: str | None = None, target: str | None = None, limit: int = 200
+    ) -> Sequence[AuditEntry]:
+        if self.broken is not None:
+            raise self.broken
+        found = [
+            entry
+            for entry in reversed(self.audit)
+            if (service is None or entry.service == service)
+            and (target is None or entry.target == target)
+        ]
+        return tuple(found[:limit])
+
+    def open_entry(self, nonce: str) -> AuditEntry | None:
+        return next((entry for entry in self.audit if entry.nonce == nonce), None)
+
+    def save_run(self, run: Run) -> int:
+        self.kept.append(replace(run, id=len(self.kept) + 1))
+        return len(self.kept)
+
+    def runs(self, *, service: str | None = None, limit: int = 100) -> Sequence[Run]:
+        found = [run for run in reversed(self.kept) if service in (None, run.service)]
+        return tuple(found[:limit])
+
+    def check(self) -> Sequence[Finding]:
+        verdict = Verdict.FAIL if self.broken else Verdict.PASS
+        return (Finding("store", verdict, self.broken.what if self.broken else "in memory"),)
+
+
+@dataclass
+class World:
+    """The state behind the ports, and Ops for the pages, the CLI and the journeys."""
+
+    target: str = "local"
+    kind: TargetKind = TargetKind.LOCAL
+    namespace: str = ""
+    server: str = "test-machine"
+    protected: bool = False
+    clock: Clock = field(default_factory=Clock)
+    registry: MemoryRegistry = field(default_factory=MemoryRegistry)
+    packager: MemoryPackager = field(default_factory=MemoryPackager)
+    engine: MemoryEngine = field(default_factory=MemoryEngine)
+    store: MemoryStore = field(default_factory=MemoryStore)
+
+    def __post_init__(self) -> None:
+        self.journal = MemoryJournal(self.clock)
+        self.serving = MemoryServing(self)
+        self.predictor = MemoryPredictor(self)
+
+    def serves(self, service: str, verified: Sequence[int] = (1,), *, model: str = "") -> None:
+        """Deploy the given version numbers one after the other, each verified."""
+        from services import rollout
+
+        for number in verified:
+            ref = VersionRef(model or service, number)
+            if ref not in self.registry.details_of:
+                self.registry.add(ref.model, number)
+            prepared = rollout.prepare_deploy(self, str(ref), name=service)
+            rollout.apply(prepared.plan, self, actor="ana", version=prepared.version)
+            rollout.settle(self, service, now=self.clock.now)
+
+    def wanted_version(self, service: str) -> VersionRef | None:
+        """The version that the service is wanted to serve."""
+        held = self.serving.held.get(service)
+        return held.intent.version if held else None
+
+
+def _twins_fit_their_ports(world: World) -> None:
+    """Checked by mypy alone: each twin has its port's form."""
+    registry: Registry = world.registry
+    packager: Packager = world.packager
+    serving: Serving = world.serving
+    journal: Journal = world.journal
+    predictor: Predictor = world.predictor
+    engine: LoadEngine = world.engine
+    store: Store = world.store
+    del registry, packager, serving, journal, predictor, engine, store

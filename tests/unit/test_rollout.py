@@ -1,0 +1,423 @@
+"""Plan, apply, settle and follow, on the ports in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services import rollout
+from services.domain import (
+    Action,
+    Cause,
+    Observed,
+    Outcome,
+    Phase,
+    Plan,
+    Registration,
+    Release,
+    VersionRef,
+)
+from services.errors import (
+    Conflict,
+    NotDeployable,
+    NotFound,
+    NothingToRollBackTo,
+    RolloutFailed,
+    RolloutTimeout,
+    Unreachable,
+)
+from tests.memory import START, World
+
+BROKEN = Cause("The model did not load", "No module named 'skops'.", "Add skops.")
+
+
+def deploy(world: World, reference: str, name: str = "wine", **wish: int) -> Release | None:
+    prepared = rollout.prepare_deploy(
+        world, reference, name=name, wish=rollout.Wish(canary_percent=wish.get("canary_percent"))
+    )
+    return rollout.apply(prepared.plan, world, actor="ana", version=prepared.version)
+
+
+def settle(world: World, name: str = "wine") -> rollout.Progress:
+    return rollout.settle(world, name, now=world.clock.now)
+
+
+def roll_back(world: World, to: int | None = None, name: str = "wine") -> Plan:
+    return rollout.plan_rollback(rollout.require(world, name), world.journal.history(name), to)
+
+
+def test_a_first_deploy_becomes_release_one_and_is_verified(world: World) -> None:
+    world.registry.add("wine")
+    deploy(world, "wine/1")
+    assert settle(world).outcome is Outcome.VERIFIED
+    assert [(r.number, r.verified) for r in world.journal.history("wine")] == [(1, True)]
+
+
+def test_planning_writes_nothing(world: World) -> None:
+    world.registry.add("wine")
+    rollout.prepare_deploy(world, "wine/1", name="wine")
+    assert not world.serving.applied
+    assert not world.store.audit
+    assert not world.packager.made
+
+
+def test_deploying_what_is_live_does_nothing(world: World) -> None:
+    world.serves("wine", [1])
+    assert deploy(world, "wine/1") is None
+    assert len(world.serving.applied) == 1
+
+
+def test_the_same_plan_applied_ten_times_is_one_operation(world: World) -> None:
+    world.registry.add("wine")
+    prepared = rollout.prepare_deploy(world, "wine/1", name="wine")
+    releases = {
+        rollout.apply(prepared.plan, world, actor="ana", version=prepared.version).number  # type: ignore[union-attr]
+        for _ in range(10)
+    }
+    assert releases == {1}
+    assert len(world.serving.applied) == 1
+    assert len(world.store.audit) == 1
+
+
+def test_a_plan_made_from_an_old_look_is_a_conflict_and_writes_nothing(world: World) -> None:
+    world.serves("wine", [1])
+    world.registry.add("wine", 2)
+    world.registry.add("wine", 3)
+    late = rollout.prepare_deploy(world, "wine/2", name="wine")
+    deploy(world, "wine/3")
+    settle(world)
+    with pytest.raises(Conflict):
+        rollout.apply(late.plan, world, actor="ben", version=late.version)
+    assert world.wanted_version("wine") == VersionRef("wine", 3)
+    assert world.store.audit[-1].outcome is Outcome.NOT_APPLIED
+
+
+def test_a_second_operation_is_refused_while_one_is_open(world: World) -> None:
+    world.serves("wine", [1])
+    world.registry.add("wine", 2)
+    world.registry.add("wine", 3)
+    world.serving.hold.add("wine")
+    deploy(world, "wine/2")
+    with pytest.raises(Conflict, match="open"):
+        deploy(world, "wine/3")
+
+
+def test_without_an_audit_row_nothing_is_written(world: World) -> None:
+    world.registry.add("wine")
+    world.store.broken = Unreachable("The store cannot be written.")
+    with pytest.raises(Unreachable):
+        deploy(world, "wine/1")
+    assert not world.serving.applied
+    assert not world.journal.history("wine")
+
+
+def test_every_operation_has_one_intent_row_and_its_outcome(world: World) -> None:
+    world.serves("wine", [1])
+    assert [(e.action, e.outcome, e.release) for e in world.store.audit] == [
+        (Action.DEPLOY, Outcome.VERIFIED, 1)
+    ]
+
+
+def test_a_failed_deploy_is_recorded_with_its_cause_while_the_old_version_answers(
+    world: World,
+) -> None:
+    world.serves("wine", [1])
+    world.serving.fails[world.registry.add("wine", 2)] = BROKEN
+    deploy(world, "wine/2")
+    progress = settle(world)
+    assert (progress.phase, progress.cause) == (Phase.FAILED, BROKEN)
+    assert [side.version for side in progress.answering] == [VersionRef("wine", 1)]
+    assert world.journal.history("wine")[0].outcome is Outcome.FAILED
+
+
+def test_a_failed_version_may_be_deployed_again(world: World) -> None:
+    ref = world.registry.add("wine")
+    world.serving.fails[ref] = BROKEN
+    deploy(world, "wine/1")
+    settle(world)
+    del world.serving.fails[ref]
+    assert deploy(world, "wine/1") is not None
+    assert settle(world).outcome is Outcome.VERIFIED
+
+
+def test_a_version_without_an_example_serves_but_is_not_verified(world: World) -> None:
+    world.registry.add("wine", example=None)
+    deploy(world, "wine/1")
+    progress = settle(world)
+    assert progress.outcome is Outcome.SERVING
+    assert "no input example" in progress.message
+
+
+def test_settling_twice_is_settling_once(world: World) -> None:
+    world.registry.add("wine")
+    deploy(world, "wine/1")
+    first = settle(world)
+    recorded = list(world.journal.history("wine"))
+    assert settle(world).outcome is first.outcome
+    assert list(world.journal.history("wine")) == recorded
+
+
+def test_a_release_whose_write_never_happened_is_closed_as_not_applied(world: World) -> None:
+    world.registry.add("wine")
+    prepared = rollout.prepare_deploy(world, "wine/1", name="wine")
+    world.journal.begin(prepared.plan, "ana", "")
+    assert not settle(world).settled
+    world.clock.sleep(rollout.UNAPPLIED_GRACE_S + 1)
+    assert settle(world).outcome is Outcome.NOT_APPLIED
+    assert deploy(world, "wine/1") is not None
+
+
+def test_a_roll_out_beyond_its_deadline_is_a_timeout_and_may_still_become_a_late_success(
+    world: World,
+) -> None:
+    world.registry.add("wine")
+    world.serving.hold.add("wine")
+    deploy(world, "wine/1")
+    world.clock.sleep(rollout.DEADLINE_S + 1)
+    assert settle(world).outcome is Outcome.TIMEOUT
+    world.serving.hold.clear()
+    assert settle(world).outcome is Outcome.VERIFIED
+    assert world.journal.history("wine")[0].late
+
+
+def test_rolling_back_asks_for_the_newest_verified_release(world: World) -> None:
+    world.serves("wine", [1, 2])
+    assert roll_back(world).rolled_back_to == 1
+
+
+def test_after_two_failed_releases_the_default_roll_back_is_the_last_verified_one(
+    world: World,
+) -> None:
+    world.serves("wine", [1, 2])
+    for number in (3, 4):
+        world.serving.fails[world.registry.add("wine", number)] = BROKEN
+        deploy(world, f"wine/{number}")
+        settle(world)
+    assert roll_back(world).rolled_back_to == 2
+
+
+def test_a_roll_back_adds_a_release_that_says_where_it_came_from(world: World) -> None:
+    world.serves("wine", [1, 2])
+    rollout.apply(roll_back(world), world, actor="ben", reason="worse at p99")
+    settle(world)
+    newest = world.journal.history("wine")[0]
+    assert (newest.number, newest.rolled_back_from, newest.rolled_back_to) == (3, 2, 1)
+    assert (newest.intent.version, newest.reason) == (VersionRef("wine", 1), "worse at p99")
+
+
+def test_a_roll_back_works_with_the_registry_down(world: World) -> None:
+    world.serves("wine", [1, 2])
+    world.registry.broken = Unreachable("The registry did not answer.")
+    rollout.apply(roll_back(world), world, actor="ben")
+    assert settle(world).outcome is Outcome.VERIFIED
+
+
+def test_a_service_with_one_release_has_nothing_to_roll_back_to(world: World) -> None:
+    world.serves("wine", [1])
+    with pytest.raises(NothingToRollBackTo):
+        roll_back(world)
+
+
+def test_rolling_back_to_an_unknown_release_names_those_that_there_are(world: World) -> None:
+    world.serves("wine", [1, 2])
+    with pytest.raises(NotFound, match="2, 1"):
+        roll_back(world, to=9)
+
+
+def test_a_roll_back_reuses_the_workload_that_still_answers(world: World) -> None:
+    world.serves("wine", [1])
+    world.serving.fails[world.registry.add("wine", 2)] = BROKEN
+    deploy(world, "wine/2")
+    settle(world)
+    assert roll_back(world).workload == 1
+
+
+def test_a_missing_package_is_told_before_a_roll_back(world: World) -> None:
+    world.serves("wine", [1, 2])
+    plan = roll_back(world)
+    assert plan.after is not None
+    world.packager.gone.add(plan.after.package.uri)
+    prepared = rollout.prepare(world, plan)
+    with pytest.raises(NotDeployable, match="gone"):
+        rollout.refuse_if_blocked(prepared.plan, prepared.findings)
+
+
+def canary(world: World, percent: int = 30) -> None:
+    world.serves("wine", [1])
+    world.registry.add("wine", 2)
+    deploy(world, "wine/2", canary_percent=percent)
+    settle(world)
+
+
+def shares(world: World) -> dict[str, int]:
+    current = rollout.require(world, "wine")
+    return {str(side.version): side.percent for side in current.answering}
+
+
+def test_a_canary_takes_its_share_and_the_stable_version_the_rest(world: World) -> None:
+    canary(world)
+    assert shares(world) == {"wine/1": 70, "wine/2": 30}
+
+
+def test_changing_the_share_starts_no_new_workload(world: World) -> None:
+    canary(world)
+    current = rollout.require(world, "wine")
+    rollout.apply(
+        rollout.plan_canary(current, world.journal.history("wine"), 50), world, actor="ana"
+    )
+    settle(world)
+    assert shares(world) == {"wine/1": 50, "wine/2": 50}
+    assert world.journal.history("wine")[0].workload == 2
+
+
+def test_promoting_gives_the_canary_all_of_the_traffic(world: World) -> None:
+    canary(world)
+    current = rollout.require(world, "wine")
+    rollout.apply(rollout.plan_promote(current, world.journal.history("wine")), world, actor="ana")
+    settle(world)
+    assert shares(world) == {"wine/2": 100}
+
+
+def test_aborting_returns_to_the_version_beside_the_canary(world: World) -> None:
+    canary(world)
+    current = rollout.require(world, "wine")
+    plan = rollout.plan_abort(current, world.journal.history("wine"))
+    assert (plan.workload, plan.rolled_back_to) == (1, 1)
+    rollout.apply(plan, world, actor="ana")
+    settle(world)
+    assert shares(world) == {"wine/1": 100}
+
+
+def test_a_first_deploy_cannot_be_a_canary(world: World) -> None:
+    world.registry.add("wine")
+    with pytest.raises(NotDeployable, match="cannot start with a canary"):
+        deploy(world, "wine/1", canary_percent=10)
+
+
+@pytest.mark.parametrize("verb", [rollout.plan_promote, rollout.plan_abort])
+def test_promote_and_abort_need_a_canary(world: World, verb: object) -> None:
+    world.serves("wine", [1])
+    with pytest.raises(NotDeployable, match="no canary"):
+        verb(rollout.require(world, "wine"), world.journal.history("wine"))  # type: ignore[operator]
+
+
+def test_another_version_waits_until_the_canary_is_promoted_or_aborted(world: World) -> None:
+    canary(world)
+    world.registry.add("wine", 3)
+    with pytest.raises(NotDeployable, match="canary running"):
+        deploy(world, "wine/3")
+
+
+def test_stopping_keeps_the_service_and_starting_serves_again(world: World) -> None:
+    world.serves("wine", [1])
+    rollout.apply(rollout.plan_stop(rollout.require(world, "wine")), world, actor="ana")
+    assert settle(world).outcome is Outcome.STOPPED
+    current = rollout.require(world, "wine")
+    rollout.apply(rollout.plan_start(current, world.journal.history("wine")), world, actor="ana")
+    assert settle(world).outcome is Outcome.VERIFIED
+
+
+def test_starting_after_a_failed_release_starts_the_last_verified_one(world: World) -> None:
+    world.serves("wine", [1])
+    world.serving.fails[world.registry.add("wine", 2)] = BROKEN
+    deploy(world, "wine/2")
+    settle(world)
+    current = rollout.require(world, "wine")
+    plan = rollout.plan_start(current, world.journal.history("wine"))
+    assert plan.after is not None
+    assert plan.after.version == VersionRef("wine", 1)
+
+
+def test_history_outlives_a_deleted_service(world: World) -> None:
+    world.serves("wine", [1])
+    rollout.apply(rollout.plan_delete(rollout.require(world, "wine")), world, actor="ana")
+    assert settle(world).outcome is Outcome.DELETED
+    assert [r.number for r in world.journal.history("wine")] == [2, 1]
+
+
+def test_a_service_of_another_registered_model_is_not_taken_over(world: World) -> None:
+    world.serves("wine", [1])
+    world.registry.add("churn")
+    with pytest.raises(NotDeployable, match="serves the registered model wine"):
+        deploy(world, "churn/1", name="wine")
+
+
+@pytest.mark.parametrize("name", ["", "Wine", "1wine", "wine\n", "w" * 60, "wine_2", "-wine"])
+def test_names_that_no_target_takes_are_refused_before_anything_is_written(
+    world: World, name: str
+) -> None:
+    world.registry.add("wine")
+    with pytest.raises(NotDeployable):
+        rollout.prepare_deploy(world, "wine/1", name=name)
+
+
+def test_a_version_that_failed_to_register_is_not_deployable(world: World) -> None:
+    ref = world.registry.add("wine")
+    versions = world.registry.by_model["wine"]
+    versions[1] = replace(
+        versions[1], registration=Registration.FAILED, registration_message="no space left"
+    )
+    with pytest.raises(NotDeployable, match="no space left"):
+        deploy(world, str(ref))
+
+
+def test_services_that_others_own_are_not_changed(world: World) -> None:
+    world.serves("wine", [1, 2])
+    world.serving.held["wine"].owner = "Argo CD"
+    with pytest.raises(NotDeployable, match="belongs to Argo CD"):
+        roll_back(world)
+
+
+def test_following_a_failed_roll_out_says_what_still_answers(world: World) -> None:
+    world.serves("wine", [1])
+    world.serving.fails[world.registry.add("wine", 2)] = BROKEN
+    deploy(world, "wine/2")
+    with pytest.raises(RolloutFailed, match="wine/1 still answers"):
+        list(rollout.follow(world, "wine", now=world.clock.now, sleep=world.clock.sleep))
+
+
+def test_following_ends_with_a_timeout_when_nothing_settles(world: World) -> None:
+    world.registry.add("wine")
+    world.serving.hold.add("wine")
+    deploy(world, "wine/1")
+    with pytest.raises(RolloutTimeout, match="may still become ready"):
+        list(
+            rollout.follow(world, "wine", timeout_s=5, now=world.clock.now, sleep=world.clock.sleep)
+        )
+
+
+facts = st.builds(
+    Observed,
+    service=st.just("wine"),
+    seen_at=st.just(START),
+    exists=st.booleans(),
+    caught_up=st.booleans(),
+    desired=st.integers(0, 2),
+    updated=st.integers(0, 2),
+    total=st.integers(0, 2),
+    available=st.integers(0, 2),
+    model_ready=st.sampled_from([None, True, False]),
+    traffic_as_wanted=st.booleans(),
+    stopped=st.booleans(),
+    asleep=st.booleans(),
+    failure=st.sampled_from([None, BROKEN]),
+)
+
+
+@given(facts)
+def test_progress_is_ready_only_when_every_fact_agrees(seen: Observed) -> None:
+    ready = rollout.progress_of(seen).phase is Phase.READY
+    awake = bool(seen.model_ready) and seen.traffic_as_wanted
+    counts = {seen.desired, seen.updated, seen.total, seen.available}
+    agreed = (
+        seen.exists
+        and not seen.stopped
+        and seen.failure is None
+        and seen.caught_up
+        and len(counts) == 1
+        and (seen.asleep or awake)
+    )
+    assert ready == agreed

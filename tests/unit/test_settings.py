@@ -1,0 +1,97 @@
+"""slipway.toml and the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services import settings
+from services.domain import TargetKind
+from services.errors import ConfigError, NotFound
+
+
+@pytest.fixture
+def toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path / "slipway.toml"
+
+
+def test_without_a_file_the_embedded_registry_and_the_local_target_are_used(toml: Path) -> None:
+    found = settings.load(environ={})
+    assert found.embedded
+    assert found.tracking_uri == f"sqlite:///{toml.parent / '.slipway' / 'mlflow.db'}"
+    assert found.target()[0] == "local"
+
+
+def test_mlflow_tracking_uri_is_used_when_the_file_names_no_registry(toml: Path) -> None:
+    found = settings.load(environ={"MLFLOW_TRACKING_URI": "http://mlflow:5000"})
+    assert found.tracking_uri == "http://mlflow:5000"
+
+
+def test_the_file_comes_before_mlflow_tracking_uri(toml: Path) -> None:
+    toml.write_text('[registry]\ntracking_uri = "http://a"\n')
+    found = settings.load(environ={"MLFLOW_TRACKING_URI": "http://b"})
+    assert found.tracking_uri == "http://a"
+
+
+def test_every_key_can_come_from_the_environment(toml: Path) -> None:
+    toml.write_text('[targets.mini-1]\nkind = "kubernetes"\ncontext = "minikube"\n')
+    found = settings.load(environ={"SLIPWAY_TARGETS__MINI_1__NAMESPACE": "models"})
+    assert found.target("mini-1")[1].namespace == "models"
+
+
+def test_an_unknown_key_names_the_nearest_known_one(toml: Path) -> None:
+    toml.write_text('[targets.a]\nkind = "local"\nprotcted = true\n')
+    with pytest.raises(ConfigError, match="'protected'") as caught:
+        settings.load(environ={})
+    assert "targets.a.protcted" in caught.value.what
+
+
+def test_an_unknown_environment_variable_is_an_error_too(toml: Path) -> None:
+    with pytest.raises(ConfigError, match="'default_target'"):
+        settings.load(environ={"SLIPWAY_DEFAULT_TARGT": "a"})
+
+
+def test_a_gke_target_without_its_cluster_says_what_is_missing(toml: Path) -> None:
+    toml.write_text('[targets.a]\nkind = "gke"\nproject = "p"\n')
+    with pytest.raises(ConfigError, match="location and cluster"):
+        settings.load(environ={})
+
+
+def test_a_default_target_that_does_not_exist_is_told_at_once(toml: Path) -> None:
+    toml.write_text('default_target = "prod"\n')
+    with pytest.raises(NotFound, match="local"):
+        settings.load(environ={})
+
+
+def test_a_file_that_is_not_toml_is_told_with_its_line(toml: Path) -> None:
+    toml.write_text("a = \n")
+    with pytest.raises(ConfigError, match="line 1"):
+        settings.load(environ={})
+
+
+def test_a_named_file_must_be_there(toml: Path) -> None:
+    with pytest.raises(ConfigError, match="is not there"):
+        settings.load("nowhere.toml", environ={})
+
+
+def test_local_is_always_a_target(toml: Path) -> None:
+    toml.write_text('[targets.a]\nkind = "local"\n')
+    found = settings.load(environ={})
+    assert found.target("local")[1].kind is TargetKind.LOCAL
+
+
+def test_in_a_workflow_the_actor_is_the_one_of_the_workflow() -> None:
+    around = settings.surroundings(
+        {
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_ACTOR": "ana",
+            "GITHUB_SERVER_URL": "https://github.com",
+            "GITHUB_REPOSITORY": "acme/models",
+            "GITHUB_RUN_ID": "7",
+        }
+    )
+    assert around.actor == "ana"
+    assert around.origin == "https://github.com/acme/models/actions/runs/7"
