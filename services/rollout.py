@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
+from services.bench import request_for_example
 from services.domain import (
     Action,
     AuditEntry,
@@ -670,8 +671,6 @@ def _tested(ops: Ops, release: Release, seen: Observed, progress: Progress) -> P
 
 def try_inference(ops: Ops, release: Release) -> tuple[TestResult, str]:
     """One request from the release's example to exactly its pods; the result and why, in words."""
-    from services.bench import request_for_example
-
     intent = release.intent
     if intent.example is None:
         return TestResult.COULD_NOT_MEASURE, "the version has no input example"
