@@ -1741,15 +1741,15 @@ def as_python(endpoint: Endpoint, request: InferRequest) -> str:
     for name, value in endpoint.headers:
         if _is_secret(name):
             secret = True
-            headers.append(f"    {name!r}: os.environ[{_variable(name)!r}],")
+            headers.append(f"    {name!r}: environ[{_variable(name)!r}],")
         else:
             headers.append(f"    {name!r}: {value!r},")
     large = len(request.body) > MAX_SHOWN_BODY_BYTES
     tls = endpoint.base_url.startswith("https:") and endpoint.ca_file
     lines = ["import json"]
-    lines += ["import os"] if secret else []
     lines += ["import ssl"] if tls else []
-    lines += ["import urllib.request", ""]
+    lines += ["import urllib.request"]
+    lines += ["from os import environ", ""] if secret else [""]
     if large:
         lines += ['with open("request.json", "rb") as file:', "    body = json.load(file)"]
     else:

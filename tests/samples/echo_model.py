@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import datetime
 from typing import Any
 
 import mlflow
@@ -22,7 +23,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
         return [_plain(one) for one in value]
-    if isinstance(value, (pd.Timestamp, np.datetime64)):
+    if isinstance(value, (datetime, pd.Timestamp, np.datetime64)):
         return {"datetime": pd.Timestamp(value).isoformat()}
     if value is None or value is pd.NaT or value is pd.NA or value != value:  # noqa: PLR0124
         return None  # NaN alone differs from itself
