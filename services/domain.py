@@ -798,6 +798,10 @@ class Tick:
     service: Percentiles
     by_release: Mapping[int, int] = field(default_factory=dict)
     final: bool = False
+    warm_up: bool = False
+    """Not measured yet: `at_s` is negative, and nothing of it reaches the summary."""
+    by_version: Mapping[str, int] = field(default_factory=dict)
+    """Answers by the version that the server named, as text; empty when it names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -822,6 +826,20 @@ class LoadSummary:
     objective_met: bool | None = None
     histogram: tuple[tuple[float, int], ...] = ()
     """(upper bound in seconds, count) of response times, ascending, at most 200 bars."""
+    by_version: Mapping[str, int] = field(default_factory=dict)
+    """Answers by the version that the server named, as text; empty when it names none."""
+    response_by_release: Mapping[int, Percentiles] = field(default_factory=dict)
+    response_by_version: Mapping[str, Percentiles] = field(default_factory=dict)
+    cpu_ratio: float | None = None
+    """Share of one core that the load engine used; None for samples timed elsewhere."""
+    waited: int = 0
+    """Requests that found every connection busy. Their waiting is part of the response time."""
+    resent: int = 0
+    """Requests sent again because the server had hung up a kept connection before reading them."""
+    stopped: str = ""
+    """Why it ended before its time, in words; "" when it ran to its end."""
+    response_blocks: str = ""
+    """Response times by block of time, as `latency` keeps them to compare runs. Not for people."""
 
 
 # ── Audit ─────────────────────────────────────────────────────────────────────────────────────

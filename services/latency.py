@@ -1,0 +1,812 @@
+"""The arithmetic of latency: histograms, percentiles, summaries, judgements and comparisons.
+
+Pure: no clock, no socket. Times come in as seconds or integer nanoseconds and go out as seconds.
+The load engine records with `Histogram`, joins what it recorded with `Recorder`, and pages and
+terminal ask `judge` and `compare`. Percentiles are nearest-rank, taken from merged counts and never
+averaged, and hidden where fewer than `MIN_TAIL` samples lie behind them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import random
+import zlib
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from operator import mul
+from statistics import NormalDist
+from typing import TypeVar
+
+from services.domain import LoadSummary, Objective, Percentiles, Sample, Tick, WayIn
+from services.errors import ConfigError
+
+MIN_TAIL = 10
+"""Samples that must lie behind a percentile: with fewer it is one request's luck."""
+
+ERROR_KINDS: Mapping[str, str] = {
+    "refused": "nothing listens at the address",
+    "unreachable": "no way to the address, or the connection could not be made",
+    "tls": "the connection could not be secured",
+    "reset": "the server hung up before its answer was complete",
+    "timeout": "no complete answer in time",
+    "http-3xx": "a redirect, which is not followed",
+    "http-4xx": "the server refused the request",
+    "http-5xx": "the server failed",
+    "wrong-body": "a good status, but no prediction in the body",
+    "not-http": "the answer is not HTTP",
+    "not-sent": "still waiting for a free connection when the test ended",
+}
+"""Every kind of failure that a load test tells apart, in words."""
+
+
+# ── Histograms ────────────────────────────────────────────────────────────────────────────────
+
+# The layout of HdrHistogram (Gil Tene): linear inside a power of two, so that every bucket is at
+# most 1/1024 of its value wide. Below 2,048 ns buckets are exact.
+_BITS = 10
+_HALF = 1 << _BITS
+NS = 1_000_000_000
+
+
+def _lowest(index: int) -> int:
+    """The smallest number of nanoseconds in bucket `index`."""
+    if index < 2 * _HALF:
+        return index
+    shift = (index >> _BITS) - 1
+    return ((index & (_HALF - 1)) + _HALF) << shift
+
+
+class Histogram:
+    """Counts of times, exact to one part in 1,024; its size depends on the spread, not on n.
+
+    Minimum, maximum and mean are exact. An hour of load between 1 ms and 10 s needs at most some
+    13,000 buckets.
+    """
+
+    __slots__ = ("counts", "max_ns", "min_ns", "n", "total_ns")
+
+    def __init__(self) -> None:
+        self.counts: dict[int, int] = {}
+        self.n = 0
+        self.total_ns = 0
+        self.min_ns = 0
+        self.max_ns = 0
+
+    def record(self, ns: int) -> None:
+        """Count one time, in nanoseconds; what a clock's jitter made negative counts as 0."""
+        if ns < 0:  # noqa: PLR1730 - as below: a call to max() costs more than all the rest
+            ns = 0
+        shift = ns.bit_length() - _BITS - 1
+        index = ns if shift <= 0 else (shift << _BITS) + (ns >> shift)
+        counts = self.counts
+        counts[index] = counts.get(index, 0) + 1
+        self.total_ns += ns
+        if ns > self.max_ns:  # noqa: PLR1730
+            self.max_ns = ns
+        # The first one finds n = 0 and a minimum that nobody recorded.
+        if ns < self.min_ns or not self.n:
+            self.min_ns = ns
+        self.n += 1
+
+    def merge(self, other: Histogram) -> None:
+        """Add another histogram's counts: exactly as if each of its times had been recorded."""
+        if not other.n:
+            return
+        counts = self.counts
+        for index, count in other.counts.items():
+            counts[index] = counts.get(index, 0) + count
+        self.min_ns = min(self.min_ns, other.min_ns) if self.n else other.min_ns
+        self.max_ns = max(self.max_ns, other.max_ns)
+        self.total_ns += other.total_ns
+        self.n += other.n
+
+    def quantile_s(self, per_mille: int) -> float | None:
+        """The nearest-rank quantile in seconds, at most 1/1024 above the true one; None if empty.
+
+        Per mille, because ranks of floating-point shares are off by one (0.999 · 10,000).
+        """
+        return self._at_rank(_rank(self.n, per_mille)) if self.n else None
+
+    def _at_rank(self, rank: int) -> float:
+        seen = 0
+        for index in sorted(self.counts):
+            seen += self.counts[index]
+            if seen >= rank:
+                return self._value_s(index)
+        return self.max_ns / NS
+
+    def _value_s(self, index: int) -> float:
+        return min(max(_lowest(index + 1) - 1, self.min_ns), self.max_ns) / NS
+
+    def percentiles(self) -> Percentiles:
+        """What a screen shows, hidden (None) where fewer than MIN_TAIL samples lie behind it."""
+        if not self.n:
+            return NO_PERCENTILES
+        indexes = sorted(self.counts)
+        ends = list(accumulate(self.counts[index] for index in indexes))
+
+        def shown(per_mille: int) -> float | None:
+            rank = _rank(self.n, per_mille)
+            if self.n - rank < MIN_TAIL:
+                return None
+            return self._value_s(indexes[bisect_left(ends, rank)])
+
+        return Percentiles(
+            p50=shown(500),
+            p90=shown(900),
+            p95=shown(950),
+            p99=shown(990),
+            p99_9=shown(999),
+            max=self.max_ns / NS,
+            mean=self.total_ns / self.n / NS,
+        )
+
+    def bars(self, limit: int = 200) -> tuple[tuple[float, int], ...]:
+        """(upper bound in seconds, count), ascending, at most `limit`: wider buckets, same sum."""
+        bits = _BITS
+        while True:
+            bars: dict[float, int] = {}
+            for index in sorted(self.counts):
+                bound = _coarser_bound(index, bits)
+                bars[bound] = bars.get(bound, 0) + self.counts[index]
+            if len(bars) <= limit or bits == 0:
+                return tuple((bound / NS, count) for bound, count in bars.items())
+            bits -= 1
+
+    def over(self, limit_s: float) -> int:
+        """How many times were longer than `limit_s`, to the width of a bucket."""
+        limit_ns = limit_s * NS
+        return sum(count for index, count in self.counts.items() if _lowest(index) > limit_ns)
+
+    def as_row(self) -> list[object]:
+        """Plain numbers for a pipe; `from_row` reads them back."""
+        counts = self.counts
+        return [list(counts), list(counts.values()), self.total_ns, self.min_ns, self.max_ns]
+
+    @classmethod
+    def from_row(cls, row: Sequence[object]) -> Histogram:
+        """The histogram that `as_row` wrote."""
+        indexes, counts, total_ns, min_ns, max_ns = row
+        assert isinstance(indexes, list)
+        assert isinstance(counts, list)
+        assert isinstance(total_ns, int)
+        assert isinstance(min_ns, int)
+        assert isinstance(max_ns, int)
+        made = cls()
+        made.counts = dict(zip(indexes, counts, strict=True))
+        made.n = sum(counts)
+        made.total_ns, made.min_ns, made.max_ns = total_ns, min_ns, max_ns
+        return made
+
+
+NO_PERCENTILES = Percentiles(None, None, None, None, None, None, None)
+
+
+def _rank(n: int, per_mille: int) -> int:
+    return max(1, -(-n * per_mille // 1000))
+
+
+def _coarser_bound(index: int, bits: int) -> int:
+    """The end, in nanoseconds, of the bucket with 2^bits parts per power of two around `index`."""
+    low = _lowest(index)
+    shift = max(0, low.bit_length() - bits - 1)
+    return ((low >> shift) + 1) << shift
+
+
+# ── Recording a run ───────────────────────────────────────────────────────────────────────────
+
+MAX_BLOCKS = 64
+"""Blocks of time that a stored run keeps: enough to resample, some ten kilobytes as text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """Who answered, as far as an answer says it."""
+
+    release: int | None = None
+    version: str | None = None
+
+
+@dataclass(slots=True)
+class Slice:
+    """What happened in a short stretch of a run: the unit in which it is recorded and joined."""
+
+    end_s: float
+    """Since the measured start; negative while warming up."""
+    response: dict[Answerer, Histogram] = field(default_factory=dict)
+    service: Histogram = field(default_factory=Histogram)
+    lateness: Histogram = field(default_factory=Histogram)
+    """Intended send → actual send where a connection was free: the client's own delay."""
+    errors: Counter[str] = field(default_factory=Counter)
+    waited: int = 0
+    resent: int = 0
+    cpu_s: float = 0.0
+    """Seconds that the client computed, or wanted to and had to wait for a core."""
+
+    def merge(self, other: Slice) -> None:
+        """Add a later slice's counts."""
+        self.end_s = max(self.end_s, other.end_s)
+        for answerer, histogram in other.response.items():
+            self.response.setdefault(answerer, Histogram()).merge(histogram)
+        self.service.merge(other.service)
+        self.lateness.merge(other.lateness)
+        self.errors.update(other.errors)
+        self.waited += other.waited
+        self.resent += other.resent
+        self.cpu_s += other.cpu_s
+
+    @property
+    def ok(self) -> int:
+        """Answers that are predictions."""
+        return self.service.n
+
+    def whole_response(self) -> Histogram:
+        """Response times of every answerer together."""
+        return merged(self.response.values())
+
+
+def merged(histograms: Iterable[Histogram]) -> Histogram:
+    """One histogram with everything that is in `histograms`."""
+    whole = Histogram()
+    for histogram in histograms:
+        whole.merge(histogram)
+    return whole
+
+
+class Recorder:
+    """Joins a run's slices into ticks and one summary. Memory does not grow with the run.
+
+    `block_s` is the shortest block of time kept apart; it doubles whenever MAX_BLOCKS are full.
+    """
+
+    def __init__(
+        self,
+        *,
+        target_rate: float | None = None,
+        objective: Objective | None = None,
+        block_s: float = 0.25,
+    ) -> None:
+        self._target_rate = target_rate
+        self._objective = objective or Objective()
+        self._whole = Slice(0.0)
+        self._block_s = block_s
+        self._blocks: list[Histogram] = []
+        self._recent = Slice(0.0)
+        self._recent_from_s = 0.0
+
+    def add(self, piece: Slice) -> None:
+        """Take one slice, later than those before it."""
+        self._whole.merge(piece)
+        self._recent.merge(piece)
+        # A slice ends on its block's border: the middle of it is safely inside.
+        block = max(0, int((piece.end_s - self._block_s / 2) / self._block_s))
+        while block >= MAX_BLOCKS:
+            self._blocks = [merged(self._blocks[i : i + 2]) for i in range(0, MAX_BLOCKS, 2)]
+            self._block_s *= 2
+            block //= 2
+        while len(self._blocks) <= block:
+            self._blocks.append(Histogram())
+        for histogram in piece.response.values():
+            self._blocks[block].merge(histogram)
+
+    @property
+    def failed(self) -> int:
+        """Failures so far."""
+        return self._whole.errors.total()
+
+    def tick(self, *, final: bool = False) -> Tick:
+        """What happened since the last tick."""
+        recent, span_s = self._recent, self._recent.end_s - self._recent_from_s
+        self._recent, self._recent_from_s = Slice(recent.end_s), recent.end_s
+        return Tick(
+            at_s=recent.end_s,
+            ok=recent.ok,
+            errors=dict(recent.errors),
+            rate=recent.ok / span_s if span_s > 0 else 0.0,
+            response=recent.whole_response().percentiles(),
+            service=recent.service.percentiles(),
+            by_release=_counts_by(recent.response, lambda answerer: answerer.release),
+            by_version=_counts_by(recent.response, lambda answerer: answerer.version),
+            final=final,
+        )
+
+    def summary(self, *, span_s: float, stopped: str = "") -> LoadSummary:
+        """The whole run. `span_s`: the seconds in which its requests were sent and answered."""
+        whole = self._whole
+        response = whole.whole_response()
+        failed = whole.errors.total()
+        cpu_ratio = whole.cpu_s / span_s if whole.cpu_s and span_s > 0 else None
+        by_release = _histograms_by(whole.response, lambda answerer: answerer.release)
+        by_version = _histograms_by(whole.response, lambda answerer: answerer.version)
+        lateness_s = whole.lateness.quantile_s(990)
+        summary = LoadSummary(
+            requests=whole.ok + failed,
+            ok=whole.ok,
+            errors=dict(sorted(whole.errors.items())),
+            duration_s=span_s,
+            rate=whole.ok / span_s if span_s > 0 else 0.0,
+            target_rate=self._target_rate,
+            response=response.percentiles(),
+            service=whole.service.percentiles(),
+            lateness_p99_s=lateness_s,
+            client_limited=False,
+            verdict="",
+            by_release={key: histogram.n for key, histogram in by_release.items()},
+            histogram=response.bars(),
+            by_version={key: histogram.n for key, histogram in by_version.items()},
+            response_by_release={k: h.percentiles() for k, h in by_release.items()},
+            response_by_version={k: h.percentiles() for k, h in by_version.items()},
+            cpu_ratio=cpu_ratio,
+            waited=whole.waited,
+            resent=whole.resent,
+            stopped=stopped,
+            response_blocks=_blocks_as_text(self._blocks),
+        )
+        limit = _client_limit(summary, response.quantile_s(500))
+        summary = replace(summary, client_limited=bool(limit))
+        met, judgement = judge(summary, self._objective)
+        sentences = [
+            f"Stopped early: {stopped}." if stopped else "",
+            limit or _trust(summary),
+            _failures(summary),
+            _waiting(summary),
+            judgement,
+        ]
+        return replace(summary, verdict=" ".join(filter(None, sentences)), objective_met=met)
+
+
+Key = TypeVar("Key")
+
+
+def _histograms_by(
+    response: Mapping[Answerer, Histogram], key_of: Callable[[Answerer], Key | None]
+) -> dict[Key, Histogram]:
+    histograms: dict[Key, Histogram] = {}
+    for answerer, histogram in response.items():
+        key = key_of(answerer)
+        if key is not None:
+            histograms.setdefault(key, Histogram()).merge(histogram)
+    return histograms
+
+
+def _counts_by(
+    response: Mapping[Answerer, Histogram], key_of: Callable[[Answerer], Key | None]
+) -> dict[Key, int]:
+    counts: Counter[Key] = Counter()
+    for answerer, histogram in response.items():
+        key = key_of(answerer)
+        if key is not None:
+            counts[key] += histogram.n
+    return dict(counts)
+
+
+def summarize(
+    samples: Iterable[Sample],
+    *,
+    target_rate: float | None = None,
+    objective: Objective | None = None,
+) -> LoadSummary:
+    """Timed requests, in any order, to one summary. Failures never count as fast requests."""
+    block_s = 0.25
+    recorder = Recorder(target_rate=target_rate, objective=objective, block_s=block_s)
+    pieces: dict[int, Slice] = {}
+    first_s, last_s = math.inf, -math.inf
+    for sample in samples:
+        first_s, last_s = min(first_s, sample.intended_s), max(last_s, sample.done_s)
+        block = max(0, int(sample.done_s / block_s))
+        piece = pieces.setdefault(block, Slice((block + 1) * block_s))
+        if sample.error is not None:
+            piece.errors[sample.error] += 1
+            continue
+        answerer = Answerer(release=sample.release)
+        response_ns = round((sample.done_s - sample.intended_s) * NS)
+        piece.response.setdefault(answerer, Histogram()).record(response_ns)
+        piece.service.record(round((sample.done_s - sample.sent_s) * NS))
+    for block in sorted(pieces):
+        recorder.add(pieces[block])
+    return recorder.summary(span_s=max(0.0, last_s - first_s) if pieces else 0.0)
+
+
+# ── Verdicts in words ─────────────────────────────────────────────────────────────────────────
+
+LATE_S = 0.001
+"""Lateness (p99) up to which a client keeps its schedule: performance.md, row 2."""
+LATE_SHARE = 0.05
+"""… or this share of the median response, whichever is more: later sends then change nothing."""
+BUSY_RATIO = 0.9
+"""Share of a core from which on the client itself may be what was measured."""
+WAITED_SHARE = 0.01
+
+
+def _client_limit(summary: LoadSummary, median_s: float | None) -> str:
+    """Why this machine, and not the server, set the figures; "" when it did not."""
+    late_s, busy = summary.lateness_p99_s, summary.cpu_ratio or 0.0
+    advice = "Measure at a lower rate, or from a machine with a free core."
+    if late_s is not None and late_s > max(LATE_S, LATE_SHARE * (median_s or 0.0)):
+        return (
+            f"Client-limited: 1 in 100 requests left {in_words(late_s)} late or later, because this"
+            f" machine was too busy. {advice}"
+        )
+    # At a steady rate the engine spins before a send: only with every connection busy does a busy
+    # core mean that it could not keep up.
+    kept_up = summary.target_rate is not None and summary.waited <= summary.requests / 10
+    if busy >= BUSY_RATIO and not kept_up:
+        return (
+            f"Client-limited: the load engine needed {busy:.0%} of a core, so the server may be"
+            f" faster than the figures say. {advice}"
+        )
+    return ""
+
+
+def _trust(summary: LoadSummary) -> str:
+    if not summary.requests:
+        return "No request was measured."
+    if summary.lateness_p99_s is None:
+        return "The figures can be trusted: the load engine was not the limit."
+    return (
+        "The figures can be trusted: 99 of 100 requests left within"
+        f" {in_words(summary.lateness_p99_s)} of their time."
+    )
+
+
+def _failures(summary: LoadSummary) -> str:
+    failed = summary.requests - summary.ok
+    if not failed:
+        return ""
+    kinds = ", ".join(
+        f"{count:,} {kind}" for kind, count in sorted(summary.errors.items(), key=lambda kv: -kv[1])
+    )
+    return (
+        f"{failed:,} of {summary.requests:,} requests failed ({kinds}); latencies are those of the"
+        " answered ones."
+    )
+
+
+def _waiting(summary: LoadSummary) -> str:
+    if summary.waited <= WAITED_SHARE * summary.requests:
+        return ""
+    return (
+        f"{summary.waited / summary.requests:.0%} of the requests waited for a free connection;"
+        " that wait is in the response time, not in the service time."
+    )
+
+
+def in_words(seconds: float) -> str:
+    """A duration with three digits and its unit: 0.00123 → "1.23 ms"."""
+    if seconds >= 1:
+        return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"
+    if seconds >= 0.001:
+        return f"{seconds * 1e3:.3g} ms"
+    return f"{seconds * 1e6:.0f} µs"
+
+
+def judge(summary: LoadSummary, objective: Objective) -> tuple[bool | None, str]:
+    """Whether the run kept what users were promised, and why, in a sentence.
+
+    None when nothing was promised, and when the run cannot tell: too few requests for a p99, no
+    answer at all, or a p99 missed while the client was the limit.
+    """
+    verdicts: list[tuple[bool | None, str]] = []
+    if objective.error_ratio is not None:
+        verdicts.append(_judge_errors(summary, objective.error_ratio))
+    if objective.p99_s is not None:
+        verdicts.append(_judge_p99(summary, objective.p99_s))
+    if not verdicts:
+        return None, ""
+    sentence = " ".join(text for _, text in verdicts)
+    outcomes = [met for met, _ in verdicts]
+    if False in outcomes:
+        return False, f"Objective missed. {sentence}"
+    if None in outcomes:
+        return None, f"The objective cannot be judged. {sentence}"
+    return True, f"Objective met. {sentence}"
+
+
+def _judge_errors(summary: LoadSummary, allowed: float) -> tuple[bool | None, str]:
+    if not summary.requests:
+        return None, "No request was made."
+    ratio = (summary.requests - summary.ok) / summary.requests
+    return ratio <= allowed, f"{ratio:.3%} of the requests failed; {allowed:.3%} are allowed."
+
+
+def _judge_p99(summary: LoadSummary, allowed_s: float) -> tuple[bool | None, str]:
+    response, promised = summary.response, f"{in_words(allowed_s)} is promised."
+    if response.max is None:
+        return None, "No request was answered."
+    if response.p99 is None:
+        # Too few for a p99: the slowest answer bounds it above, the shown percentiles below.
+        if response.max <= allowed_s:
+            return True, f"Every answer came within {in_words(response.max)}; {promised}"
+        for name, value in (("p50", response.p50), ("p90", response.p90), ("p95", response.p95)):
+            if value is not None and value > allowed_s:
+                return False, f"{name} alone is {in_words(value)}; {promised}"
+        return None, f"{summary.ok:,} answers are too few for a p99 (1,000 are needed)."
+    told = f"p99 is {in_words(response.p99)}; {promised}"
+    if response.p99 > allowed_s and summary.client_limited:
+        return None, f"{told} But the client was the limit."
+    return response.p99 <= allowed_s, told
+
+
+# ── Comparing runs ────────────────────────────────────────────────────────────────────────────
+
+CONFIDENCE = 0.95
+_REPLICATES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How one percentile differs between two runs: `ratio` = after / before, with its interval."""
+
+    before_s: float
+    after_s: float
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def told(self) -> bool:
+        """True when the interval leaves out "the same" by half a percent or more."""
+        return self.low >= 1.005 or self.high <= 0.995
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two runs side by side. A percentile is None where one of the runs has too few samples."""
+
+    p50: Difference | None
+    p99: Difference | None
+    verdict: str
+    warnings: tuple[str, ...] = ()
+
+
+def compare(
+    before: LoadSummary, after: LoadSummary, names: tuple[str, str] = ("the first", "the second")
+) -> Comparison:
+    """Response times of `after` against those of `before`, with 95 % intervals and a verdict.
+
+    The intervals come from resampling (bootstrap) what the runs kept, in two ways, of which the
+    wider counts: request by request, and whole blocks of time, because slow answers come in
+    clusters and are not independent. They cover what varies inside a run, not from day to day.
+
+    Raises:
+        ConfigError: a run's stored blocks are damaged.
+    """
+    blocks = (_blocks_from_text(before.response_blocks), _blocks_from_text(after.response_blocks))
+    p50 = p99 = None
+    if all(blocks):
+        # Seeded: the same two runs always get the same verdict. One generator for both, or their
+        # resamples would go up and down together and the interval would be too narrow.
+        rng = random.Random(20)  # noqa: S311 - resampling, no secret
+        draws = [_replicates(side, (500, 990), rng) for side in blocks]
+        if before.response.p50 is not None and after.response.p50 is not None:
+            p50 = _difference(before.response.p50, after.response.p50, [d[500] for d in draws])
+        if before.response.p99 is not None and after.response.p99 is not None:
+            p99 = _difference(before.response.p99, after.response.p99, [d[990] for d in draws])
+    warnings = _comparison_warnings(before, after, names)
+    return Comparison(p50, p99, _comparison_verdict(p50, p99, names), warnings)
+
+
+def hop_warning(before: WayIn | None, after: WayIn | None) -> str:
+    """Why two runs over different ways in cannot be compared; "" when they took the same one."""
+    if before == after or before is None or after is None:
+        return ""
+    return (
+        f"The runs took different ways in ({before} and {after}): the difference contains that"
+        " of the ways."
+    )
+
+
+def _difference(
+    before_s: float, after_s: float, draws: Sequence[Sequence[Sequence[float]]]
+) -> Difference:
+    """`draws`: per run, the replicates by each way of resampling."""
+    lows, highs = [], []
+    for resampled_before, resampled_after in zip(*draws, strict=True):
+        ratios = sorted(
+            b / a if a else math.inf for a, b in zip(resampled_before, resampled_after, strict=True)
+        )
+        cut = round(len(ratios) * (1 - CONFIDENCE) / 2)
+        lows.append(ratios[cut])
+        highs.append(ratios[-1 - cut])
+    ratio = after_s / before_s if before_s else math.inf
+    return Difference(before_s, after_s, ratio, min(*lows, ratio), max(*highs, ratio))
+
+
+def _replicates(
+    blocks: Sequence[Histogram], per_milles: Sequence[int], rng: random.Random
+) -> dict[int, tuple[list[float], list[float]]]:
+    """Bootstrap replicates of each quantile in ns: (by request, by block of time)."""
+    whole = merged(blocks)
+    indexes = sorted(whole.counts)
+    middles = [(_lowest(index) + _lowest(index + 1) - 1) / 2 for index in indexes]
+    ends = list(accumulate(whole.counts[index] for index in indexes))
+    # Row i: how many samples of each block lie in buckets up to i.
+    columns = list(zip(*(_cumulative(block, indexes) for block in blocks), strict=True))
+    by_request: dict[int, list[float]] = {}
+    for per_mille in per_milles:
+        rank = _rank(whole.n, per_mille)
+        # The k-th of n values resampled with replacement is the quantile at the k-th of n uniform
+        # draws, which is Beta(k, n + 1 - k) distributed: no need to draw all n.
+        by_request[per_mille] = [
+            middles[bisect_left(ends, rng.betavariate(rank, whole.n + 1 - rank) * whole.n)]
+            for _ in range(_REPLICATES)
+        ]
+    by_block: dict[int, list[float]] = {per_mille: [] for per_mille in per_milles}
+    for _ in range(_REPLICATES):
+        weights = _resampled(len(blocks), columns[-1], rng)
+        total = sum(map(mul, weights, columns[-1]))
+        for per_mille in per_milles:
+            rank = _rank(total, per_mille)
+            at = bisect_left(columns, rank, key=lambda column: sum(map(mul, weights, column)))
+            by_block[per_mille].append(middles[at])
+    return {per_mille: (by_request[per_mille], by_block[per_mille]) for per_mille in per_milles}
+
+
+def _cumulative(block: Histogram, indexes: Sequence[int]) -> list[int]:
+    return list(accumulate(block.counts.get(index, 0) for index in indexes))
+
+
+def _resampled(blocks: int, sizes: Sequence[int], rng: random.Random) -> list[int]:
+    """How often each block is drawn; drawn again while only empty blocks came up."""
+    while True:
+        drawn = Counter(rng.choices(range(blocks), k=blocks))
+        weights = [drawn[block] for block in range(blocks)]
+        if any(map(mul, weights, sizes)):
+            return weights
+
+
+def _comparison_verdict(
+    p50: Difference | None, p99: Difference | None, names: tuple[str, str]
+) -> str:
+    if p50 is None and p99 is None:
+        return "No difference can be told: too few requests were answered."
+    parts = [(name, difference) for name, difference in (("p99", p99), ("p50", p50)) if difference]
+    told = [f"{_by_how_much(d)} at {name}" for name, d in parts if d.told]
+    untold = [f"at {name} ({_between(d)})" for name, d in parts if not d.told]
+    sentences = []
+    if told:
+        sentences.append(f"{names[1]} is {' and '.join(told)} than {names[0]}.")
+    if untold:
+        sentences.append(f"no difference can be told {' or '.join(untold)}.")
+    if p99 is None:
+        sentences.append("too few requests were answered to compare p99.")
+    return " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
+
+
+def _by_how_much(difference: Difference) -> str:
+    low, high = difference.low, difference.high
+    if low >= 3:
+        return f"{low:.1f} to {high:.1f} times slower"
+    word = "slower" if low > 1 else "faster"
+    near, far = (low - 1, high - 1) if low > 1 else (1 - high, 1 - low)
+    from_percent, to_percent = round(near * 100), round(far * 100)
+    if from_percent == to_percent:
+        return f"{to_percent} percent {word}"
+    return f"{from_percent} to {to_percent} percent {word}"
+
+
+def _between(difference: Difference) -> str:
+    return f"between {_percent(difference.low)} and {_percent(difference.high)}"
+
+
+def _percent(ratio: float) -> str:
+    percent = round((ratio - 1) * 100)
+    if not percent:
+        return "equal"
+    return f"{abs(percent)} percent {'slower' if percent > 0 else 'faster'}"
+
+
+def _comparison_warnings(
+    before: LoadSummary, after: LoadSummary, names: tuple[str, str]
+) -> tuple[str, ...]:
+    warnings = [
+        f"{name} was client-limited: its figures are those of the client, too."
+        for name, summary in zip(names, (before, after), strict=True)
+        if summary.client_limited
+    ]
+    if before.target_rate != after.target_rate:
+        warnings.append(
+            f"The runs were paced differently ({_pace(before)} and {_pace(after)}): load alone"
+            " changes latency."
+        )
+    failed = [
+        1 - summary.ok / summary.requests if summary.requests else 0.0
+        for summary in (before, after)
+    ]
+    if abs(failed[0] - failed[1]) >= 0.01:
+        warnings.append(
+            f"{failed[0]:.1%} of the requests failed in {names[0]}, {failed[1]:.1%} in {names[1]}:"
+            " what failed has no latency."
+        )
+    return tuple(warning[0].upper() + warning[1:] for warning in warnings)
+
+
+def _pace(summary: LoadSummary) -> str:
+    return "burst" if summary.target_rate is None else f"{summary.target_rate:g} requests a second"
+
+
+# ── What a stored run keeps ───────────────────────────────────────────────────────────────────
+
+_MAX_STORED_BYTES = 16 * 1024 * 1024
+
+
+def _blocks_as_text(blocks: Sequence[Histogram]) -> str:
+    """Counts per block and bucket: variable-length integers, buckets as differences, deflated."""
+    out = bytearray()
+    for block in blocks:
+        _put(out, len(block.counts))
+        before = 0
+        for index in sorted(block.counts):
+            _put(out, index - before)
+            _put(out, block.counts[index])
+            before = index
+    return base64.b64encode(zlib.compress(bytes(out), 9)).decode() if out else ""
+
+
+def _blocks_from_text(text: str) -> list[Histogram]:
+    """The blocks that hold samples; minimum and maximum to the width of a bucket."""
+    try:
+        packed = zlib.decompressobj().decompress(
+            base64.b64decode(text, validate=True), _MAX_STORED_BYTES
+        )
+        numbers = iter(_numbers(packed))
+        blocks = []
+        for entries in numbers:
+            block, index = Histogram(), 0
+            for _ in range(entries):
+                index += next(numbers)
+                block.counts[index] = next(numbers)
+            if block.counts:
+                block.n = sum(block.counts.values())
+                block.min_ns = _lowest(min(block.counts))
+                block.max_ns = _lowest(max(block.counts) + 1) - 1
+                blocks.append(block)
+    except (binascii.Error, zlib.error, StopIteration) as error:
+        raise ConfigError(
+            "A stored load test cannot be compared.",
+            why="Its response times are damaged.",
+            fix="Run the load test again.",
+        ) from error
+    return blocks
+
+
+def _put(out: bytearray, number: int) -> None:
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+
+
+def _numbers(packed: bytes) -> Iterable[int]:
+    number = shift = 0
+    for byte in packed:
+        number |= (byte & 0x7F) << shift
+        if byte & 0x80:
+            shift += 7
+        else:
+            yield number
+            number = shift = 0
+
+
+# ── Shares ────────────────────────────────────────────────────────────────────────────────────
+
+
+def wilson_interval(count: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Where the true ratio lies when `count` of `n` were seen (Wilson's score interval, 0 to 1).
+
+    (0, 1) for n = 0. Unlike the textbook's p ± z·s it stays within 0 and 1 and holds for small n.
+    """
+    if not 0 <= count <= n:
+        raise ValueError(f"{count} of {n} is no share")
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = count / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
