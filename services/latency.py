@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from operator import mul
 from statistics import NormalDist
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from services.domain import LoadSummary, Objective, Percentiles, Sample, Tick, WayIn
 from services.errors import ConfigError
@@ -204,8 +204,7 @@ MAX_BLOCKS = 64
 """Blocks of time that a stored run keeps: enough to resample, some ten kilobytes as text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answerer:
+class Answerer(NamedTuple):
     """Who answered, as far as an answer says it."""
 
     release: int | None = None
