@@ -1,0 +1,406 @@
+from __future__ import annotations
+
+import base64
+import math
+import random
+import zlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services import latency, records
+from services.domain import LoadSummary, Objective, Percentiles, Sample, WayIn
+from services.errors import ConfigError
+from services.latency import Histogram, Slice, compare, judge, summarize, wilson_interval
+
+NANOSECONDS = st.integers(min_value=0, max_value=3_600 * 10**9)
+CUT_SHORT = base64.b64encode(zlib.compress(bytes([5, 1, 1]))).decode()
+TIMES = st.lists(NANOSECONDS, min_size=1, max_size=300)
+
+
+def histogram_of(times: list[int]) -> Histogram:
+    histogram = Histogram()
+    for ns in times:
+        histogram.record(ns)
+    return histogram
+
+
+def nearest_rank(times: list[int], per_mille: int) -> int:
+    return sorted(times)[max(1, math.ceil(len(times) * per_mille / 1000)) - 1]
+
+
+def steady(seconds: list[float], *, rate: float = 100.0, **options: object) -> LoadSummary:
+    """A run whose n-th request left on time and took seconds[n]."""
+    samples = [Sample(i / rate, i / rate, i / rate + taken) for i, taken in enumerate(seconds)]
+    return summarize(samples, target_rate=rate, **options)  # type: ignore[arg-type]
+
+
+def log_normal(seed: int, n: int, factor: float = 1.0) -> list[float]:
+    rng = random.Random(seed)
+    return [rng.lognormvariate(math.log(0.005), 0.5) * factor for _ in range(n)]
+
+
+@given(TIMES, st.sampled_from([500, 900, 950, 990, 999, 1000]))
+def test_a_quantile_is_the_sorted_lists_to_one_part_in_a_thousand(
+    times: list[int], per_mille: int
+) -> None:
+    seen = histogram_of(times).quantile_s(per_mille)
+    truth = nearest_rank(times, per_mille) / 1e9
+    assert seen is not None
+    assert truth <= seen + 1e-12
+    assert seen <= truth * (1 + 1 / 1024) + 1e-12
+
+
+@given(TIMES)
+def test_percentiles_ascend_between_minimum_and_maximum(times: list[int]) -> None:
+    shown = histogram_of(times * 40).percentiles()
+    known = [
+        value
+        for value in (shown.p50, shown.p90, shown.p95, shown.p99, shown.p99_9, shown.max)
+        if value is not None
+    ]
+    assert min(times) / 1e9 <= known[0]
+    assert known == sorted(known)
+    assert known[-1] == max(times) / 1e9
+
+
+@given(TIMES, TIMES)
+def test_merging_is_the_same_as_recording_everything_in_one(
+    left: list[int], right: list[int]
+) -> None:
+    joined = histogram_of(left)
+    joined.merge(histogram_of(right))
+    whole = histogram_of(left + right)
+    assert joined.counts == whole.counts
+    assert joined.percentiles() == whole.percentiles()
+    assert (joined.n, joined.min_ns) == (whole.n, whole.min_ns)
+
+
+@given(st.lists(TIMES, max_size=5))
+def test_merging_starts_from_nothing(parts: list[list[int]]) -> None:
+    joined = latency.merged(histogram_of(part) for part in parts)
+    times = [ns for part in parts for ns in part]
+    assert (joined.n, joined.min_ns, joined.max_ns) == (
+        len(times),
+        min(times, default=0),
+        max(times, default=0),
+    )
+
+
+@given(TIMES)
+def test_a_histogram_crosses_a_pipe_unchanged(times: list[int]) -> None:
+    histogram = histogram_of(times)
+    crossed = Histogram.from_row(histogram.as_row())
+    assert crossed.percentiles() == histogram.percentiles()
+    assert crossed.n == histogram.n
+
+
+@given(TIMES)
+def test_bars_are_few_ascending_and_hold_every_sample(times: list[int]) -> None:
+    bars = histogram_of(times).bars(limit=50)
+    bounds = [bound for bound, _ in bars]
+    assert len(bars) <= 50
+    assert bounds == sorted(set(bounds))
+    assert sum(count for _, count in bars) == len(times)
+    assert bounds[-1] * 1e9 >= max(times)
+
+
+@pytest.mark.parametrize(
+    ("n", "shown"),
+    [
+        (19, []),
+        (20, ["p50"]),
+        (100, ["p50", "p90"]),
+        (999, ["p50", "p90", "p95"]),
+        (1_000, ["p50", "p90", "p95", "p99"]),
+        (10_000, ["p50", "p90", "p95", "p99", "p99_9"]),
+    ],
+)
+def test_a_percentile_needs_ten_samples_behind_it(n: int, shown: list[str]) -> None:
+    percentiles = histogram_of(list(range(n))).percentiles()
+    names = ("p50", "p90", "p95", "p99", "p99_9")
+    assert [name for name in names if getattr(percentiles, name) is not None] == shown
+
+
+def test_no_sample_gives_no_figure() -> None:
+    assert Histogram().percentiles() == Percentiles(None, None, None, None, None, None, None)
+    assert Histogram().quantile_s(500) is None
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 60), st.floats(0, 1), st.sampled_from([None, "reset", "http-5xx"])),
+        max_size=200,
+    )
+)
+def test_answered_and_failed_add_up_to_all_requests(
+    rows: list[tuple[float, float, str | None]],
+) -> None:
+    summary = summarize(Sample(at, at, at + taken, error) for at, taken, error in rows)
+    assert summary.requests == len(rows)
+    assert summary.ok + sum(summary.errors.values()) == summary.requests
+    assert sum(count for _, count in summary.histogram) == summary.ok
+
+
+def test_failures_never_count_as_fast_requests() -> None:
+    good = [Sample(i, i, i + 0.1) for i in range(100)]
+    failed = [Sample(i, i, i + 0.000_1, "refused") for i in range(100)]
+    assert summarize(good + failed).response == summarize(good).response
+
+
+def test_response_counts_from_the_intended_send_and_service_from_the_actual_one() -> None:
+    summary = summarize([Sample(1.0, 1.5, 1.7)] * 40)
+    assert summary.response.p50 == pytest.approx(0.7, rel=0.001)
+    assert summary.service.p50 == pytest.approx(0.2, rel=0.001)
+
+
+def test_ticks_hold_only_what_happened_since_the_last_one() -> None:
+    recorder = latency.Recorder()
+    for end_s in (0.5, 1.0, 1.5):
+        piece = Slice(end_s)
+        piece.response[latency.Answerer(release=3)] = histogram_of([1_000_000] * 10)
+        piece.service = histogram_of([1_000_000] * 10)
+        recorder.add(piece)
+        if end_s == 1.0:
+            first = recorder.tick()
+    second = recorder.tick(final=True)
+    assert (first.ok, second.ok) == (20, 10)
+    assert (first.rate, second.rate) == (20.0, 20.0)
+    assert second.by_release == {3: 10}
+    assert second.final
+
+
+def test_a_run_of_an_hour_keeps_no_more_than_its_blocks() -> None:
+    recorder = latency.Recorder()
+    for quarter in range(1, 3_600 * 4 + 1):
+        piece = Slice(quarter / 4)
+        piece.response[latency.Answerer()] = histogram_of([quarter * 1_000] * 5)
+        piece.service = histogram_of([quarter * 1_000] * 5)
+        recorder.add(piece)
+    summary = recorder.summary(span_s=3_600)
+    blocks = latency._blocks_from_text(summary.response_blocks)
+    assert len(blocks) <= latency.MAX_BLOCKS
+    assert sum(block.n for block in blocks) == summary.ok == 3_600 * 4 * 5
+
+
+def test_a_stored_summary_is_read_back_as_it_was() -> None:
+    summary = steady(log_normal(1, 2_000))
+    assert records.load(LoadSummary, records.dump(summary)) == summary
+
+
+def test_latencies_are_given_per_release() -> None:
+    fast = [Sample(i / 100, i / 100, i / 100 + 0.01, release=1) for i in range(50)]
+    slow = [Sample(i / 100, i / 100, i / 100 + 0.09, release=2) for i in range(50)]
+    summary = summarize(fast + slow)
+    assert summary.by_release == {1: 50, 2: 50}
+    assert summary.response_by_release[1].max == pytest.approx(0.01)
+    assert summary.response_by_release[2].max == pytest.approx(0.09)
+
+
+# Verdicts
+
+
+def one_slice(**options: object) -> Slice:
+    piece = Slice(1.0, **options)  # type: ignore[arg-type]
+    piece.response[latency.Answerer()] = histogram_of([2_000_000] * 1_000)
+    piece.service = histogram_of([2_000_000] * 1_000)
+    return piece
+
+
+def verdict_of(piece: Slice, target_rate: float | None) -> LoadSummary:
+    recorder = latency.Recorder(target_rate=target_rate)
+    recorder.add(piece)
+    return recorder.summary(span_s=1.0)
+
+
+def test_late_sends_make_a_run_client_limited() -> None:
+    summary = verdict_of(one_slice(lateness=histogram_of([5_000_000] * 1_000)), 1_000.0)
+    assert summary.client_limited
+    assert summary.verdict.startswith("Client-limited: 1 in 100 requests left 5 ms late")
+
+
+def test_lateness_small_beside_a_slow_answer_does_not_limit() -> None:
+    piece = Slice(1.0, lateness=histogram_of([2_000_000] * 1_000))
+    piece.response[latency.Answerer()] = histogram_of([400_000_000] * 1_000)
+    piece.service = histogram_of([400_000_000] * 1_000)
+    assert not verdict_of(piece, 1_000.0).client_limited
+
+
+def test_a_burst_that_needed_a_whole_core_is_client_limited() -> None:
+    assert verdict_of(one_slice(cpu_s=0.95), None).client_limited
+    assert not verdict_of(one_slice(cpu_s=0.5), None).client_limited
+
+
+def test_polling_before_a_send_at_a_steady_rate_is_no_limit() -> None:
+    on_time = histogram_of([20_000] * 1_000)
+    assert not verdict_of(one_slice(cpu_s=0.99, lateness=on_time), 1_000.0).client_limited
+
+
+def test_waiting_for_a_busy_core_at_a_steady_rate_is_a_limit() -> None:
+    assert verdict_of(one_slice(cpu_s=0.99, waited=900), 1_000.0).client_limited
+
+
+def test_waiting_for_a_free_connection_is_said() -> None:
+    summary = verdict_of(one_slice(cpu_s=0.1, waited=400), 1_000.0)
+    assert "40% of the requests waited for a free connection" in summary.verdict
+
+
+# Objectives
+
+
+def test_nothing_promised_is_neither_met_nor_missed() -> None:
+    assert judge(steady([0.01] * 50), Objective()) == (None, "")
+
+
+def test_a_slow_p99_misses_the_objective() -> None:
+    summary = steady([0.01] * 1_900 + [0.5] * 100, objective=Objective(p99_s=0.1))
+    assert summary.objective_met is False
+    assert "Objective missed. p99 is 500 ms; 100 ms is promised." in summary.verdict
+
+
+def test_too_many_failures_miss_the_objective() -> None:
+    samples = [Sample(i, i, i + 0.01, "reset" if i < 3 else None) for i in range(100)]
+    assert summarize(samples, objective=Objective(error_ratio=0.02)).objective_met is False
+    assert summarize(samples, objective=Objective(error_ratio=0.03)).objective_met is True
+
+
+def test_few_answers_that_all_were_fast_meet_the_objective() -> None:
+    assert steady([0.01] * 50, objective=Objective(p99_s=0.1)).objective_met is True
+
+
+def test_few_answers_of_which_half_were_slow_miss_the_objective() -> None:
+    assert steady([0.2] * 50, objective=Objective(p99_s=0.1)).objective_met is False
+
+
+def test_few_answers_with_one_slow_cannot_tell() -> None:
+    assert steady([0.01] * 50 + [0.2], objective=Objective(p99_s=0.1)).objective_met is None
+
+
+def test_a_p99_missed_by_a_limited_client_cannot_tell() -> None:
+    summary = replace(steady([0.2] * 2_000), client_limited=True)
+    assert judge(summary, Objective(p99_s=0.1))[0] is None
+
+
+def test_no_answer_at_all_meets_no_latency_objective() -> None:
+    summary = summarize([Sample(0, 0, 1, "refused")], objective=Objective(p99_s=0.1))
+    assert summary.objective_met is None
+
+
+# Comparing
+
+
+def test_a_slower_version_is_told_with_its_interval() -> None:
+    found = compare(
+        steady(log_normal(1, 6_000), rate=500),
+        steady(log_normal(2, 6_000, factor=1.5), rate=500),
+        ("version 2", "version 3"),
+    )
+    assert found.p99 is not None
+    assert found.p50 is not None
+    assert found.p50.low <= 1.5 <= found.p50.high
+    assert found.p99.low <= 1.5 <= found.p99.high
+    assert found.verdict.startswith("Version 3 is ")
+    assert "percent slower at p99 and " in found.verdict
+
+
+def test_the_same_service_twice_shows_no_difference() -> None:
+    found = compare(steady(log_normal(1, 6_000)), steady(log_normal(4, 6_000)))
+    assert found.p99 is not None
+    assert not found.p99.told
+    assert found.verdict.startswith("No difference can be told at p99 (between ")
+
+
+def test_swapping_the_runs_turns_the_ratio_over() -> None:
+    first, second = steady(log_normal(1, 3_000)), steady(log_normal(2, 3_000, factor=2.0))
+    there, back = compare(first, second).p50, compare(second, first).p50
+    assert there is not None
+    assert back is not None
+    assert there.ratio == pytest.approx(1 / back.ratio)
+    assert there.low > 1 > back.high
+
+
+def test_clustered_slowness_widens_the_interval() -> None:
+    # One second in six is slow throughout: 40 % of its requests were no independent bad luck.
+    clustered = [0.05 if i // 100 == 3 else 0.005 for i in range(2_000)]
+    scattered = sorted(clustered, key=lambda _: random.Random(3).random())
+    random.Random(3).shuffle(scattered)
+    plain = steady([0.005] * 2_000)
+    wide, narrow = compare(plain, steady(clustered)).p99, compare(plain, steady(scattered)).p99
+    assert wide is not None
+    assert narrow is not None
+    assert wide.high - wide.low > narrow.high - narrow.low
+
+
+def test_intervals_hold_the_true_ratio_about_as_often_as_they_say() -> None:
+    held = 0
+    for seed in range(30):
+        found = compare(
+            steady(log_normal(seed, 2_000)), steady(log_normal(seed + 100, 2_000, factor=1.2))
+        ).p50
+        assert found is not None
+        held += found.low <= 1.2 <= found.high
+    assert held >= 26
+
+
+def test_too_few_requests_compare_to_nothing() -> None:
+    found = compare(steady([0.01] * 5), steady([0.02] * 5))
+    assert (found.p50, found.p99) == (None, None)
+    assert found.verdict == "No difference can be told: too few requests were answered."
+
+
+def test_differences_in_the_making_are_warned_of() -> None:
+    first = steady([0.01] * 100)
+    second = replace(steady([0.01] * 100, rate=50), client_limited=True)
+    warnings = " ".join(compare(first, second).warnings)
+    assert "The second was client-limited" in warnings
+    assert "paced differently (100 requests a second and 50 requests a second)" in warnings
+
+
+def test_different_ways_in_are_warned_of() -> None:
+    assert "ingress and service-proxy" in latency.hop_warning(WayIn.INGRESS, WayIn.SERVICE_PROXY)
+    assert not latency.hop_warning(WayIn.INGRESS, WayIn.INGRESS)
+
+
+@pytest.mark.parametrize("text", ["%%%", "AAAA", CUT_SHORT])
+def test_damaged_blocks_are_refused_in_words(text: str) -> None:
+    run = steady([0.01] * 100)
+    with pytest.raises(ConfigError, match="cannot be compared"):
+        compare(run, replace(run, response_blocks=text))
+
+
+# Shares
+
+
+@given(st.integers(0, 500), st.integers(0, 500))
+def test_a_wilson_interval_holds_the_share_and_stays_within_bounds(count: int, rest: int) -> None:
+    n = count + rest
+    low, high = wilson_interval(count, n)
+    assert 0 <= low <= high <= 1
+    assert n == 0 or low - 1e-12 <= count / n <= high + 1e-12
+
+
+def test_the_wilson_interval_is_the_published_one() -> None:
+    # Newcombe 1998, table I: 15 of 148 gives 0.0624 to 0.1605.
+    low, high = wilson_interval(15, 148)
+    assert (round(low, 4), round(high, 4)) == (0.0624, 0.1605)
+
+
+def test_an_impossible_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 of 2"):
+        wilson_interval(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.000_123_4, "123 µs"),
+        (0.001_234, "1.23 ms"),
+        (0.25, "250 ms"),
+        (1.5, "1.5 s"),
+        (120, "120 s"),
+    ],
+)
+def test_durations_read_with_three_digits_and_a_unit(seconds: float, words: str) -> None:
+    assert latency.in_words(seconds) == words
