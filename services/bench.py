@@ -1357,8 +1357,25 @@ _V2_COLUMNS: Mapping[ValueKind, tuple[str, str]] = {
     ValueKind.ANY: ("BYTES", "pd_json"),
 }
 
-# What MLServer's codecs take null for: numpy's floats become NaN, strings stay None.
-_V2_NULLABLE = frozenset({"FP32", "FP64", "str", "pd_json"})
+# What null becomes what it means for, seen on MLServer 1.7.1 with MLflow 3.17.2 and pandas 3.1:
+# numpy's floats turn into NaN, text and nested values stay None, and /invocations turns times into
+# NaT. Whole numbers and bytes are refused by both; booleans silently become false.
+_V2_NULLABLE = frozenset(
+    {
+        ValueKind.FLOAT,
+        ValueKind.DOUBLE,
+        ValueKind.STRING,
+        ValueKind.ARRAY,
+        ValueKind.OBJECT,
+        ValueKind.MAP,
+        ValueKind.ANY,
+    }
+)
+_NULLABLE: Mapping[Protocol, frozenset[ValueKind]] = {
+    Protocol.V2: _V2_NULLABLE,
+    Protocol.INVOCATIONS: _V2_NULLABLE | {ValueKind.DATETIME},
+    Protocol.V1: frozenset(ValueKind),
+}
 
 
 def request_for(
@@ -1374,7 +1391,7 @@ def request_for(
     `version` asks a V2 server for exactly that version; the other protocols have no place for it.
     Without a signature the types follow from the values.
     """
-    checked = rows if signature is None else check_rows(rows, signature)
+    checked = rows if signature is None else _on_the_wire(rows, signature, protocol)
     name = quote(model_name, safe="")
     if protocol is Protocol.V2:
         at_version = "" if version is None else f"/versions/{version}"
@@ -1387,6 +1404,42 @@ def request_for(
         path = "/invocations"
         body = _invocations_body(signature, checked)
     return InferRequest(protocol, path, orjson.dumps(body), rows=max(checked.count, 1))
+
+
+def _on_the_wire(rows: Rows, signature: Signature, protocol: Protocol) -> Rows:
+    """The checked rows as servers read them; SignatureMismatch for null where none may stand."""
+    checked = check_rows(rows, signature)
+    if not checked.data:
+        return checked
+    columns = list(zip(*checked.data, strict=True))
+    for at, (spec, column) in enumerate(zip(signature.inputs, columns, strict=True)):
+        if not isinstance(spec, ColumnSpec):
+            continue
+        if spec.kind not in _NULLABLE[protocol] and _is_partly_null(column):
+            raise _null_refused(checked.columns[at], spec.kind, column, protocol)
+        if spec.kind is ValueKind.DATETIME:
+            columns[at] = tuple(value if value is None else _full_time(value) for value in column)
+    return replace(checked, data=tuple(zip(*columns, strict=True)))
+
+
+def _is_partly_null(column: Sequence[Json]) -> bool:
+    """A column of nothing but null is left out; one with some cannot be."""
+    return 0 < sum(value is None for value in column) < len(column)
+
+
+def _null_refused(
+    name: str, kind: ValueKind, column: Sequence[Json], protocol: Protocol
+) -> SignatureMismatch:
+    row = next(at for at, value in enumerate(column, start=1) if value is None)
+    fix = "Send the rows without it in a request of their own."
+    if kind in _NULLABLE[Protocol.INVOCATIONS]:
+        fix = "Send the request by /invocations, or " + fix[:1].lower() + fix[1:]
+    return _mismatch([Problem(name, row, f"{protocol} has no null for {kind}.", fix)])
+
+
+def _full_time(text: str) -> str:
+    # pandas reads a whole column in its first value's format: all of one length, or it fails.
+    return text if "." in text else f"{text}.000000"
 
 
 def request_for_example(
@@ -1465,17 +1518,6 @@ def _v2_column(name: str, kind: ValueKind, column: Sequence[Json]) -> dict[str, 
         data = [orjson.dumps(value).decode() for value in column]
     else:
         data = list(column)
-        if None in data and not {datatype, content} & _V2_NULLABLE:
-            raise _mismatch(
-                [
-                    Problem(
-                        name,
-                        next(at for at, value in enumerate(data, start=1) if value is None),
-                        f"V2 has no null for {kind}.",
-                        "Send the request by /invocations, or leave the column out in every row.",
-                    )
-                ]
-            )
     return {
         "name": name,
         "shape": [len(data)],

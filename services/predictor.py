@@ -25,7 +25,7 @@ import threading
 import time
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -424,7 +424,9 @@ class HttpPredictor:
         try:
             connected_at = time.perf_counter()
             clock.phase = "waiting for the answer"
-            connection.http.request(method, target, body, dict(headers))
+            with suppress(BrokenPipeError, ConnectionResetError):
+                # A server may refuse a large body (413) before it has read it: look at its answer.
+                connection.http.request(method, target, body, dict(headers))
             response = connection.http.getresponse()
             first_at = connection.wire.first_byte_at or time.perf_counter()
             clock.phase = "reading the answer"
@@ -585,7 +587,8 @@ class HttpPredictor:
             return []
         if not isinstance(models, list):
             return []
-        return sorted({str(one.get("name")) for one in models if isinstance(one, dict)})
+        listed = [one for one in models if isinstance(one, dict)]
+        return sorted({str(one.get("name")) for one in listed if one.get("state") != "UNAVAILABLE"})
 
 
 def _sent_headers(
@@ -654,6 +657,8 @@ def _connection_errors(endpoint: Endpoint, clock: _Clock) -> Iterator[None]:
             fix="Set the target's CA file, or the host name that the certificate is for.",
         ) from error
     except (http.client.HTTPException, zlib.error) as error:
+        if isinstance(error, ConnectionError):  # RemoteDisconnected is both
+            raise _not_answered(endpoint, error, clock) from error
         closed = isinstance(error, http.client.IncompleteRead)
         raise InferenceFailed(
             f"{name}: the answer is broken.",
@@ -663,11 +668,15 @@ def _connection_errors(endpoint: Endpoint, clock: _Clock) -> Iterator[None]:
             fix="Look at the server's logs, and at the gateway in front of it.",
         ) from error
     except OSError as error:
-        raise Unreachable(
-            f"{name} did not answer at {where}.",
-            why=_reason(error, clock),
-            fix="Check that the service is running (Endpoints page, `slipway status`).",
-        ) from error
+        raise _not_answered(endpoint, error, clock) from error
+
+
+def _not_answered(endpoint: Endpoint, error: OSError, clock: _Clock) -> Unreachable:
+    return Unreachable(
+        f"{_called(endpoint)} did not answer at {one_line(endpoint.base_url, 120)}.",
+        why=_reason(error, clock),
+        fix="Check that the service is running (Endpoints page, `slipway status`).",
+    )
 
 
 def _reason(error: OSError, clock: _Clock) -> str:
@@ -727,8 +736,10 @@ def _not_found(
     if isinstance(said, dict) and "detail" in said:
         return InferenceFailed(
             f"{name}: the model server has no path {one_line(request.path, 80)} (HTTP 404).",
-            why=f"It does not speak {request.protocol} there, or its model has another name.",
-            fix="Send the request by V2 or /invocations.",
+            why="It does not speak this protocol, or its model has another name.",
+            fix="Send the request by /invocations."
+            if request.protocol is Protocol.V2
+            else "Send the request by V2.",
         )
     return InferenceFailed(
         f"{name}: the gateway knows no such route (HTTP 404).",
@@ -780,25 +791,31 @@ def _said(answer: _Answer) -> str:
     if isinstance(said, dict):
         for key in ("error", "message", "detail"):
             if said.get(key):
-                return one_line(said[key])
+                return _in_short(str(said[key]))
     text = answer.body[-4096:].decode("utf-8", "replace").strip()
     if not text:
         return "Nothing: the answer is empty."
     if text.endswith("</html>"):
         return "An HTML page, not a model server's answer."
-    return one_line(_last_statement(text))
+    return _in_short(_last_statement(text))
 
 
-_STATEMENT = re.compile(r"[\w.]+(?:Error|Exception|Warning|Exit|Interrupt): ")
+_STATEMENT = re.compile(r"[\w.]+(?:Error|Exception|Warning|Exit|Interrupt|Conversion): ")
+# MLflow repeats rows and schema before it says what is wrong (mlflow/pyfunc/__init__.py).
+_SCHEMA_PREFACE = re.compile(r"(Failed to enforce schema) of data .*\bError: ", re.DOTALL)
 
 
 def _last_statement(text: str) -> str:
     """A traceback ends in `module.Error: message`, and the message may have several lines."""
     lines = [line for line in text.splitlines() if line.strip()]
-    for line in reversed(lines):
-        if _STATEMENT.match(line):
-            return line
+    for at in range(len(lines) - 1, -1, -1):
+        if _STATEMENT.match(lines[at]):
+            return "\n".join(lines[at:])
     return lines[-1]
+
+
+def _in_short(text: str) -> str:
+    return one_line(_SCHEMA_PREFACE.sub(r"\1: ", text))
 
 
 def _answered_by(
