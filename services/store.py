@@ -21,7 +21,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -292,11 +292,10 @@ class SqlStore:
         with self._opening:
             if self._opened is None:
                 engine = self._new_engine()
-                try:
+                with ExitStack() as undo:
+                    undo.callback(engine.dispose)
                     _prepare_tables(engine, self._shown)
-                except BaseException:
-                    engine.dispose()
-                    raise
+                    undo.pop_all()
                 self._opened = engine
             return self._opened
 

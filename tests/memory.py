@@ -550,6 +550,9 @@ class MemoryStore:
     def intend(self, entry: AuditEntry) -> int:
         if self.broken is not None:
             raise self.broken
+        known = self.open_entry(entry.nonce) if entry.nonce else None
+        if known is not None and known.id is not None:
+            return known.id
         self.audit.append(replace(entry, id=len(self.audit) + 1))
         return len(self.audit)
 
@@ -557,6 +560,9 @@ class MemoryStore:
         self, audit_id: int, outcome: Outcome, detail: str = "", release: int | None = None
     ) -> None:
         entry = self.audit[audit_id - 1]
+        late = entry.outcome is Outcome.TIMEOUT and outcome in {Outcome.VERIFIED, Outcome.SERVING}
+        if entry.outcome is not Outcome.OPEN and not late:
+            return
         self.audit[audit_id - 1] = replace(
             entry, outcome=outcome, detail=detail, release=release, settled_at=entry.at
         )

@@ -27,6 +27,7 @@ from services.domain import (
 from services.errors import ConfigError, Denied, NotFound, Unreachable
 from services.ports import Run, Store
 from services.store import SqlStore
+from tests.memory import MemoryStore
 
 POSTGRES_URL = os.environ.get("SLIPWAY_TEST_POSTGRES_URL", "")
 AT = datetime(2026, 5, 4, 12, 30, 15, 250_000, tzinfo=UTC)
@@ -105,8 +106,11 @@ def postgres() -> Iterator[str]:
     admin.dispose()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
     url = f"sqlite:///{tmp_path}/slipway.db"
     if request.param == "postgresql":
         url = request.getfixturevalue("postgres")

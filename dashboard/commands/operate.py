@@ -1,0 +1,411 @@
+"""Verbs that change what serves, from plan and deploy to stop and delete.
+
+All of them do the same: plan, show, ask, apply, follow, say how it ended (`carried_out`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dashboard import views
+from dashboard.commands.look import service_lines
+from dashboard.commands.session import (
+    DEFAULT_TIMEOUT_S,
+    OK,
+    Answer,
+    Interrupted,
+    Session,
+    traffic_text,
+)
+from dashboard.terminal import pairs, write_outputs, write_summary
+from services import rollout
+from services.domain import (
+    Action,
+    AliasRef,
+    Finding,
+    Mode,
+    Outcome,
+    Phase,
+    Plan,
+    Progress,
+    Release,
+    Resources,
+    Scale,
+    Service,
+    TargetKind,
+    Verdict,
+)
+from services.errors import (
+    ConfigError,
+    NotOffered,
+    RolloutFailed,
+    RolloutTimeout,
+    SlipwayError,
+    one_line,
+)
+from services.rollout import Prepared, Wish
+
+
+def plan(session: Session) -> Answer:
+    """What a deploy would do; changes nothing. Exit 7 when a check forbids it."""
+    args = session.args
+    _refuse_what_is_ignored(session)
+    prepared = rollout.prepare_deploy(session.ops, args.ref, name=args.name, wish=wish_of(args))
+    document = views.plan_document(prepared.plan, prepared.findings, prepared.manifest)
+    blocked = bool(rollout.blocking(prepared.findings))
+    lines = [*_plan_lines(session, prepared), "", *prepared.manifest.rstrip().splitlines()]
+    return Answer(document, lines, exit_code=7 if blocked else OK)
+
+
+def deploy(session: Session) -> Answer:
+    """Make a version live, or a canary."""
+    args = session.args
+    _refuse_what_is_ignored(session)
+    prepared = rollout.prepare_deploy(session.ops, args.ref, name=args.name, wish=wish_of(args))
+    return carried_out(session, prepared, set_alias=args.set_alias)
+
+
+def canary(session: Session) -> Answer:
+    """Change the canary's share."""
+    current, history = _service_and_history(session)
+    plan = rollout.plan_canary(current, history, session.args.percent)
+    return carried_out(session, rollout.prepare(session.ops, plan))
+
+
+def promote(session: Session) -> Answer:
+    """Give the canary all of the traffic."""
+    current, history = _service_and_history(session)
+    return carried_out(
+        session, rollout.prepare(session.ops, rollout.plan_promote(current, history))
+    )
+
+
+def abort(session: Session) -> Answer:
+    """Take the canary back."""
+    current, history = _service_and_history(session)
+    return carried_out(session, rollout.prepare(session.ops, rollout.plan_abort(current, history)))
+
+
+def rollback(session: Session) -> Answer:
+    """Apply an earlier release's intent as a new release."""
+    current, history = _service_and_history(session)
+    plan = rollout.plan_rollback(current, history, session.args.to)
+    return carried_out(session, rollout.prepare(session.ops, plan))
+
+
+def stop(session: Session) -> Answer:
+    """Keep the service, but no processes or pods."""
+    current, _ = _service_and_history(session)
+    prepared = rollout.prepare(session.ops, rollout.plan_stop(current))
+    return _status_after(session, carried_out(session, prepared))
+
+
+def start(session: Session) -> Answer:
+    """Start a stopped, killed or failed service."""
+    current, history = _service_and_history(session)
+    prepared = rollout.prepare(session.ops, rollout.plan_start(current, history))
+    return _status_after(session, carried_out(session, prepared))
+
+
+def delete(session: Session) -> Answer:
+    """Remove a service; its history stays."""
+    current, _ = _service_and_history(session)
+    prepared = rollout.prepare(session.ops, rollout.plan_delete(current))
+    return _status_after(session, carried_out(session, prepared))
+
+
+def _status_after(session: Session, answer: Answer) -> Answer:
+    """The service as it is after an operation, in the form of `status`."""
+    document = dict(answer.document)
+    service = session.ops.serving.service(document["service"])
+    rows = [views.service_row(service)] if service else []
+    lines = service_lines(rows) if rows else [f"{document['service']} is gone."]
+    return Answer({"services": rows, **document}, lines, answer.error, answer.exit_code)
+
+
+def _service_and_history(session: Session) -> tuple[Service, Sequence[Release]]:
+    name = session.args.name
+    current = rollout.require(session.ops, name)
+    return current, session.ops.journal.history(name)
+
+
+def wish_of(args: argparse.Namespace) -> Wish:
+    """What the options ask for; None where they say nothing."""
+    scaled = args.min_replicas is not None or args.max_replicas is not None
+    sized = args.cpu is not None or args.memory is not None
+    return Wish(
+        mode=Mode(args.mode) if args.mode else None,
+        scale=Scale(args.min_replicas, args.max_replicas) if scaled else None,
+        resources=Resources(args.cpu, args.memory) if sized else None,
+        port=args.port,
+        canary_percent=args.canary_percent,
+    )
+
+
+def _refuse_what_is_ignored(session: Session) -> None:
+    """NotOffered for what this machine would ignore: an option without effect is a lie."""
+    if session.ops.kind is not TargetKind.LOCAL:
+        return
+    args = session.args
+    given = {
+        "--package": args.package,
+        "--mode": args.mode,
+        "--min-replicas": args.min_replicas,
+        "--max-replicas": args.max_replicas,
+        "--cpu": args.cpu,
+        "--memory": args.memory,
+    }
+    for option, value in given.items():
+        if value is not None:
+            raise NotOffered(
+                f"The target {session.ops.target} does not take {option}. Nothing was changed.",
+                why="It runs one process per release on this machine.",
+                fix=f"Leave {option} out, or choose a cluster with --target.",
+            )
+
+
+def carried_out(session: Session, prepared: Prepared, *, set_alias: str | None = None) -> Answer:
+    """Show the plan, ask, apply it, follow it: the same for every verb that writes."""
+    plan, terminal, ops = prepared.plan, session.terminal, session.ops
+    started = time.monotonic()
+    for line in _plan_lines(session, prepared):
+        terminal.say(line)
+    before = ops.serving.service(plan.service)
+    rollout.refuse_if_blocked(plan, prepared.findings)
+    if plan.nothing_to_do:
+        terminal.say(f"{plan.service} is already so. Nothing was changed.")
+        progress = Progress(
+            before.phase if before else rollout.settle(ops, plan.service).phase,
+            "already so",
+            Outcome.UNCHANGED,
+            release=before.release if before else None,
+        )
+        document = _operation(session, plan, progress, before, started)
+        verified = before is not None and before.verified
+        return _finished(session, plan, document, set_alias=set_alias if verified else None)
+    _confirm(session, plan, prepared.findings)
+    session.begun = plan.service
+    release = rollout.apply(
+        plan,
+        ops,
+        actor=session.surroundings.actor,
+        origin=session.surroundings.origin,
+        reason=getattr(session.args, "reason", None) or "",
+        version=prepared.version,
+        report=terminal.report(),
+    )
+    number = release.number if release else None
+    terminal.say(f"Release {number} of {plan.service} was begun.")
+    progress = Progress(Phase.ROLLING_OUT, "begun", release=number)
+    if not getattr(session.args, "wait", True):
+        document = _operation(session, plan, progress, before, started)
+        return _finished(session, plan, document)
+    error: SlipwayError | None = None
+    try:
+        with terminal.following() as show:
+            for progress in rollout.follow(
+                ops, plan.service, timeout_s=getattr(session.args, "timeout", DEFAULT_TIMEOUT_S)
+            ):
+                show(progress)
+    except (RolloutFailed, RolloutTimeout) as failure:
+        error = failure
+    session.begun = ""
+    if isinstance(error, RolloutTimeout) and not progress.settled:
+        progress = replace(progress, outcome=Outcome.TIMEOUT)
+    document = _operation(session, plan, progress, before, started)
+    return _finished(session, plan, document, error=error, set_alias=set_alias)
+
+
+def _finished(
+    session: Session,
+    plan: Plan,
+    document: views.OperationDocument,
+    *,
+    error: SlipwayError | None = None,
+    set_alias: str | None = None,
+) -> Answer:
+    """Say how an operation ended, move the alias where that was asked for, tell the workflow."""
+    terminal = session.terminal
+    outcome = Outcome(document["outcome"])
+    if outcome is Outcome.SERVING:
+        cause = document["cause"]
+        why = f" ({cause['why'] or cause['what']})" if cause else ""
+        terminal.warn(f"{plan.service} is ready, but no test inference could verify it{why}.")
+    if outcome is Outcome.FAILED and document["cause"]:
+        for line in document["cause"]["evidence"][-5:]:
+            terminal.say(f"  | {line}")
+    result: dict[str, Any] = dict(document)
+    if set_alias is not None and document["version"] is not None and error is None:
+        error, result["alias"] = _moved_alias(session, plan, outcome, set_alias)
+    _tell_workflow(session, plan, document)
+    return Answer(result, _operation_lines(document), error)
+
+
+def _moved_alias(
+    session: Session, plan: Plan, outcome: Outcome, alias: str
+) -> tuple[SlipwayError | None, str | None]:
+    """Point the alias at the version, now that it is verified; say so when it is not moved."""
+    version = plan.after.version if plan.after else None
+    if version is None or outcome not in (Outcome.VERIFIED, Outcome.UNCHANGED):
+        session.terminal.warn(f"The alias {alias} was not moved: the release is not verified.")
+        return None, None
+    try:
+        session.ops.registry.set_alias(AliasRef(version.model, alias), version.number)
+    except SlipwayError as error:
+        return error, None
+    session.terminal.say(f"The alias {version.model}@{alias} points to {version} now.")
+    return None, alias
+
+
+def _operation(
+    session: Session,
+    plan: Plan,
+    progress: Progress,
+    before: Service | None,
+    started: float,
+) -> views.OperationDocument:
+    version = plan.after.version if plan.after else None
+    now = session.ops.serving.service(plan.service)
+    wanted = before.intent.version if before and before.intent else None
+    document: views.OperationDocument = {
+        "action": plan.action.value,
+        "service": plan.service,
+        "target": plan.target,
+        "namespace": plan.namespace,
+        "model": views.model_of(version),
+        "version": views.number_of(version),
+        "release": progress.release,
+        "outcome": progress.outcome.value,
+        "url": now.url if now else None,
+        "steps": [views.step_row(step) for step in progress.steps],
+        "took_s": round(time.monotonic() - started, 3),
+        "previous": {
+            "release": before.release if before else None,
+            "version": views.number_of(wanted),
+        },
+        "cause": views.cause_document(progress.cause),
+        "traffic": views.traffic_rows(now.answering if now else ()),
+    }
+    if plan.action is Action.ROLLBACK:
+        document["rolled_back_from"] = plan.rolled_back_from
+        document["rolled_back_to"] = plan.rolled_back_to
+    return document
+
+
+def _operation_lines(document: views.OperationDocument) -> Iterator[str]:
+    subject = (
+        f"{document['model']}/{document['version']}"
+        if document["version"] is not None
+        else document["service"]
+    )
+    yield from pairs(
+        {
+            "outcome": document["outcome"],
+            "service": f"{document['service']} on {document['target']}",
+            "version": subject,
+            "release": document["release"],
+            "traffic": traffic_text(document["traffic"]),
+            "url": document["url"],
+            "took": views.seconds_text(document["took_s"]),
+        }
+    )
+
+
+def _tell_workflow(session: Session, plan: Plan, document: views.OperationDocument) -> None:
+    """$GITHUB_OUTPUT and $GITHUB_STEP_SUMMARY, where a workflow gave them."""
+    outputs = {
+        "release": document["release"],
+        "version": document["version"],
+        "url": document["url"],
+        "outcome": document["outcome"],
+    }
+    surroundings = session.surroundings
+    summary = {
+        "Outcome": document["outcome"],
+        "Service": document["service"],
+        "Target": document["target"],
+        "Namespace": document["namespace"],
+        "Registered model": document["model"],
+        **{name.capitalize(): value for name, value in outputs.items() if name != "outcome"},
+        "Before": document["previous"]["version"],
+        "Traffic": traffic_text(document["traffic"]),
+        "Took": views.seconds_text(document["took_s"]),
+        "Cause": document["cause"]["what"] if document["cause"] else None,
+    }
+    try:
+        if surroundings.output_file is not None:
+            write_outputs(surroundings.output_file, outputs)
+        if surroundings.summary_file is not None:
+            title = f"Slipway: {plan.action.value} {plan.service}"
+            write_summary(surroundings.summary_file, title, summary)
+    except OSError as error:
+        session.terminal.warn(f"The workflow's files were not written: {one_line(error)}.")
+
+
+def _plan_lines(session: Session, prepared: Prepared) -> Iterator[str]:
+    plan = prepared.plan
+    place = f"{plan.target} ({session.ops.server})"
+    namespace = f", namespace {plan.namespace}" if plan.namespace else ""
+    protected = ", protected" if session.ops.protected else ""
+    yield f"{plan.action.value} {plan.service} on {place}{namespace}{protected}"
+    for change in plan.changes:
+        yield f"  {change.field}: {_or_none(change.before)} → {_or_none(change.after)}"
+    for finding in prepared.findings:
+        if finding.verdict in (Verdict.WARN, Verdict.FAIL):
+            word = views.OUTCOME_WORDS[finding.verdict]
+            yield f"  {word}: {one_line(finding.name)}: {one_line(finding.detail)}"
+            if finding.fix:
+                yield f"    → {one_line(finding.fix)}"
+
+
+def _or_none(text: str) -> str:
+    return one_line(text, 120) or "(none)"
+
+
+def _confirm(session: Session, plan: Plan, findings: Sequence[Finding]) -> None:
+    """Have a write confirmed as its weight asks for; raises when it is not."""
+    args, terminal = session.args, session.terminal
+    deletes = plan.action is Action.DELETE
+    if args.confirm is not None and args.confirm != plan.service:
+        raise ConfigError(
+            "The confirmation names another service. Nothing was changed.",
+            why=f"--confirm says {one_line(args.confirm)!r}, the service is {plan.service!r}.",
+        )
+    if session.ops.protected or deletes:
+        if args.confirm is not None or (args.yes and not session.ops.protected):
+            return
+        if not terminal.interactive:
+            raise _unconfirmed(plan, session.ops.protected)
+        if terminal.ask(f"Type {plan.service} to confirm:") != plan.service:
+            raise _declined(plan)
+        return
+    if args.yes or args.confirm is not None:
+        return
+    if terminal.interactive:
+        if terminal.ask("Go ahead? [y/N]").lower() not in ("y", "yes"):
+            raise _declined(plan)
+        return
+    warnings = [finding for finding in findings if finding.verdict is Verdict.WARN]
+    if warnings:
+        raise ConfigError(
+            f"To {plan.action.value} {plan.service} needs a confirmation. Nothing was changed.",
+            why=f"{warnings[0].name}: {warnings[0].detail}",
+            fix="Say --yes when that is meant.",
+        )
+
+
+def _unconfirmed(plan: Plan, protected: bool) -> ConfigError:
+    why = f"The target {plan.target} is protected." if protected else "It removes the service."
+    return ConfigError(
+        f"To {plan.action.value} {plan.service} needs a confirmation. Nothing was changed.",
+        why=f"{why} There is no terminal to ask on.",
+        fix=f"Say --confirm {plan.service} when that is meant.",
+    )
+
+
+def _declined(plan: Plan) -> Interrupted:
+    return Interrupted(f"{plan.service} was left as it is. Nothing was changed.")

@@ -1,0 +1,237 @@
+"""Verbs that send requests: predict, bench."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dashboard import views
+from dashboard.commands.session import Answer, Session
+from dashboard.terminal import pairs, table
+from services import bench as requests
+from services import rollout
+from services.domain import (
+    InferRequest,
+    Load,
+    LoadMode,
+    LoadSummary,
+    Objective,
+    Protocol,
+    Service,
+    Tick,
+)
+from services.errors import (
+    ConfigError,
+    InferenceFailed,
+    NotFound,
+    ObjectiveMissed,
+    SlipwayError,
+    one_line,
+)
+from services.ports import Run
+
+INPUT_BYTES_LIMIT = 64 * 1024 * 1024
+"""What of an input is read; `bench` refuses it long before."""
+
+
+def predict(session: Session) -> Answer:
+    """One request, held against the signature before it is sent."""
+    args, ops = session.args, session.ops
+    service = rollout.require(ops, args.name)
+    endpoint = ops.serving.endpoint(service.name, _release_of(service, args.version))
+    request = _request(session, service, endpoint.model_name)
+    prediction = ops.predictor.infer(endpoint, request)
+    document = views.prediction_document(prediction)
+    return Answer(document, _prediction_lines(document))
+
+
+def _release_of(service: Service, number: int | None) -> int | None:
+    """The release that answers for version `number`; None for whichever the traffic goes to."""
+    if number is None:
+        return None
+    for side in service.answering:
+        if side.version is not None and side.version.number == number:
+            return side.release
+    there = ", ".join(str(side.version) for side in service.answering) or "none"
+    raise NotFound(
+        f"Version {number} does not answer at {service.name}.", why=f"Answering: {there}."
+    )
+
+
+def _request(session: Session, service: Service, model_name: str) -> InferRequest:
+    """The request that the options describe, held against the signature."""
+    args, intent = session.args, service.intent
+    signature = intent.signature if intent else None
+    if args.input is not None:
+        rows = requests.parse_rows(_input_text(session, args.input), signature)
+    else:
+        rows = requests.example_rows(signature, intent.example if intent else None)
+    protocol = Protocol(args.protocol)
+    return requests.request_for(signature, rows, model_name=model_name, protocol=protocol)
+
+
+def _input_text(session: Session, source: str) -> bytes:
+    """What stands in the file, or on stdin for "-"."""
+    try:
+        if source == "-":
+            stdin = session.terminal.stdin
+            if stdin is None:
+                raise ConfigError("There is no standard input to read the rows from.")
+            raw = getattr(stdin, "buffer", None)
+            text = raw.read(INPUT_BYTES_LIMIT) if raw else stdin.read().encode()
+            return bytes(text)
+        with Path(source).open("rb") as file:
+            return file.read(INPUT_BYTES_LIMIT)
+    except OSError as error:
+        raise ConfigError(
+            f"The input {one_line(source)!r} cannot be read.",
+            why=f"{one_line(error.strerror)}.",
+            fix="Give a JSON or CSV file, or - for standard input.",
+        ) from error
+
+
+def _prediction_lines(document: views.PredictionDocument) -> Iterator[str]:
+    outputs = document["outputs"]
+    rows = max((len(output["values"]) for output in outputs), default=0)
+    shown = min(rows, 50)
+    yield from table(
+        ("ROW", *(output["name"] for output in outputs)),
+        (
+            (
+                place + 1,
+                *(
+                    json.dumps(output["values"][place]) if place < len(output["values"]) else ""
+                    for output in outputs
+                ),
+            )
+            for place in range(shown)
+        ),
+    )
+    if rows > shown:
+        yield f"… and {rows - shown} more; --json has them all."
+    answered = document["answered_by"]
+    who = f"version {answered['version']}" if answered["version"] is not None else "unknown version"
+    release = f", release {answered['release']}" if answered["release"] is not None else ""
+    yield ""
+    yield (
+        f"HTTP {document['http_status']} in {views.seconds_text(document['latency_s'])}"
+        f" from {who}{release}, by {document['protocol']} via {document['via']}"
+    )
+
+
+def bench(session: Session) -> Answer:
+    """A load test: a burst or a steady rate. ObjectiveMissed, InferenceFailed."""
+    args, ops = session.args, session.ops
+    service = rollout.require(ops, args.name)
+    endpoint = ops.serving.endpoint(service.name)
+    load = Load(
+        endpoint=endpoint,
+        requests=(_request(session, service, endpoint.model_name),),
+        mode=LoadMode.STEADY_RATE if args.rate is not None else LoadMode.BURST,
+        duration_s=args.duration,
+        rate=args.rate,
+        concurrency=args.concurrency or 64,
+        objective=Objective(p99_s=args.max_p99, error_ratio=args.max_error_ratio),
+    )
+    ticks: list[Tick] = []
+    summary: LoadSummary | None = None
+    for part in ops.engine.run(load):
+        if isinstance(part, LoadSummary):
+            summary = part
+        else:
+            ticks.append(part)
+            session.terminal.say(_tick_line(part))
+    if summary is None:
+        raise InferenceFailed(
+            f"The load test of {service.name} ended without a result.",
+            why="Its process ended early.",
+            fix="Look at the log file, and try a smaller load.",
+        )
+    document: dict[str, Any] = dict(views.load_document(summary))
+    if args.save:
+        document["run"] = _saved_run(session, service, load, summary, ticks)
+    return Answer(document, _load_lines(document), _load_error(service, summary))
+
+
+def _load_error(service: Service, summary: LoadSummary) -> SlipwayError | None:
+    if summary.requests and not summary.ok:
+        kinds = ", ".join(f"{count} × {kind}" for kind, count in summary.errors.items())
+        return InferenceFailed(
+            f"No request of the load test of {service.name} was answered.",
+            why=f"{kinds}.",
+            fix=f"Send one: `slipway predict {service.name}`.",
+        )
+    if summary.objective_met is False:
+        return ObjectiveMissed(
+            f"{service.name} missed its objective.",
+            why=summary.verdict,
+            fix="Look at the percentiles; give it more resources, or ask for less.",
+        )
+    return None
+
+
+def _saved_run(
+    session: Session,
+    service: Service,
+    load: Load,
+    summary: LoadSummary,
+    ticks: Sequence[Tick],
+) -> int:
+    version = service.intent.version if service.intent else None
+    settings = {
+        "mode": load.mode.value,
+        "duration_s": load.duration_s,
+        "rate": load.rate,
+        "concurrency": load.concurrency,
+        "rows": load.requests[0].rows,
+        "protocol": load.requests[0].protocol.value,
+        "via": load.endpoint.via.value,
+    }
+    run = Run(
+        id=None,
+        name=session.args.label or f"{service.name} {load.mode.value}",
+        actor=session.surroundings.actor,
+        created_at=rollout.utc_now().isoformat(timespec="seconds"),
+        target=service.target,
+        namespace=service.namespace,
+        service=service.name,
+        release=service.release,
+        version=str(version or ""),
+        settings=json.dumps(settings),
+        summary=summary,
+        ticks=tuple(ticks),
+    )
+    return session.ops.store.save_run(run)
+
+
+def _tick_line(tick: Tick) -> str:
+    failed = sum(tick.errors.values())
+    tail = f", {failed} failed" if failed else ""
+    return (
+        f"  {tick.at_s:>5.0f} s  {tick.rate:>8.1f}/s  p50 {views.seconds_text(tick.response.p50)}"
+        f"  p99 {views.seconds_text(tick.response.p99)}{tail}"
+    )
+
+
+def _load_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    names = ("p50", "p90", "p95", "p99", "p99_9", "max", "mean")
+    yield from table(
+        ("", *(name.replace("_", ".") for name in names)),
+        (
+            (title, *(views.seconds_text(document[part][name]) for name in names))
+            for title, part in (("response", "latency_s"), ("service", "service_time_s"))
+        ),
+    )
+    yield ""
+    yield from pairs(
+        {
+            "requests": document["requests"],
+            "failed": ", ".join(f"{n} × {kind}" for kind, n in document["errors"].items()),
+            "rate": f"{document['rate']:.1f}/s",
+            "asked": f"{document['target_rate']:.1f}/s" if document["target_rate"] else "",
+            "kept as run": document.get("run"),
+            "verdict": document["verdict"],
+        }
+    )

@@ -1,0 +1,469 @@
+"""docs/cli.md as tests: the fields of every verb's JSON, and the exit code of every error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from services import errors
+from services.domain import Action, Cause, Outcome, VersionRef
+from services.errors import (
+    ConfigError,
+    Conflict,
+    Denied,
+    InferenceFailed,
+    NotDeployable,
+    NotFound,
+    NothingToRollBackTo,
+    NotOffered,
+    ObjectiveMissed,
+    RolloutFailed,
+    RolloutTimeout,
+    SignatureMismatch,
+    SlipwayError,
+    Unreachable,
+)
+from tests.cli.conftest import Cli
+from tests.memory import World
+
+OPERATION = {
+    "service",
+    "target",
+    "namespace",
+    "model",
+    "version",
+    "release",
+    "outcome",
+    "url",
+    "steps",
+    "took_s",
+    "previous",
+    "cause",
+}
+STATUS = {
+    "name",
+    "namespace",
+    "target",
+    "mode",
+    "managed",
+    "model",
+    "version",
+    "release",
+    "phase",
+    "verified",
+    "traffic",
+    "url",
+    "message",
+    "drift",
+}
+PERCENTILES = {"p50", "p90", "p95", "p99", "p99_9", "max", "mean"}
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    """Two versions registered, and both deployed one after the other as `wine`."""
+    world.registry.add("wine", 1, aliases=("champion",))
+    world.registry.add("wine", 2)
+    world.registry.add("wine", 3)
+    world.serves("wine", (1, 2))
+    return world
+
+
+def test_models(cli: Cli) -> None:
+    [row] = cli("models", "--json").document["models"]
+
+    assert {"name", "versions", "latest_version", "aliases", "serving"} <= row.keys()
+    assert row["aliases"] == {"champion": 1}
+    assert row["serving"] == [{"target": "local", "service": "wine", "version": 2}]
+
+
+def test_models_of_a_name(cli: Cli) -> None:
+    document = cli("models", "wine", "--json").document
+
+    assert document["model"] == "wine"
+    assert [row["version"] for row in document["versions"]] == [3, 2, 1]
+    wanted = {"version", "aliases", "created_at", "run_id", "metrics", "params", "tags", "source"}
+    assert wanted | {"serving"} <= document["versions"][0].keys()
+
+
+def test_models_can_be_filtered(cli: Cli) -> None:
+    assert cli("models", "--search", "beer", "--json").document == {"models": []}
+    assert len(cli("models", "--alias", "champion", "--json").document["models"]) == 1
+    versions = cli("models", "wine", "--alias", "champion", "--json").document["versions"]
+    assert [row["version"] for row in versions] == [1]
+
+
+def test_show(cli: Cli) -> None:
+    document = cli("show", "wine@champion", "--json").document
+
+    wanted = {"model", "version", "aliases", "signature", "input_example", "requirements"}
+    assert wanted | {"metrics", "params", "serving"} <= document.keys()
+    assert {"name", "type", "shape"} <= document["signature"]["inputs"][0].keys()
+    assert document["input_example"]["dataframe_split"]["columns"] == ["alcohol", "hue"]
+
+
+def test_targets(cli: Cli) -> None:
+    [row] = cli("targets", "--json").document["targets"]
+
+    assert {"name", "kind", "namespace", "mode", "reachable", "why"} <= row.keys()
+    assert (row["name"], row["reachable"]) == ("local", True)
+
+
+def test_a_target_that_does_not_answer_is_listed_with_why(cli: Cli, world: World) -> None:
+    world.serving.broken = Unreachable("The cluster did not answer.", why="Timed out.")
+
+    [row] = cli("targets", "--json").document["targets"]
+
+    assert (row["reachable"], row["why"]) == (False, "The cluster did not answer. Timed out.")
+
+
+def test_doctor(cli: Cli) -> None:
+    ran = cli("doctor", "--json")
+
+    assert ran.code == 0
+    assert {"name", "outcome", "detail", "fix"} == ran.document["checks"][0].keys()
+    assert {row["outcome"] for row in ran.document["checks"]} == {"passed"}
+
+
+def test_a_failed_check_of_the_doctor_exits_with_7(cli: Cli, world: World) -> None:
+    world.registry.broken = Unreachable("The registry did not answer.")
+
+    ran = cli("doctor", "--json")
+
+    assert ran.code == 7
+    assert "failed" in {row["outcome"] for row in ran.document["checks"]}
+
+
+def test_plan(cli: Cli, world: World) -> None:
+    ran = cli("plan", "wine/3", "--name", "wine", "--json")
+
+    assert ran.code == 0
+    wanted = {"service", "before", "after", "diff", "manifest", "preflight", "nothing_to_do"}
+    assert wanted <= ran.document.keys()
+    assert {"field": "version", "before": "wine/2", "after": "wine/3"} in ran.document["diff"]
+    assert world.wanted_version("wine") == VersionRef("wine", 2)
+
+
+def test_deploy(cli: Cli) -> None:
+    ran = cli("deploy", "wine/3", "--name", "wine", "--json")
+
+    assert ran.code == 0
+    assert ran.document.keys() >= OPERATION
+    assert ran.document["outcome"] == "verified"
+    assert (ran.document["version"], ran.document["release"]) == (3, 3)
+    assert ran.document["previous"] == {"release": 2, "version": 2}
+    assert {"name", "took_s"} <= ran.document["steps"][0].keys()
+
+
+def test_deploying_what_is_live_is_unchanged(cli: Cli, world: World) -> None:
+    writes = len(world.serving.applied)
+
+    ran = cli("deploy", "wine/2", "--name", "wine", "--json")
+
+    assert (ran.code, ran.document["outcome"]) == (0, "unchanged")
+    assert len(world.serving.applied) == writes
+
+
+def test_a_release_that_cannot_be_verified_is_serving_with_a_warning(
+    cli: Cli, world: World
+) -> None:
+    world.registry.add("plain", 1, example=None)
+
+    ran = cli("deploy", "plain/1", "--name", "plain", "--yes", "--json")
+
+    assert (ran.code, ran.document["outcome"]) == (0, "serving")
+    assert "no test inference could verify it" in ran.err
+
+
+def test_a_failed_roll_out_says_what_still_answers(cli: Cli, world: World) -> None:
+    world.serving.fails[VersionRef("wine", 3)] = Cause("out of memory", why="killed by signal 9")
+
+    ran = cli("deploy", "wine/3", "--name", "wine", "--json")
+
+    assert ran.code == 8
+    assert ran.document.keys() >= OPERATION
+    assert ran.document["outcome"] == "failed"
+    assert ran.document["cause"]["what"] == "out of memory"
+    assert [row["version"] for row in ran.document["traffic"]] == [2]
+    assert ran.document["error"]["kind"] == "RolloutFailed"
+
+
+def test_a_roll_out_that_does_not_settle_is_a_timeout(cli: Cli, world: World) -> None:
+    world.serving.hold.add("wine")
+
+    ran = cli("deploy", "wine/3", "--name", "wine", "--timeout", "0.1", "--json")
+
+    assert (ran.code, ran.document["outcome"]) == (9, "timeout")
+    assert ran.document["error"]["kind"] == "RolloutTimeout"
+
+
+def test_no_wait_ends_with_the_operation_open(cli: Cli) -> None:
+    ran = cli("deploy", "wine/3", "--name", "wine", "--no-wait", "--json")
+
+    assert (ran.code, ran.document["outcome"]) == (0, "open")
+
+
+def test_canary_promote_and_abort(cli: Cli) -> None:
+    started = cli("deploy", "wine/3", "--name", "wine", "--canary-percent", "10", "--json")
+    assert [row["percent"] for row in started.document["traffic"]] == [90, 10]
+
+    changed = cli("canary", "wine", "--percent", "30", "--json")
+    assert OPERATION | {"traffic"} <= changed.document.keys()
+    assert [row["percent"] for row in changed.document["traffic"]] == [70, 30]
+
+    promoted = cli("promote", "wine", "--json")
+    assert [(row["version"], row["percent"]) for row in promoted.document["traffic"]] == [(3, 100)]
+
+
+def test_an_aborted_canary_gives_everything_back(cli: Cli) -> None:
+    cli("deploy", "wine/3", "--name", "wine", "--canary-percent", "10")
+
+    ran = cli("abort", "wine", "--json")
+
+    assert ran.code == 0
+    assert [(row["version"], row["percent"]) for row in ran.document["traffic"]] == [(2, 100)]
+
+
+def test_rollback(cli: Cli, world: World) -> None:
+    ran = cli("rollback", "wine", "--reason", "v2 is slow", "--json")
+
+    assert ran.code == 0
+    assert OPERATION | {"rolled_back_from", "rolled_back_to"} <= ran.document.keys()
+    assert (ran.document["rolled_back_from"], ran.document["rolled_back_to"]) == (2, 1)
+    assert ran.document["version"] == 1
+    assert world.journal.history("wine")[0].reason == "v2 is slow"
+
+
+def test_rollback_to_a_release(cli: Cli) -> None:
+    cli("deploy", "wine/3", "--name", "wine")
+
+    assert cli("rollback", "wine", "--to", "1", "--json").document["version"] == 1
+
+
+def test_status(cli: Cli) -> None:
+    [row] = cli("status", "wine", "--json").document["services"]
+
+    assert row.keys() >= STATUS
+    assert (row["phase"], row["version"], row["verified"]) == ("ready", 2, True)
+    assert {"version", "percent"} <= row["traffic"][0].keys()
+
+
+def test_status_takes_up_an_operation_that_was_left(cli: Cli, world: World) -> None:
+    cli("deploy", "wine/3", "--name", "wine", "--no-wait")
+
+    [row] = cli("status", "wine", "--json").document["services"]
+
+    assert row["verified"] is True
+    assert world.journal.history("wine")[0].outcome is Outcome.VERIFIED
+
+
+def test_history(cli: Cli) -> None:
+    rows = cli("history", "wine", "--json").document["releases"]
+
+    wanted = {"number", "model", "version", "actor", "reason", "created_at", "outcome"}
+    assert wanted | {"verified", "live"} <= rows[0].keys()
+    assert [(row["number"], row["live"]) for row in rows] == [(2, True), (1, False)]
+    assert rows[0]["created_at"].endswith("Z")
+
+
+@pytest.mark.parametrize("verb", ["logs", "events"])
+def test_logs_and_events(cli: Cli, verb: str) -> None:
+    [row] = cli(verb, "wine", "--json").document["entries"]
+
+    assert {"time", "source", "text"} <= row.keys()
+
+
+@pytest.mark.parametrize(
+    ("verbs", "phase"), [((("stop",),), "stopped"), ((("stop",), ("start",)), "ready")]
+)
+def test_stop_and_start(cli: Cli, verbs: tuple[tuple[str, ...], ...], phase: str) -> None:
+    ran = [cli(*verb, "wine", "--json") for verb in verbs][-1]
+
+    assert ran.code == 0
+    [row] = ran.document["services"]
+    assert row.keys() >= STATUS
+    assert row["phase"] == phase
+
+
+def test_delete(cli: Cli, world: World) -> None:
+    ran = cli("delete", "wine", "--confirm", "wine", "--json")
+
+    assert (ran.code, ran.document["services"]) == (0, [])
+    assert world.serving.service("wine") is None
+    assert world.journal.history("wine")[0].action is Action.DELETE
+
+
+def test_predict(cli: Cli) -> None:
+    ran = cli("predict", "wine", "--json")
+
+    assert ran.code == 0
+    wanted = {"outputs", "latency_s", "http_status", "answered_by", "protocol", "url", "via"}
+    assert wanted <= ran.document.keys()
+    assert {"version", "release"} <= ran.document["answered_by"].keys()
+
+
+def test_bench(cli: Cli) -> None:
+    ran = cli("bench", "wine", "--rate", "50", "--duration", "2", "--json")
+
+    assert ran.code == 0
+    wanted = {"requests", "errors", "rate", "target_rate", "latency_s", "service_time_s"}
+    assert wanted | {"verdict"} <= ran.document.keys()
+    assert ran.document["latency_s"].keys() == PERCENTILES
+    assert ran.document["service_time_s"].keys() == PERCENTILES
+
+
+def test_a_bench_can_be_kept(cli: Cli, world: World) -> None:
+    ran = cli("bench", "wine", "--concurrency", "4", "--duration", "1", "--save", "--json")
+
+    assert ran.document["run"] == world.store.kept[0].id
+    assert world.store.kept[0].version == "wine/2"
+    assert json.loads(world.store.kept[0].settings)["concurrency"] == 4
+
+
+def test_publish(cli: Cli) -> None:
+    ran = cli("publish", "wine/3", "--json")
+
+    assert ran.code == 0
+    assert {"uri", "digest", "files", "bytes", "reused"} == ran.document.keys()
+
+
+@pytest.mark.parametrize("words", [("image", "wine/3"), ("render", "wine/3", "--name", "wine")])
+def test_what_this_machine_does_not_do_yet_says_so(cli: Cli, words: tuple[str, ...]) -> None:
+    ran = cli(*words, "--json")
+
+    assert (ran.code, ran.document["error"]["kind"]) == (7, "NotOffered")
+    assert "not yet for this target" in ran.document["error"]["what"]
+
+
+def test_watch_deploys_what_the_alias_points_to(cli: Cli, world: World) -> None:
+    words = ("watch", "--model", "wine", "--alias", "champion", "--name", "wine", "--once")
+
+    first = cli(*words, "--json").document
+    again = cli(*words, "--json").document
+
+    assert {"time", "version", "action", "outcome"} <= first.keys()
+    assert (first["version"], first["action"], first["outcome"]) == (1, "deploy", "verified")
+    assert (again["action"], again["outcome"]) == ("none", "unchanged")
+    assert world.wanted_version("wine") == VersionRef("wine", 1)
+
+
+def test_watch_does_not_try_a_failed_version_again(cli: Cli, world: World) -> None:
+    world.registry.aliases["wine"]["champion"] = 3
+    world.serving.fails[VersionRef("wine", 3)] = Cause("no such package")
+    words = ("watch", "--model", "wine", "--alias", "champion", "--name", "wine", "--once")
+
+    first = cli(*words, "--json")
+    again = cli(*words, "--json")
+
+    assert (first.code, first.document["outcome"]) == (8, "failed")
+    assert (again.code, again.document["action"]) == (0, "skip")
+
+
+# ── Errors ────────────────────────────────────────────────────────────────────────────────────
+
+CODES: dict[type[SlipwayError], int] = {
+    ConfigError: 2,
+    Unreachable: 3,
+    Denied: 4,
+    NotFound: 5,
+    Conflict: 6,
+    NotDeployable: 7,
+    NothingToRollBackTo: 7,
+    NotOffered: 7,
+    RolloutFailed: 8,
+    RolloutTimeout: 9,
+    InferenceFailed: 10,
+    SignatureMismatch: 10,
+    ObjectiveMissed: 10,
+}
+
+
+def test_every_error_has_its_exit_code_here() -> None:
+    found = {
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, SlipwayError) and kind is not SlipwayError
+    }
+
+    assert found == CODES.keys()
+
+
+@pytest.mark.parametrize("kind", CODES, ids=lambda kind: kind.__name__)
+def test_an_error_gives_its_code_and_one_document(
+    cli: Cli, world: World, kind: type[SlipwayError]
+) -> None:
+    world.registry.broken = kind("It happened.", "A fact.", "Do this.")
+
+    ran = cli("models", "--json")
+
+    assert ran.code == CODES[kind]
+    assert ran.document == {
+        "error": {
+            "kind": kind.__name__,
+            "what": "It happened.",
+            "why": "A fact.",
+            "fix": "Do this.",
+        }
+    }
+
+
+def test_an_error_is_three_lines_on_stderr(cli: Cli, world: World) -> None:
+    world.registry.broken = Unreachable("It happened.", "A fact.", "Do this.")
+
+    ran = cli("models")
+
+    assert ran.err.splitlines() == ["It happened.", "A fact.", "Do this."]
+    assert ran.out == ""
+
+
+def _refused_write(world: World) -> None:
+    world.store.broken = Unreachable("The store is full.")
+
+
+def _foreign(world: World) -> None:
+    world.serving.held["wine"].managed = False
+
+
+@pytest.mark.parametrize(
+    ("words", "prepare", "code"),
+    [
+        (("show", "wine/99"), None, 5),
+        (("show", "nonsense"), None, 5),
+        (("status", "beer"), None, 5),
+        (("history", "beer"), None, 5),
+        (("logs", "beer"), None, 5),
+        (("predict", "beer"), None, 5),
+        (("predict", "wine", "--version", "9"), None, 5),
+        (("deploy", "wine/3", "--name", "wine", "--target", "mars"), None, 5),
+        (("deploy", "wine/3", "--name", "Not_A_Name"), None, 7),
+        (("promote", "wine"), None, 7),
+        (("rollback", "wine"), _foreign, 7),
+        (("rollback", "wine"), _refused_write, 3),
+        (("rollback", "wine", "--to", "77"), None, 5),
+        (("deploy", "wine/3", "--name", "wine", "--mode", "Knative"), None, 7),
+    ],
+)
+def test_what_cannot_be_is_refused_without_a_write(
+    cli: Cli,
+    world: World,
+    words: tuple[str, ...],
+    prepare: Callable[[World], None] | None,
+    code: int,
+) -> None:
+    writes = len(world.serving.applied)
+    if prepare is not None:
+        prepare(world)
+
+    ran = cli(*words, "--json")
+
+    assert ran.code == code
+    assert ran.document.keys() == {"error"}
+    assert len(world.serving.applied) == writes
+
+
+def test_a_failed_prediction_exits_with_10(cli: Cli, world: World) -> None:
+    world.predictor.fails = InferenceFailed("The endpoint answered 500.")
+
+    assert cli("predict", "wine", "--json").code == 10
