@@ -271,8 +271,8 @@ def _other_python(match: re.Match[str], _: Seen) -> Verdict:
 def _untrusted(match: re.Match[str], _: Seen) -> Verdict:
     return Verdict(
         "The model's skops file holds types that nobody has declared as trusted.",
-        one_line(match[0]),
-        "If you trust where it comes from, log it again with `skops_trusted_types=[…]`.",
+        one_line(f"They are {match['types']}."),
+        one_line(f"If you trust them, log it again with `skops_trusted_types={match['types']}`."),
     )
 
 
@@ -480,7 +480,7 @@ RULES: tuple[Rule, ...] = (
     _rule("L1", r"Invalid URI specified for model \S+ \((.+)\)", _no_folder),
     _rule("L1", r'in "[^"]*MLmodel", line \d+, column \d+', _broken_mlmodel),
     # libraries: from the certain to the likely
-    _rule("E1", r"Unrecognized serialization format: ([\w.-]+)", _serialization_format),
+    _rule("E1", r"Unrecognized serialization format: ([\w-]+)", _serialization_format),
     _rule("E2", r"No module named '?numpy\._core|is not a known BitGenerator", _numpy_generation),
     _rule(
         "E1",
@@ -499,7 +499,7 @@ RULES: tuple[Rule, ...] = (
         _missing_attribute,
     ),
     _rule("L5", r"(?:ImportError|OSError): (\S+\.so[.\d]*): cannot open shared", _system_library),
-    _rule("L6", r"Untrusted types found in the file: .*", _untrusted),
+    _rule("L6", r"Untrusted types found in the file: (?P<types>\[[^\]]*\])", _untrusted),
     _rule("E1", r"node array from the pickle has an incompatible dtype", _tree_layout),
     _rule(
         "E1",

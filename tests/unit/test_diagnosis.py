@@ -23,7 +23,7 @@ def diagnosed(sample: str, **known: object) -> Cause:
     ("sample", "code", "what", "why"),
     [
         ("missing_package", "E1", "package statsmodels is missing", "do not list it"),
-        ("skops_on_old", "E1", "cannot read a model that is saved as skops", "MLflow 2.19.0"),
+        ("skops_on_old", "E1", "cannot read a model that is saved as skops.", "MLflow 2.19.0"),
         ("numpy2_on_old", "E2", "numpy 2, and the server has numpy 1", "numpy 1 does not"),
         ("hist_on_old", "E2", "numpy 2, and the server has numpy 1", "numpy 2.4.6 is req"),
         ("class_of_main", "E1", "PriceRules", "__main__"),
