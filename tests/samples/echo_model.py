@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,10 @@ import pandas as pd
 
 
 def _plain(value: Any) -> Any:
+    if value is None or value is pd.NaT or value is pd.NA:
+        return None
+    if isinstance(value, float) and math.isnan(value):
+        return None
     if isinstance(value, bytes):
         return {"binary": base64.b64encode(value).decode()}
     if isinstance(value, dict):
@@ -25,8 +30,6 @@ def _plain(value: Any) -> Any:
         return [_plain(one) for one in value]
     if isinstance(value, (datetime, pd.Timestamp, np.datetime64)):
         return {"datetime": pd.Timestamp(value).isoformat()}
-    if value is None or value is pd.NaT or value is pd.NA or value != value:  # noqa: PLR0124
-        return None  # NaN alone differs from itself
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
+from contextlib import suppress
+
+import numpy as np
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services import bench
-from services.domain import ColumnSpec, Protocol, Signature, ValueKind
-from services.errors import SignatureMismatch
+from services.domain import (
+    ANY,
+    ColumnSpec,
+    Output,
+    ParamSpec,
+    Prediction,
+    Protocol,
+    Signature,
+    TensorSpec,
+    Timing,
+    ValueKind,
+    WayIn,
+)
+from services.errors import InferenceFailed, SignatureMismatch
 
 WINE = Signature(
     (
@@ -83,3 +103,411 @@ def test_invocations_gets_a_dataframe_split() -> None:
     assert orjson.loads(request.body) == {
         "dataframe_split": {"columns": ["alcohol", "year"], "data": [[12.5, 2020]]}
     }
+
+
+# ── Values ────────────────────────────────────────────────────────────────────────────────────
+
+
+def one_column(kind: ValueKind, *, required: bool = True, spec_json: str = "") -> Signature:
+    return Signature((ColumnSpec("x", kind, required, spec_json),))
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "kept"),
+    [
+        (ValueKind.DOUBLE, 5, 5.0),
+        (ValueKind.LONG, 5.0, 5),
+        (ValueKind.LONG, 2**63 - 1, 2**63 - 1),
+        (ValueKind.INTEGER, -(2**31), -(2**31)),
+        (ValueKind.BOOLEAN, False, False),
+        (ValueKind.STRING, "", ""),
+        (ValueKind.DATETIME, "2026-01-31", "2026-01-31T00:00:00"),
+        (ValueKind.DATETIME, "2026-01-31T12:00:00+02:00", "2026-01-31T10:00:00"),
+        (ValueKind.DATETIME, "2026-01-31T12:00:00Z", "2026-01-31T12:00:00"),
+        (ValueKind.BINARY, "data:image/png;base64,AAEC", "AAEC"),
+        (ValueKind.BINARY, "AA\nEC", "AAEC"),
+    ],
+)
+def test_only_what_loses_nothing_is_coerced(kind: ValueKind, written: object, kept: object) -> None:
+    assert bench.check_rows(bench.Rows(data=((written,),)), one_column(kind)).data == ((kept,),)
+
+
+@pytest.mark.parametrize(
+    ("kind", "written"),
+    [
+        (ValueKind.DOUBLE, True),
+        (ValueKind.DOUBLE, math.inf),
+        (ValueKind.DOUBLE, 10**400),
+        (ValueKind.FLOAT, 1e39),
+        (ValueKind.LONG, True),
+        (ValueKind.LONG, 2**63),
+        (ValueKind.LONG, 1e17),
+        (ValueKind.INTEGER, 2**31),
+        (ValueKind.BOOLEAN, 1),
+        (ValueKind.STRING, 5),
+        (ValueKind.STRING, "\ud800"),
+        (ValueKind.DATETIME, 1700000000),
+        (ValueKind.DATETIME, "yesterday"),
+        (ValueKind.DATETIME, "9999-01-01"),
+        (ValueKind.BINARY, "not base64!"),
+        (ValueKind.BINARY, "é"),
+        (ValueKind.ARRAY, "[1]"),
+        (ValueKind.OBJECT, [1]),
+        (ValueKind.MAP, 3),
+    ],
+)
+def test_what_would_lose_or_change_a_value_is_refused(kind: ValueKind, written: object) -> None:
+    with pytest.raises(SignatureMismatch, match=rf'Row 1, column "x": it wants {kind}|holds half'):
+        bench.check_rows(bench.Rows(data=((written,),)), one_column(kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (ValueKind.LONG, " 5 ", 5),
+        (ValueKind.DOUBLE, "1e3", 1000.0),
+        (ValueKind.BOOLEAN, "TRUE", True),
+        (ValueKind.BOOLEAN, "0", False),
+        (ValueKind.STRING, "5", "5"),
+        (ValueKind.ARRAY, "[1, 2]", [1, 2]),
+        (ValueKind.ANY, "plain", "plain"),
+    ],
+)
+def test_text_of_a_csv_stands_for_the_columns_type(
+    kind: ValueKind, text: str, value: object
+) -> None:
+    rows = bench.Rows(("x",), ((text,),), typed=False)
+
+    assert bench.check_rows(rows, one_column(kind)).data == ((value,),)
+
+
+@pytest.mark.parametrize("text", ["1_000", "٣", "5.5", "five", "true"])
+def test_text_that_is_no_plain_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(SignatureMismatch, match="wants long"):
+        bench.check_rows(bench.Rows(("x",), ((text,),), typed=False), one_column(ValueKind.LONG))
+
+
+POINTS = """{"type": "array", "items": {"type": "object", "properties":
+    {"x": {"type": "double"}, "label": {"type": "string", "required": false}}}}"""
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([{"x": "1"}], 'in item 1, in property "x", it wants double and holds the text "1"'),
+        ([{"x": 1}, {}], 'in item 2, its property "x" (double) is missing'),
+        ([{"x": 1, "y": 2}], 'its property "y" is not in the signature'),
+        ([1], "in item 1, it wants object and holds 1"),
+        ({"x": 1}, "it wants array and holds an object"),
+    ],
+)
+def test_a_nested_value_is_named_down_to_its_place(value: object, words: str) -> None:
+    signature = one_column(ValueKind.ARRAY, spec_json=POINTS)
+
+    with pytest.raises(SignatureMismatch, match=re.escape(words)):
+        bench.check_rows(bench.Rows(data=((value,),)), signature)
+
+
+def test_every_problem_is_listed_for_a_form_to_mark() -> None:
+    rows = bench.Rows(("alcohol", "year"), (("a", "b"), ("1", "2.5")), typed=False)
+
+    assert [(one.column, one.row) for one in bench.problems_of(rows, WINE)] == [
+        ("alcohol", 1),
+        ("year", 1),
+        ("year", 2),
+    ]
+
+
+def test_a_hostile_column_name_cannot_forge_a_line() -> None:
+    with pytest.raises(SignatureMismatch) as caught:
+        bench.parse_rows(orjson.dumps([{"a\n\x1b[31m\u202e" * 1000: 1}]), WINE)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+
+
+# ── Tensors and parameters ────────────────────────────────────────────────────────────────────
+
+PAIRS = Signature((TensorSpec("", "float32", (-1, 2)),))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([[1, 2], [3]], "different lengths at depth 2"),
+        ([[1, 2, 3]], "wants shape (n, 2) and has (1, 3)"),
+        ([1, 2], "wants shape (n, 2) and has (2)"),
+        ([[1, [2]]], "mixes lists and values"),
+        ([[1, "2"]], 'at row 1, 2 it wants float32 and holds the text "2"'),
+        ([[1, None]], "at row 1, 2 it wants float32 and holds null"),
+        ([[1, 1e39]], "float32 cannot carry"),
+        ([[1, True]], "holds true"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_named_down_to_its_place(value: object, words: str) -> None:
+    with pytest.raises(SignatureMismatch, match=re.escape(words)):
+        bench.parse_rows(orjson.dumps({"inputs": value}), PAIRS)
+
+
+@pytest.mark.parametrize("text", ["[[1, 2]]", "a,b\n1,2\n", '{"instances": [[1, 2]]}'])
+def test_every_way_of_writing_a_matrix_means_the_same_tensor(text: str) -> None:
+    assert bench.parse_rows(text, PAIRS).tensors == {"": [[1.0, 2.0]]}
+
+
+def test_instances_of_named_tensors_are_stacked() -> None:
+    signature = Signature((TensorSpec("a", "int8", (-1, 2)), TensorSpec("b", "str", (-1,))))
+    text = '{"instances": [{"a": [1, 2], "b": "x"}, {"a": [3, 4], "b": "y"}]}'
+
+    assert bench.parse_rows(text, signature).tensors == {"a": [[1, 2], [3, 4]], "b": ["x", "y"]}
+
+
+TUNED = Signature(
+    (ColumnSpec("d", ValueKind.DOUBLE),),
+    params=(
+        ParamSpec("count", ValueKind.LONG, "3"),
+        ParamSpec("stops", ValueKind.STRING, '["a"]', (-1,)),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"cuont": 1}, "no such parameter"),
+        ({"count": 1.5}, "wants long and holds 1.5"),
+        ({"stops": "a"}, "wants array"),
+        ({"stops": [1]}, "in item 1, it wants string"),
+        ({"count": None}, "is null"),
+        ([], "no object"),
+    ],
+)
+def test_a_parameter_that_does_not_fit_is_named(params: object, words: str) -> None:
+    if not params:
+        params = [1]
+    with pytest.raises(SignatureMismatch, match=words):
+        bench.parse_rows(orjson.dumps({"inputs": [[1]], "params": params}), TUNED)
+
+
+def test_v2_carries_parameters_beside_its_own() -> None:
+    rows = bench.parse_rows('{"inputs": [[1]], "params": {"count": 5}}', TUNED)
+
+    request = bench.request_for(TUNED, rows, model_name="m", protocol=Protocol.V2)
+
+    assert orjson.loads(request.body)["parameters"] == {"content_type": "pd", "count": 5}
+
+
+def test_a_parameter_of_a_name_that_v2_keeps_is_sent_to_invocations() -> None:
+    signature = Signature(TUNED.inputs, params=(ParamSpec("headers", ValueKind.STRING, '""'),))
+    rows = bench.Rows(data=((1.0,),), params={"headers": "x"})
+
+    with pytest.raises(SignatureMismatch, match="/invocations"):
+        bench.request_for(signature, rows, model_name="m", protocol=Protocol.V2)
+    assert bench.request_for(signature, rows, model_name="m", protocol=Protocol.INVOCATIONS).body
+
+
+def test_v1_refuses_what_it_has_no_place_for() -> None:
+    rows = bench.parse_rows('{"inputs": [[1]], "params": {"count": 5}}', TUNED)
+
+    with pytest.raises(SignatureMismatch, match="V1 requests have no place"):
+        bench.request_for(TUNED, rows, model_name="m", protocol=Protocol.V1)
+
+
+def test_v1_writes_instances() -> None:
+    rows = bench.parse_rows(SAME_ROW[0], WINE)
+
+    request = bench.request_for(WINE, rows, model_name="wine", protocol=Protocol.V1)
+
+    assert request.path == "/v1/models/wine:predict"
+    assert orjson.loads(request.body) == {"instances": [{"alcohol": 12.5, "year": 2020}]}
+
+
+def test_a_model_name_is_one_segment_of_the_path() -> None:
+    request = bench.request_for(
+        None, bench.Rows(("a",), ((1,),)), model_name="../a b/ü?#", protocol=Protocol.V2, version=3
+    )
+
+    assert request.path == "/v2/models/..%2Fa%20b%2F%C3%BC%3F%23/versions/3/infer"
+
+
+# ── Forms ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_form_is_prefilled_from_the_example_and_gives_it_back() -> None:
+    example = '{"inputs": [[1.5]], "params": {"count": 5}}'
+    fields = bench.form_fields(TUNED, example)
+
+    rows = bench.rows_from_form(TUNED, {field.key: field.text for field in fields})
+
+    assert [(field.key, field.text) for field in fields] == [
+        ("input.d", "1.5"),
+        ("param.count", "5"),
+        ("param.stops", '["a"]'),
+    ]
+    assert (rows.data, rows.params) == (((1.5,),), {"count": 5, "stops": ["a"]})
+
+
+def test_a_form_without_an_example_starts_from_something_that_fits() -> None:
+    signature = Signature(tuple(ColumnSpec(kind, kind) for kind in ValueKind))
+    values = {field.key: field.text for field in bench.form_fields(signature)}
+    values["input.datetime"] = "2026-01-01"
+
+    assert bench.rows_from_form(signature, values).count == 1
+
+
+def test_a_form_of_tensors_starts_from_zeros_of_the_right_shape() -> None:
+    values = {field.key: field.text for field in bench.form_fields(PAIRS)}
+
+    assert bench.rows_from_form(PAIRS, values).tensors == {"": [[0.0, 0.0]]}
+
+
+def test_an_example_may_hold_columns_that_the_signature_does_not_know() -> None:
+    # MLflow predicts with it: extra columns are ignored with a warning.
+    rows = bench.example_rows(WINE, '[{"alcohol": 1, "year": 2, "extra": 3}]')
+
+    assert rows.data == ((1.0, 2, None),)
+
+
+def test_a_version_without_an_example_says_so() -> None:
+    with pytest.raises(SignatureMismatch, match="no input example"):
+        bench.request_for_example(WINE, None, model_name="wine")
+
+
+# ── Answers ───────────────────────────────────────────────────────────────────────────────────
+
+
+def answered(*outputs: Output) -> Prediction:
+    timing = Timing(0.0, 0.0, 0.0)
+    return Prediction(outputs, 200, timing, "", WayIn.LOOPBACK, Protocol.V2, b"")
+
+
+def output(*values: object) -> Output:
+    return Output("output-1", "FP64", (len(values),), values)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "body", "values"),
+    [
+        (
+            Protocol.V2,
+            {"outputs": [{"name": "o", "shape": [2, 1], "datatype": "INT64", "data": [1, 2]}]},
+            [(1, 2)],
+        ),
+        (
+            Protocol.V2,
+            {"outputs": [{"name": "o", "shape": [2, 2], "datatype": "FP64", "data": [1, 2, 3, 4]}]},
+            [([1, 2], [3, 4])],
+        ),
+        (
+            Protocol.V2,
+            {
+                "outputs": [
+                    {"shape": [1], "parameters": {"content_type": "pd_json"}, "data": ["{}"]}
+                ]
+            },
+            [({},)],
+        ),
+        (Protocol.INVOCATIONS, {"predictions": [1, 2]}, [(1, 2)]),
+        (Protocol.INVOCATIONS, {"predictions": [{"a": 1, "b": 2}, {"a": 3}]}, [(1, 3), (2, None)]),
+        (Protocol.V1, {"predictions": {"a": [1, 2], "b": [3, 4]}}, [(1, 2), (3, 4)]),
+        (Protocol.INVOCATIONS, {"predictions": "text"}, [("text",)]),
+        (Protocol.INVOCATIONS, {"predictions": []}, [()]),
+    ],
+)
+def test_outputs_are_read_rows_first(
+    protocol: Protocol, body: object, values: list[tuple[object, ...]]
+) -> None:
+    assert [one.values for one in bench.outputs_of(protocol, orjson.dumps(body))] == values
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{}", b"null", b'{"outputs": 1}', b'{"outputs": [{"shape": [2], "data": [1]}]}'],
+)
+def test_an_answer_that_is_no_prediction_is_refused(body: bytes) -> None:
+    with pytest.raises(InferenceFailed, match="no prediction"):
+        bench.outputs_of(Protocol.V2, body)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "fields"),
+    [
+        (output(1.0, 2.0), output(1.0, 2.0), []),
+        (output(1.0, 2.0), output(1.0, 2.5), ["output 1, row 2"]),
+        (output(1.0), output(1.0 + 1e-12), []),
+        (output("a"), output("b"), ["output 1, row 1"]),
+        (output(1), output(True), ["output 1, row 1"]),
+        (output([1.0, 2.0]), output([1.0, 3.0]), ["output 1, row 1"]),
+        (output(1.0), output(1.0, 2.0), ["output 1"]),
+    ],
+)
+def test_answers_differ_where_their_rows_do(left: Output, right: Output, fields: list[str]) -> None:
+    found = bench.compare_outputs(answered(left), answered(right))
+
+    assert [one.field for one in found] == fields
+
+
+# ── Properties ────────────────────────────────────────────────────────────────────────────────
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=12,
+)
+ANY_SIGNATURE = st.lists(
+    st.tuples(st.text(min_size=1, max_size=8), st.sampled_from(ValueKind), st.booleans()),
+    min_size=1,
+    max_size=5,
+    unique_by=lambda one: one[0],
+).map(lambda specs: Signature(tuple(ColumnSpec(*spec) for spec in specs)))
+
+
+@given(value=ANY_JSON, signature=ANY_SIGNATURE | st.just(PAIRS) | st.just(TUNED))
+def test_any_text_either_fits_or_is_refused_in_words(value: object, signature: Signature) -> None:
+    refusal: SignatureMismatch | None = None
+    try:
+        rows = bench.parse_rows(json.dumps(value), signature)
+        for protocol in Protocol:
+            request = bench.request_for(signature, rows, model_name="m", protocol=protocol)
+            orjson.loads(request.body)
+    except SignatureMismatch as error:
+        refusal = error
+
+    assert refusal is None or (refusal.fix and str(refusal).isprintable())
+
+
+@given(text=st.text(max_size=200) | st.binary(max_size=200))
+def test_any_bytes_either_are_rows_or_are_refused_in_words(text: str | bytes) -> None:
+    for signature in (None, WINE, PAIRS):
+        with suppress(SignatureMismatch):
+            bench.parse_rows(text, signature)
+
+
+@given(shape=st.lists(st.integers(1, 4), min_size=1, max_size=4))
+def test_a_tensors_shape_always_holds_its_data(shape: list[int]) -> None:
+    signature = Signature((TensorSpec("t", "float64", (ANY,) * len(shape)),))
+    rows = bench.Rows(tensors={"t": np.ones(shape).tolist()})
+
+    body = bench.request_for(signature, rows, model_name="m", protocol=Protocol.V2).body
+
+    tensor = orjson.loads(body)["inputs"][0]
+    assert tensor["shape"] == shape
+    assert math.prod(shape) == len(tensor["data"])
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.floats(allow_nan=False, allow_infinity=False),
+            st.integers(-9, 9),
+            st.none() | st.text(),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_checked_rows_stay_as_they_are(rows: list[tuple[object, ...]]) -> None:
+    try:
+        once = bench.check_rows(bench.Rows(data=tuple(rows)), WINE)
+    except SignatureMismatch:
+        return
+
+    assert bench.check_rows(once, WINE) == once

@@ -1,0 +1,84 @@
+"""Uploaded tables as rows: parquet files. The one home of pyarrow, imported when a file comes.
+
+CSV and JSON need no library: bench.parse_rows reads them.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+
+from services import bench
+from services.domain import Json
+from services.errors import SignatureMismatch, one_line
+
+_BATCH_ROWS = 256
+"""Small: one value repeated is small in the file, and full-sized in every row of a batch."""
+_INDEX_COLUMN = "__index_level_"
+"""pandas keeps an unnamed index under this name: no column of the model's."""
+
+
+def rows_from_parquet(content: bytes) -> bench.Rows:
+    """Read a parquet file as rows, unchecked: hold them against a signature by bench.check_rows.
+
+    Missing values become null, bytes base64 text, times ISO 8601 text. SignatureMismatch when it is
+    no parquet file or holds more than bench.MAX_CELLS values or bench.MAX_TEXT_BYTES bytes.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if len(content) > bench.MAX_TEXT_BYTES:
+        raise _refused(
+            f"The file has {len(content):,} bytes; {bench.MAX_TEXT_BYTES:,} are the most."
+        )
+    try:
+        file = pq.ParquetFile(io.BytesIO(content))
+        columns = [name for name in file.schema_arrow.names if not name.startswith(_INDEX_COLUMN)]
+        if file.metadata.num_rows * len(columns) > bench.MAX_CELLS:
+            raise _refused(f"The file has more than {bench.MAX_CELLS:,} values.")
+        data = tuple(_rows(file.iter_batches(_BATCH_ROWS, columns=columns)))
+    except (pa.ArrowException, OSError) as error:
+        raise SignatureMismatch(
+            "The request was not sent.",
+            why=f"The file is no parquet that can be read: {one_line(error)}.",
+            fix="Write it by pandas' to_parquet(), or upload CSV.",
+        ) from error
+    return bench.Rows(tuple(columns), data)
+
+
+def _refused(why: str) -> SignatureMismatch:
+    return SignatureMismatch("The request was not sent.", why, "Send fewer rows at a time.")
+
+
+def _rows(batches: Iterator[Json]) -> Iterator[tuple[Json, ...]]:
+    size_bytes = 0
+    for batch in batches:
+        size_bytes += batch.nbytes
+        if size_bytes > bench.MAX_TEXT_BYTES:
+            raise _refused(f"The rows have more than {bench.MAX_TEXT_BYTES:,} bytes.")
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            yield tuple(map(_plain, row))
+
+
+def _plain(value: object) -> Json:
+    """A value of pyarrow's as JSON has it."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        # pyarrow gives a map as a list of pairs.
+        if value and all(isinstance(one, tuple) and len(one) == 2 for one in value):
+            return {str(key): _plain(one) for key, one in value}
+        return [_plain(one) for one in value]
+    return value
