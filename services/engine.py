@@ -33,7 +33,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -43,6 +43,7 @@ from urllib.parse import urlsplit
 import httptools
 import orjson
 
+from services import addresses
 from services.domain import (
     Endpoint,
     InferRequest,
@@ -53,7 +54,7 @@ from services.domain import (
     Tick,
     WayIn,
 )
-from services.errors import ConfigError, SlipwayError, Unreachable, one_line
+from services.errors import ConfigError, Denied, SlipwayError, Unreachable, one_line
 from services.latency import NO_PERCENTILES, NS, Answerer, Histogram, Recorder, Slice
 
 MAX_RATE: Final = 100_000.0
@@ -70,7 +71,14 @@ _SILENCE_S = 15.0
 
 
 class ProcessEngine:
-    """Load tests, each in a process of its own (`ports.LoadEngine`)."""
+    """Load tests, each in a process of its own (`ports.LoadEngine`).
+
+    `allow_hosts`: hosts that the operator's own settings name; their addresses may be on this
+    machine, but never a metadata service.
+    """
+
+    def __init__(self, *, allow_hosts: Collection[str] = ()) -> None:
+        self._allow_hosts = frozenset(host.lower() for host in allow_hosts)
 
     def run(self, load: Load) -> LoadRun:
         """Start `load`: a Tick a second, then one LoadSummary.
@@ -79,19 +87,20 @@ class ProcessEngine:
         this process.
 
         Raises:
-            ConfigError: the load is out of bounds or contradictory, or the address is one that no
-                target may name.
+            ConfigError: the load is out of bounds or contradictory.
+            Denied: the address is one that no request may go to. Nothing was sent.
             Unreachable: the address has no host behind it. (A host that refuses is measured:
                 its refusals are the result.)
         """
         _check(load)
-        return LoadRun(load)
+        host = urlsplit(load.endpoint.base_url).hostname or ""
+        return LoadRun(load, host_is_named=host.rstrip(".") in self._allow_hosts)
 
 
 class LoadRun(Iterator["Tick | LoadSummary"]):
     """A load test under way. `stop` and `close` may be called from any thread."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, *, host_is_named: bool = False) -> None:
         self._load = load
         self._recorder = Recorder(
             target_rate=load.rate if load.mode is LoadMode.STEADY_RATE else None,
@@ -105,7 +114,7 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
         self._closed = False
         self._closing = threading.Lock()
         self._reading = threading.Lock()
-        config = _config_frame(load)
+        config = _config_frame(load, host_is_named)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "services.engine"],
             # The folder that holds the package: all that has to be found, installed or not.
@@ -265,6 +274,7 @@ def _check(load: Load) -> None:
 _STOP = b"s"
 _PROBLEMS: Mapping[str, type[SlipwayError]] = {
     "ConfigError": ConfigError,
+    "Denied": Denied,
     "Unreachable": Unreachable,
 }
 # What the answer to each protocol holds, as it appears in its JSON.
@@ -275,7 +285,7 @@ _MARKS: Mapping[Protocol, str] = {
 }
 
 
-def _config_frame(load: Load) -> bytes:
+def _config_frame(load: Load, host_is_named: bool) -> bytes:
     """Length, JSON header, then the requests as they go out: nothing is encoded while timing."""
     endpoint = load.endpoint
     requests = [_request_bytes(endpoint, request) for request in load.requests]
@@ -291,6 +301,7 @@ def _config_frame(load: Load) -> bytes:
             else url.hostname,
             "ca_file": str(Path(endpoint.ca_file).resolve()) if endpoint.ca_file else None,
             "via": endpoint.via,
+            "named": host_is_named,
             "release": endpoint.release,
             "rate": load.rate if load.mode is LoadMode.STEADY_RATE else None,
             "duration_s": load.duration_s,
@@ -312,22 +323,23 @@ _UNSAFE = re.compile(r"[^\x21-\x7e\x80-\xff\t ]")
 def _request_bytes(endpoint: Endpoint, request: InferRequest) -> bytes:
     """The whole request as it goes over the wire. ConfigError for what no header may hold."""
     url = urlsplit(endpoint.base_url)
-    if url.scheme not in ("http", "https") or not url.hostname:
+    plain = url.username is None and not url.query and not url.fragment
+    if url.scheme not in ("http", "https") or not url.hostname or not plain:
         raise ConfigError(
             "The load test was not started.",
-            why=f"{one_line(endpoint.base_url)!r} is no http or https address.",
+            why=f"{one_line(endpoint.base_url)!r} is no plain http or https address.",
             fix="Look at the endpoint's address on the Endpoints page.",
         )
     lines = [
         f"POST {url.path.rstrip('/')}{request.path} HTTP/1.1",
-        f"Host: {endpoint.host or url.netloc.rpartition('@')[2]}",
+        f"Host: {endpoint.host or url.netloc}",
         f"Content-Type: {request.content_type}",
         f"Content-Length: {len(request.body)}",
         "Accept: application/json",
         # MLServer compresses answers when it may: the server's work would differ per client.
         "Accept-Encoding: identity",
         "User-Agent: slipway",
-        *(f"{name}: {value}" for name, value in endpoint.headers),
+        *(f"{name}: {value}" for name, value in addresses.headers_of(endpoint).items()),
     ]
     if " " in url.path + request.path or any(_UNSAFE.search(line) for line in lines):
         raise ConfigError(
@@ -369,30 +381,6 @@ def _slice_from_wire(wire: dict[str, Any]) -> Slice:
     )
 
 
-# ── Which addresses ───────────────────────────────────────────────────────────────────────────
-
-_METADATA_HOSTS = ("metadata.google.internal", "metadata")
-_METADATA_ADDRESS = ipaddress.ip_address("fd00:ec2::254")
-
-
-def address_problem(host: str, address: str, via: WayIn) -> str:
-    """Why no load goes to `address`, to which `host` resolved, as a sentence; "" when it may.
-
-    A target names its endpoints, but an InferenceService's status can be written by others: cloud
-    metadata services and this machine itself must not be reached through it.
-    """
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    if host.rstrip(".").lower() in _METADATA_HOSTS or found == _METADATA_ADDRESS:
-        return "It is a cloud's metadata service."
-    if found.is_link_local or found.is_multicast or found.is_unspecified:
-        return f"{found} is a link-local, multicast or unspecified address."
-    if found.is_loopback and via in (WayIn.IN_CLUSTER, WayIn.INGRESS):
-        return f"{found} is this machine, which is not where a cluster's service answers."
-    return ""
-
-
 # ── The process: configuration ────────────────────────────────────────────────────────────────
 
 
@@ -406,6 +394,7 @@ class _Config:
     server_name: str | None
     ca_file: str | None
     via: WayIn
+    named: bool
     release: int | None
     rate: float | None
     duration_s: float
@@ -1162,9 +1151,11 @@ class _Results(asyncio.Protocol):
 
 
 async def _addresses(config: _Config) -> list[tuple[str, int]]:
-    """Resolve once. Unreachable, or ConfigError for addresses that no load goes to."""
+    """Resolve once. Unreachable, or Denied for addresses that no request may go to."""
     loop = asyncio.get_running_loop()
-    what = f"The load test was not started: {one_line(config.host)} cannot be its endpoint."
+    what = f"The load test was not started: {one_line(config.host, 80)} cannot be its endpoint."
+    if why := addresses.forbidden_name(config.host):
+        raise _forbidden(what, why)
     try:
         async with asyncio.timeout(5):
             found = await loop.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
@@ -1174,12 +1165,21 @@ async def _addresses(config: _Config) -> list[tuple[str, int]]:
             why=f"Its name could not be resolved: {one_line(error) or 'no answer within 5 s'}.",
             fix="Look at the way in on the Endpoints page.",
         ) from error
-    addresses = list(dict.fromkeys((str(entry[4][0]), config.port) for entry in found))
-    for address, _ in addresses:
-        problem = address_problem(config.host, address, config.via)
-        if problem:
-            raise ConfigError(what, why=problem, fix="Look at the target's way in.")
-    return addresses
+    places = list(dict.fromkeys((str(entry[4][0]), config.port) for entry in found))
+    for address, _ in places:
+        literal = ipaddress.ip_address(address.partition("%")[0])
+        why = addresses.forbidden_because(literal, config.via, named=config.named)
+        if why:
+            raise _forbidden(what, why)
+    return places
+
+
+def _forbidden(what: str, why: str) -> Denied:
+    return Denied(
+        what,
+        why=why,
+        fix="Check the address that the service reports; it should be a gateway's or a server's.",
+    )
 
 
 def _tls_context(config: _Config) -> ssl.SSLContext | None:

@@ -33,7 +33,7 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
-from services import bench
+from services import addresses, bench
 from services.domain import (
     AliasRef,
     Endpoint,
@@ -65,40 +65,6 @@ _IDLE_PER_PLACE = 4
 
 RELEASE_HEADER = "x-slipway-release"
 VERSION_HEADER = "x-slipway-version"
-
-_SENT_ALLOWED = re.compile(r"authorization|x-slipway-[a-z-]+|x-request-id|traceparent")
-"""Headers that an endpoint may add. `Metadata-Flavor` and its like open metadata services."""
-
-_LOOPBACK_WAYS = frozenset({WayIn.LOOPBACK, WayIn.PORT_FORWARD, WayIn.SERVICE_PROXY})
-"""Ways in whose address is this machine's own making: our gateway, our port-forward, or the API
-server that the kubeconfig names (127.0.0.1 for kind and minikube). An address that a cluster's
-objects name is none of these."""
-
-_METADATA_NAMES = frozenset(
-    {
-        "metadata",
-        "metadata.google.internal",
-        "metadata.goog",
-        "instance-data",
-        "instance-data.ec2.internal",
-    }
-)
-_METADATA_ADDRESSES = frozenset(
-    map(
-        ipaddress.ip_address,
-        (
-            "169.254.169.254",  # Google Cloud, AWS, Azure: also link-local
-            "fd00:ec2::254",  # AWS, IPv6
-            "fd20:ce::254",  # Google Cloud, IPv6
-            "100.100.100.200",  # Alibaba Cloud
-            "168.63.129.16",  # Azure's wire server
-            "192.0.0.192",  # Oracle Cloud
-        ),
-    )
-)
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 # ── Sockets with a deadline ───────────────────────────────────────────────────────────────────
@@ -250,39 +216,6 @@ def _bad_address(endpoint: Endpoint, why: str) -> ConfigError:
         why=why,
         fix="Check the target's way in in slipway.toml.",
     )
-
-
-def forbidden_because(address: _Address, via: WayIn, *, named: bool = False) -> str:
-    """Why no request may go to an address, as a sentence; "" when it may.
-
-    `named`: the operator's own settings name this host, so it may be on this machine.
-    """
-    real = _unwrapped(address)
-    if real in _METADATA_ADDRESSES or real.is_link_local:
-        return "It is an address of the cloud's metadata service (link-local)."
-    if real.is_unspecified or real.is_multicast:
-        return "It is no address of one server."
-    if real.is_loopback and via not in _LOOPBACK_WAYS and not named:
-        return f"It is on this machine, where a way in by {via} never ends."
-    if via is WayIn.LOOPBACK and not real.is_loopback:
-        return "It is not on this machine, where this way in always ends."
-    return ""
-
-
-def _unwrapped(address: _Address) -> _Address:
-    """The IPv4 address inside an IPv6 one: mapped, compatible, 6to4, Teredo, NAT64."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    if address.sixtofour is not None:
-        return address.sixtofour
-    if address.teredo is not None:
-        return address.teredo[1]
-    number = int(address)
-    if address in _NAT64 or 1 < number < 2**32:
-        return ipaddress.IPv4Address(number & 0xFFFFFFFF)
-    return address
 
 
 def _resolved(host: str, port: int, left_s: float) -> list[tuple[Any, ...]]:
@@ -551,12 +484,12 @@ class HttpPredictor:
     def _allowed(self, place: _Place, clock: _Clock) -> list[tuple[Any, ...]]:
         """The addresses that may be connected to. Denied when any of the name's is forbidden."""
         host = place.host.rstrip(".").lower()
-        if host in _METADATA_NAMES:
-            raise _forbidden(place, "It is the name of the cloud's metadata service.")
+        if why := addresses.forbidden_name(host):
+            raise _forbidden(place, why)
         found = _resolved(place.host, place.port, clock.left_s)
         for *_, address in found:
             literal = ipaddress.ip_address(str(address[0]).partition("%")[0])
-            why = forbidden_because(literal, place.via, named=host in self._allow_hosts)
+            why = addresses.forbidden_because(literal, place.via, named=host in self._allow_hosts)
             if why:
                 raise _forbidden(place, why, literal)
         return found
@@ -602,14 +535,7 @@ def _sent_headers(
     }
     if request is not None:
         headers["Content-Type"] = request.content_type
-    for name, value in endpoint.headers:
-        if _SENT_ALLOWED.fullmatch(name.lower()) is None:
-            raise ConfigError(
-                f"The header {one_line(name, 60)} is not sent to endpoints.",
-                why="Only Authorization, X-Request-Id, traceparent and X-Slipway-… are.",
-                fix="Remove it from the target.",
-            )
-        headers[name] = value
+    headers.update(addresses.headers_of(endpoint))
     if any(not value.isascii() or not value.isprintable() for value in headers.values()):
         raise ConfigError(
             "A header of the endpoint holds characters that headers cannot carry.",
@@ -622,7 +548,7 @@ def _called(endpoint: Endpoint) -> str:
     return one_line(endpoint.model_name, 80)
 
 
-def _forbidden(place: _Place, why: str, address: _Address | None = None) -> Denied:
+def _forbidden(place: _Place, why: str, address: addresses.Address | None = None) -> Denied:
     shown = "" if address is None or str(address) == place.host else f" ({address})"
     return Denied(
         f"The request was not sent: {one_line(place.host, 80)}{shown} is not allowed.",

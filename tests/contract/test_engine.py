@@ -35,8 +35,8 @@ from services.domain import (
     Tick,
     WayIn,
 )
-from services.engine import LoadRun, ProcessEngine, address_problem
-from services.errors import ConfigError, SlipwayError, Unreachable
+from services.engine import LoadRun, ProcessEngine
+from services.errors import ConfigError, Denied, SlipwayError, Unreachable
 
 GOOD = b'{"model_name":"m","model_version":"7","outputs":[{"name":"y","shape":[1],"data":[1.5]}]}'
 
@@ -327,9 +327,11 @@ def test_secrets_are_not_in_the_engines_arguments(lively: ScriptedServer) -> Non
         assert not any("secret" in word for word in psutil.Process(under_way.pid).cmdline())
 
 
-@pytest.mark.parametrize("header", [("X-A", "b\r\nX-Evil: 1"), ("X\nY", "b"), ("X", "\0")])
+@pytest.mark.parametrize(
+    "header", [("Authorization", "b\r\nX-Evil: 1"), ("X\nY", "b"), ("traceparent", "\0")]
+)
 def test_a_header_cannot_smuggle_another(header: tuple[str, str]) -> None:
-    with pytest.raises(ConfigError, match="not started"):
+    with pytest.raises(ConfigError):
         ProcessEngine().run(burst(1, endpoint=endpoint(1, headers=(header,))))
 
 
@@ -692,47 +694,34 @@ def test_the_objective_is_judged(lively: ScriptedServer) -> None:
 # Addresses
 
 
-@pytest.mark.parametrize(
-    ("host", "address", "via"),
-    [
-        ("x", "169.254.169.254", WayIn.INGRESS),
-        ("x", "169.254.169.254", WayIn.LOOPBACK),
-        ("x", "::ffff:169.254.169.254", WayIn.INGRESS),
-        ("x", "fe80::1%eth0", WayIn.INGRESS),
-        ("x", "fd00:ec2::254", WayIn.INGRESS),
-        ("metadata.google.internal", "10.0.0.1", WayIn.INGRESS),
-        ("METADATA.google.internal.", "10.0.0.1", WayIn.INGRESS),
-        ("x", "0.0.0.0", WayIn.INGRESS),
-        ("x", "224.0.0.1", WayIn.INGRESS),
-        ("x", "127.0.0.1", WayIn.IN_CLUSTER),
-        ("x", "::1", WayIn.INGRESS),
-        ("x", "::ffff:127.0.0.1", WayIn.INGRESS),
-    ],
-)
-def test_no_load_goes_to_forbidden_addresses(host: str, address: str, via: WayIn) -> None:
-    assert address_problem(host, address, via)
-
-
-@pytest.mark.parametrize(
-    ("address", "via"),
-    [
-        ("127.0.0.1", WayIn.LOOPBACK),
-        ("127.0.0.1", WayIn.PORT_FORWARD),
-        ("::1", WayIn.SERVICE_PROXY),
-        ("10.0.0.7", WayIn.IN_CLUSTER),
-        ("34.1.2.3", WayIn.INGRESS),
-    ],
-)
-def test_ordinary_addresses_are_let_through(address: str, via: WayIn) -> None:
-    assert address_problem("x", address, via) == ""
-
-
 @pytest.mark.parametrize("spelling", ["127.0.0.1", "2130706433", "0x7f.1", "localhost"])
 def test_no_packet_leaves_for_a_forbidden_address(lively: ScriptedServer, spelling: str) -> None:
     where = endpoint(lively.port, base_url=f"http://{spelling}:{lively.port}", via=WayIn.INGRESS)
-    with pytest.raises(ConfigError, match="cannot be its endpoint"):
+    with pytest.raises(Denied, match="cannot be its endpoint"):
         run(burst(lively.port, endpoint=where))
     assert lively.connections == 0
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "metadata.google.internal", "[fe80::1]"])
+def test_a_metadata_service_is_refused_even_where_settings_name_it(host: str) -> None:
+    load = burst(1, endpoint=endpoint(1, base_url=f"http://{host}:80", via=WayIn.INGRESS))
+    with pytest.raises(Denied, match="cannot be its endpoint"):
+        list(ProcessEngine(allow_hosts=[host]).run(load))
+
+
+def test_a_host_on_this_machine_is_reached_where_settings_name_it(lively: ScriptedServer) -> None:
+    where = endpoint(lively.port, base_url=f"http://localhost:{lively.port}", via=WayIn.INGRESS)
+    *_, summary = ProcessEngine(allow_hosts=["localhost"]).run(
+        burst(lively.port, n=3, endpoint=where)
+    )
+    assert isinstance(summary, LoadSummary)
+    assert summary.ok == 3
+
+
+def test_a_header_that_opens_other_doors_is_not_sent() -> None:
+    where = endpoint(1, headers=(("Metadata-Flavor", "Google"),))
+    with pytest.raises(ConfigError, match="is not sent to endpoints"):
+        ProcessEngine().run(burst(1, endpoint=where))
 
 
 def test_a_name_without_a_host_is_unreachable() -> None:

@@ -26,10 +26,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from services import bench
+from services.addresses import forbidden_because
 from services.domain import Endpoint, InferRequest, Protocol, VersionRef, WayIn
 from services.errors import ConfigError, Denied, InferenceFailed, SlipwayError, Unreachable
 from services.ports import Predictor
-from services.predictor import HttpPredictor, forbidden_because
+from services.predictor import HttpPredictor
 from tests.contract.scripted import Scripted, Visit, serving
 from tests.memory import World
 
