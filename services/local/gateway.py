@@ -26,6 +26,7 @@ import uvicorn
 from multidict import CIMultiDict
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from yarl import URL
 
 _log = logging.getLogger(__name__)
@@ -236,7 +237,7 @@ def config_for(app: ASGIApp) -> uvicorn.Config:
     """How uvicorn serves the gateway: one worker, the model server's own headers, bounded."""
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=_Protocol,
         ws="none",
         lifespan="on",
         access_log=False,
@@ -253,20 +254,15 @@ def config_for(app: ASGIApp) -> uvicorn.Config:
     )
 
 
-def bound(port: int = 0) -> socket.socket:
-    """A socket on loopback for `config_for`'s server; port 0 picks a free one. OSError if taken."""
-    # asyncio turns Nagle's algorithm off only where the protocol is named: without IPPROTO_TCP each
-    # answer waits 40 ms for the client's delayed acknowledgement.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        # Only against connections of the past in TIME_WAIT: a second listener is still refused.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        listener.listen(2048)
-    except OSError:
-        listener.close()
-        raise
-    return listener
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol without Nagle's algorithm."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        # asyncio turns it off only for sockets that were made with IPPROTO_TCP by name; with it,
+        # each answer waits 40 ms for the client's delayed acknowledgement.
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().connection_made(transport)
 
 
 class _ClientGone(Exception):

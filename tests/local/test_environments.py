@@ -157,7 +157,10 @@ def test_two_builders_at_once_build_once(built: Built) -> None:
 @pytest.mark.local
 def test_a_built_environment_has_the_models_versions_and_the_servers(built: Built) -> None:
     _, made, _ = built
-    script = "import sklearn, mlserver; print(sklearn.__version__, mlserver.__version__)"
+    script = (
+        "import sklearn; from importlib.metadata import version;"
+        "print(sklearn.__version__, version('mlserver'))"
+    )
     ran = subprocess.run([made.python, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["1.7.2", installed.version("mlserver")]
 
