@@ -104,7 +104,7 @@ class _LocalOps:
 
     @cached_property
     def journal(self) -> Journal:
-        from services.local.serving import LocalJournal
+        from services.local.journal import LocalJournal
 
         return LocalJournal(self._root)
 

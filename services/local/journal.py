@@ -136,7 +136,7 @@ def abandoned(folder: ServiceFolder) -> Cause:
         what=f"{folder.name} is not running{since}.",
         why="Its supervisor ended: it was killed, or this machine was restarted.",
         fix=f"Start it again: `slipway start {folder.name}`.",
-        code="local-supervisor-gone",
+        code="L9",
         where="supervisor",
     )
 

@@ -3,9 +3,9 @@
 ::
 
     <root>/services/<name>/
-        service.json       Wish: what the service should be. Written by apply alone, under `lock`
+        service.json       Wish: what the service should be; apply alone writes it, under `lock`
         supervisor.json    ProcessId of the supervisor that was started last
-        observed.json      Seen: what the supervisor sees. Written by it alone; its mtime is a heartbeat
+        observed.json      Seen: what the supervisor sees, its alone; the mtime is a heartbeat
         answered.json      the shares that answered last: what to fall back to
         address.json       the port that was chosen for the service once
         events.jsonl       the time line of steps and transitions
@@ -81,7 +81,7 @@ class Wish:
         return self.intent is not None and not self.intent.stopped
 
     def shares(self) -> tuple[Share, ...]:
-    """Who is to answer, the wished intent first; percents sum to 100. Empty when stopped."""
+        """Who is to answer, the wished intent first; percents sum to 100. Empty when stopped."""
         if self.intent is None or self.intent.stopped:
             return ()
         if self.stable is None or self.intent.canary_percent is None:
@@ -274,8 +274,8 @@ class ServiceFolder:
     @staticmethod
     def names(root: Path) -> tuple[str, ...]:
         """Names of the services that are wished, sorted."""
-        found = (root / "services").glob("*/service.json")
-        return tuple(sorted(p.parent.name for p in found if not service_name_problem(p.parent.name)))
+        found = (path.parent.name for path in (root / "services").glob("*/service.json"))
+        return tuple(sorted(name for name in found if not service_name_problem(name)))
 
     def make(self) -> None:
         """Make the folder and those below it."""

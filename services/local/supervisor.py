@@ -26,7 +26,8 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -250,7 +251,7 @@ class Supervisor:
                     f"{where} was not ready within {limit:.0f} s.",
                     why="It was still loading the model.",
                     fix="Look at its log; a model that needs longer takes a larger timeout.",
-                    code="local-deadline",
+                    code="L10",
                     where=where,
                     evidence=_evidence(server) if server else (),
                 )
@@ -297,7 +298,7 @@ class Supervisor:
         try:
             return (await _in_thread(ready)).python
         except SlipwayError as error:
-            cause = Cause(error.what, error.why, error.fix, "local-environment", "environment")
+            cause = Cause(error.what, error.why, error.fix, "L12", "environment")
             raise Failed(cause) from error
 
     async def _tested(self, server: ModelServer) -> tuple[TestResult, str]:
@@ -311,7 +312,7 @@ class Supervisor:
                         " failed.",
                         why=why,
                         fix="Look at its log, and send the example on the Predict page.",
-                        code="local-test",
+                        code="L11",
                         where=server.where,
                         evidence=_evidence(server),
                     )
@@ -390,7 +391,9 @@ class Supervisor:
         self._routes = shares
         ports = {workload: server.http_port or 0 for workload, server in self._servers.items()}
         self._gateway.route(shares, ports)
-        words = ", ".join(f"{s.intent.version} (release {s.workload}) {s.percent} %" for s in shares)
+        words = ", ".join(
+            f"{s.intent.version} (release {s.workload}) {s.percent} %" for s in shares
+        )
         self._folder.note(f"Traffic: {words or 'none'}", self._seen.release)
         self._publish(since=now())
 
@@ -413,7 +416,7 @@ class Supervisor:
                 self._publish(failure=cause, model_ready=None)
         self._publish()
 
-    async def _retire(self, keep: Set[int] = frozenset()) -> None:
+    async def _retire(self, keep: AbstractSet[int] = frozenset()) -> None:
         """Stop the processes that take no traffic, once their requests are answered."""
         kept = keep | {share.workload for share in self._routes}
         for server in [s for w, s in self._servers.items() if w not in kept]:
@@ -484,7 +487,7 @@ class Supervisor:
         self._publish()
 
 
-PORT_TAKEN = "local-port-taken"
+PORT_TAKEN = "L2"
 _DONE = Step("", StepState.DONE)
 
 
@@ -582,7 +585,9 @@ class Gateway:
             return
         from services.local.gateway import Route
 
-        self._router.set_routes([_route_of(Route, share, ports[share.workload]) for share in shares])
+        self._router.set_routes(
+            [_route_of(Route, share, ports[share.workload]) for share in shares]
+        )
 
     def nobody(self, why: str) -> None:
         """Say why nobody answers: "starting", "stopped" or "failed"."""
@@ -635,7 +640,8 @@ class _Address:
 
         server = self._server = Quiet(config_for(app))
         self._serving = asyncio.create_task(server.serve(sockets=[self._listener]))
-        while not server.started and not self._serving.done():
+        # uvicorn tells of its start by this flag alone; it takes a few milliseconds.
+        while not server.started and not self._serving.done():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         if self._serving.done():
             self._serving.result()
