@@ -58,7 +58,6 @@ from services.local.state import (
 )
 from services.local.supervisor import formats_of
 
-
 # A MLServer with scikit-learn holds about 350 MB; less than this and the machine will swap.
 _MEMORY_NEEDED_BYTES = 512 * 1024 * 1024
 _DISK_NEEDED_BYTES = 512 * 1024 * 1024
@@ -440,7 +439,7 @@ class LocalServing:
             return Finding(name, Verdict.FAIL, f"{error.what} {error.why}".strip(), error.fix)
         except SlipwayError as error:
             return Finding(name, Verdict.WARN, f"{error.what} {error.why}".strip(), error.fix)
-        if not chosen.own:
+        if chosen.own:
             return Finding(name, Verdict.PASS, "Slipway's own environment fits the model.")
         why = one_line("; ".join(chosen.reasons))
         if chosen.ready:

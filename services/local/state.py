@@ -210,9 +210,8 @@ def write_whole(path: Path, text: str, *, durable: bool = False) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     if durable:
         _sync_folder(path.parent)
 

@@ -683,21 +683,24 @@ async def _in_thread(work: Callable[[], T]) -> T:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: T | None, error: BaseException | None) -> None:
+    def settle(result: list[T], error: Exception | None) -> None:
         if future.done():
             return
-        if error is not None:
-            future.set_exception(error)
+        if result:
+            future.set_result(result[0])
         else:
-            future.set_result(result)  # type: ignore[arg-type]  # None only beside an error
+            future.set_exception(error or RuntimeError("a thread failed; the log says how"))
 
     def run() -> None:
+        result: list[T] = []
+        failure: Exception | None = None
         try:
-            outcome: tuple[T | None, BaseException | None] = (work(), None)
-        except BaseException as error:  # noqa: BLE001 (carried to the one who awaits)
-            outcome = (None, error)
-        with contextlib.suppress(RuntimeError):  # the loop is gone: nobody awaits any more
-            loop.call_soon_threadsafe(settle, *outcome)
+            result.append(work())
+        except (SlipwayError, OSError) as error:
+            failure = error
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop is gone: nobody awaits any more
+                loop.call_soon_threadsafe(settle, result, failure)
 
     threading.Thread(target=run, daemon=True).start()
     return await future
