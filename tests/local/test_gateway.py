@@ -262,6 +262,30 @@ def test_a_body_of_any_size_arrives_whole(size: int, chunked: bool) -> None:
     run(journey)
 
 
+def test_an_answer_to_head_has_the_length_and_no_body() -> None:
+    async def journey() -> None:
+        async with gateway(Toy("a")) as front:
+            got = await front.ask("HEAD", "/v2")
+            assert (got.status, got.body) == (200, b"")
+            assert int(got.headers["content-length"]) > 0
+
+    run(journey)
+
+
+def test_a_slow_upload_is_not_counted_as_the_gateways_own_time() -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(0.5)
+        yield b"}"
+
+    async def journey() -> None:
+        async with gateway(Toy("a")) as front:
+            await front.post(body=slowly())
+            assert front.router.counts()[1].gateway_s < 0.5
+
+    run(journey)
+
+
 def test_a_large_answer_streams_before_it_is_complete() -> None:
     async def journey() -> None:
         more = asyncio.Event()
@@ -524,6 +548,7 @@ def test_the_metrics_are_prometheus_text() -> None:
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Host": ""}, 403),
         ({"X-Large": "x" * 70_000}, 431),
     ],
 )
