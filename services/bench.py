@@ -21,6 +21,7 @@ import math
 import pprint
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -289,6 +290,8 @@ def _of_records(value: Json, _signature: Signature | None) -> Rows:
         raise _refused("dataframe_records is no list of objects.", 'Write [{"column": value}].')
     # A dict keeps the order in which names were first seen; a set would not.
     columns = tuple(dict.fromkeys(itertools.chain.from_iterable(value)))
+    if len(columns) * len(value) > MAX_CELLS:  # a name of its own in every record multiplies
+        raise _refused(f"More than {MAX_CELLS:,} values.", "Send fewer rows at a time.")
     return Rows(columns, tuple(tuple(row.get(name) for name in columns) for row in value))
 
 
@@ -313,38 +316,51 @@ def _of_instances(value: Json, signature: Signature | None) -> Rows:
     if signature is not None and signature.is_tensor and isinstance(value, list):
         names = _names(signature)
         if value and all(isinstance(row, dict) for row in value):
-            keys = dict.fromkeys(itertools.chain.from_iterable(value))
-            return Rows(tensors={name: [row.get(name) for row in value] for name in keys})
+            table = _of_records(value, signature)
+            columns = zip(*table.data, strict=True)
+            return Rows(tensors=dict(zip(table.columns, map(list, columns), strict=True)))
         return Rows(tensors={names[0]: value})
     return _of_anything(value, signature)
 
 
 def _of_v2(inputs: Sequence[Mapping[str, Json]], signature: Signature | None) -> Rows:
-    tensors: dict[str, Json] = {}
-    for at, one in enumerate(inputs):
-        name = "" if one["name"] == _label("", at) and "" in _names(signature) else one["name"]
-        shape = [int(size) for size in one["shape"]]
-        flat = list(_leaves(one["data"]))
-        if math.prod(shape) != len(flat):
-            raise _mismatch(
-                [Problem(str(name), None, f"shape {shape} does not hold {len(flat)} values.")]
-            )
-        content = (one.get("parameters") or {}).get("content_type")
-        if content == "pd_json":
-            flat = [_parsed(str(text).encode()) for text in flat]
-        tensors[name] = _nested(flat, shape)
     if signature is not None and signature.is_tensor:
-        return Rows(tensors=tensors)
-    singles = [[_single(value) for value in values] for values in tensors.values()]
-    if len({len(values) for values in singles}) > 1:
+        nameless = "" in _names(signature)
+        return Rows(
+            tensors={
+                "" if nameless and at == 0 else str(one["name"]): _v2_values(one, _sizes(one))
+                for at, one in enumerate(inputs)
+            }
+        )
+    columns = []
+    for one in inputs:
+        sizes = _sizes(one)
+        # V2 writes a column as [n] or as [n, 1].
+        columns.append(_v2_values(one, sizes[:1] if sizes[1:] == [1] else sizes))
+    if len(set(map(len, columns))) > 1:
         raise _refused("The tensors have different numbers of rows.")
-    columns = () if "" in tensors or len(tensors) < len(inputs) else tuple(tensors)
-    return Rows(columns, tuple(zip(*singles, strict=True)))
+    return Rows(tuple(str(one["name"]) for one in inputs), tuple(zip(*columns, strict=True)))
 
 
-def _single(value: Json) -> Json:
-    """V2 writes a column as [n] or as [n, 1]."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+def _sizes(one: Mapping[str, Json]) -> list[int]:
+    shape = one["shape"]
+    if not isinstance(shape, list) or not shape:
+        shape = [-1]
+    if all(type(size) is int and size >= 0 for size in shape):
+        return shape
+    why = f"{one_line(one['shape'], 40)} is no shape."
+    raise _mismatch([Problem(str(one["name"]), None, why, "Write the lengths: [rows, …].")])
+
+
+def _v2_values(one: Mapping[str, Json], sizes: Sequence[int]) -> list[Json]:
+    flat = list(_leaves(one["data"]))
+    if math.prod(sizes) != len(flat):
+        why = f"shape {_shape_text(sizes)} does not hold {len(flat)} values."
+        raise _mismatch([Problem(str(one["name"]), None, why)])
+    parameters = one.get("parameters")
+    if isinstance(parameters, dict) and parameters.get("content_type") == "pd_json":
+        flat = [_parsed(str(text).encode()) for text in flat]
+    return list(_nested(flat, sizes))
 
 
 def _of_anything(value: Json, signature: Signature | None) -> Rows:
@@ -713,37 +729,35 @@ def _shape_problems(
 
 
 def _name_problems(columns: tuple[str, ...], specs: Sequence[ColumnSpec]) -> list[Problem]:
-    known = [spec.name for spec in specs]
-    twice = (
-        [name for name in dict.fromkeys(columns) if columns.count(name) > 1]
-        if (len(set(columns)) < len(columns))
-        else []
-    )
-    problems = [Problem(name, None, "it is given twice.", "Keep one of them.") for name in twice]
-    given, wanted = set(columns), set(known)
+    given = Counter(columns)
+    twice = [name for name, times in given.items() if times > 1]
+    if twice:
+        return [Problem(name, None, "it is given twice.", "Keep one of them.") for name in twice]
+    wanted = {spec.name for spec in specs}
     extra = [name for name in columns if name not in wanted]
-    for spec in specs:
-        if spec.required and spec.name not in given:
-            near = difflib.get_close_matches(spec.name, extra, n=1)
-            fix = (
-                f'Rename "{one_line(near[0], 80)}" to "{one_line(spec.name, 80)}".'
-                if near
-                else ("Add the column, or start from the example.")
-            )
-            problems.append(
-                Problem(spec.name, None, f"it is missing; the signature wants {spec.kind}.", fix)
-            )
-    if not problems:
-        problems = [
+    missing = [spec for spec in specs if spec.required and spec.name not in given]
+    if missing:
+        return [
             Problem(
-                name,
+                spec.name,
                 None,
-                "the signature does not know it.",
-                f"Leave it out; the columns are {_listed(known)}.",
+                f"it is missing; the signature wants {spec.kind}.",
+                _rename_or_add(spec.name, extra),
             )
-            for name in extra
+            for spec in missing[:MAX_PROBLEMS]
         ]
-    return problems
+    fix = f"Leave it out; the columns are {_listed([spec.name for spec in specs])}."
+    return [
+        Problem(name, None, "the signature does not know it.", fix) for name in extra[:MAX_PROBLEMS]
+    ]
+
+
+def _rename_or_add(name: str, extra: Sequence[str]) -> str:
+    # Comparing is quadratic in length and number: a few short names are enough to find a slip.
+    near = difflib.get_close_matches(one_line(name, 80), [one_line(n, 80) for n in extra[:20]], n=1)
+    if near:
+        return f'Rename "{near[0]}" to "{one_line(name, 80)}".'
+    return "Add the column, or start from the example."
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:
@@ -758,8 +772,9 @@ def _counted(count: int, noun: str) -> str:
 def _checked_column(
     spec: ColumnSpec, name: str, values: Sequence[Json], typed: bool
 ) -> tuple[Sequence[Json], list[Problem]]:
-    if _all_fit(spec.kind, values):
-        return values, []
+    as_they_are = _as_they_are(spec.kind, values, typed)
+    if as_they_are is not None:
+        return as_they_are, []
     try:
         shape = _shape_of_type(spec)
     except _Misfit as misfit:
@@ -776,11 +791,41 @@ def _checked_column(
     return checked, problems
 
 
-def _all_fit(kind: ValueKind, values: Sequence[Json]) -> bool:
-    """The fast path for what most rows are: numbers that need no coercion."""
-    if kind is ValueKind.DOUBLE:
-        return all(type(value) is float and math.isfinite(value) for value in values)
-    return kind is ValueKind.BOOLEAN and all(type(value) is bool for value in values)
+def _as_they_are(kind: ValueKind, values: Sequence[Json], typed: bool) -> Sequence[Json] | None:
+    """The fast path for what most columns are: values of one type. None = look at each.
+
+    Half a million values one by one take seconds; the loops below run in C.
+    """
+    types = set(map(type, values))
+    try:
+        if kind in _FLOAT_LIMITS:
+            return _as_floats(values, types, _FLOAT_LIMITS[kind], typed)
+        if kind in _INTEGER_BITS and types == {int}:
+            bound = 2 ** (_INTEGER_BITS[kind] - 1)
+            return values if -bound <= min(values) and max(values) < bound else None
+    except (ValueError, OverflowError):
+        return None  # a text that is no number, a whole number beyond every float
+    if kind is ValueKind.BOOLEAN:
+        return values if types == {bool} else None
+    # An empty text of a CSV may stand for no value: that is looked at one by one.
+    plain = kind is ValueKind.STRING and types == {str} and (typed or "" not in values)
+    return values if plain and _is_ascii(values) else None
+
+
+def _as_floats(
+    values: Sequence[Json], types: set[type], limit: float, typed: bool
+) -> Sequence[Json] | None:
+    # float() takes more texts than a number is written as: only plain ASCII, without "_".
+    plain_text = not typed and types == {str} and _is_ascii(values) and "_" not in "".join(values)
+    if not plain_text and not types <= {int, float}:
+        return None
+    floats = list(map(float, values))
+    fits = all(map(math.isfinite, floats)) and max(map(abs, floats), default=0.0) <= limit
+    return floats if fits else None
+
+
+def _is_ascii(values: Sequence[str]) -> bool:
+    return all(map(str.isascii, values))
 
 
 def _fitted(value: Json, shape: _Shape, *, required: bool, typed: bool) -> Json:
@@ -956,6 +1001,7 @@ def _beyond(value: Json, shape: _Shape, of: str) -> _Misfit:
 
 
 _FLOAT32_MAX = 3.4028234663852886e38
+_FLOAT_LIMITS = {ValueKind.FLOAT: _FLOAT32_MAX, ValueKind.DOUBLE: math.inf}
 
 
 def _float(value: Json, shape: _Shape) -> Json:
@@ -970,7 +1016,7 @@ def _float(value: Json, shape: _Shape) -> Json:
             f"it wants {shape.kind} and holds {value}, which JSON cannot carry.",
             "Write a finite number, or null where the column is optional.",
         )
-    if shape.kind is ValueKind.FLOAT and abs(number) > _FLOAT32_MAX:
+    if abs(number) > _FLOAT_LIMITS[shape.kind]:
         raise _beyond(value, shape, "32-bit numbers")
     return number
 
@@ -1137,6 +1183,8 @@ class _Dtype:
     code: str
     lowest: int | None = None
     highest: int | None = None
+    limit: float = math.inf
+    """The largest number of a float type."""
 
 
 def _integers(prefix: str, bits: int) -> _Dtype:
@@ -1149,8 +1197,8 @@ _DTYPES: Mapping[str, _Dtype] = {
     "bool": _Dtype("BOOL"),
     **{f"int{bits}": _integers("INT", bits) for bits in (8, 16, 32, 64)},
     **{f"uint{bits}": _integers("UINT", bits) for bits in (8, 16, 32, 64)},
-    "float16": _Dtype("FP16"),
-    "float32": _Dtype("FP32"),
+    "float16": _Dtype("FP16", limit=65504.0),
+    "float32": _Dtype("FP32", limit=_FLOAT32_MAX),
     "float64": _Dtype("FP64"),
     "str": _Dtype("BYTES"),
     "object": _Dtype("BYTES"),
@@ -1214,7 +1262,7 @@ def _shape_text(shape: Sequence[int]) -> str:
 
 
 def _checked_tensor(value: Json, spec: TensorSpec, typed: bool) -> Json:
-    shape = _shape_of_lists(value)
+    shape, flat = _flattened(value)
     fits = len(shape) == len(spec.shape) and all(
         wanted in (ANY, size) for wanted, size in zip(spec.shape, shape, strict=False)
     )
@@ -1226,8 +1274,7 @@ def _checked_tensor(value: Json, spec: TensorSpec, typed: bool) -> Json:
     if math.prod(shape) > MAX_CELLS:
         raise _Misfit(f"it has more than {MAX_CELLS:,} values.", "Send fewer rows at a time.")
     dtype = _dtype(spec.dtype)
-    flat = list(_leaves(value))
-    if dtype.code == "FP64" and all(type(one) is float for one in flat) and _finite(flat):
+    if _all_fit(flat, dtype):
         return value
     return _nested(
         [_element(one, dtype, spec.dtype, at, shape, typed=typed) for at, one in enumerate(flat)],
@@ -1235,29 +1282,35 @@ def _checked_tensor(value: Json, spec: TensorSpec, typed: bool) -> Json:
     )
 
 
-def _finite(flat: Sequence[float]) -> bool:
-    return all(map(math.isfinite, flat))
+def _all_fit(flat: Sequence[Json], dtype: _Dtype) -> bool:
+    """The fast path for what most tensors are: values of one type within its range."""
+    types = set(map(type, flat))
+    if not flat or dtype.code in {"BOOL", "BYTES"}:
+        return types == ({bool} if dtype.code == "BOOL" else {str})
+    if dtype.lowest is not None and dtype.highest is not None:
+        return types == {int} and dtype.lowest <= min(flat) and max(flat) <= dtype.highest
+    return types == {float} and all(map(math.isfinite, flat)) and max(map(abs, flat)) <= dtype.limit
 
 
-def _shape_of_lists(value: Json) -> tuple[int, ...]:
-    """The lengths along the first element of each level; _Misfit when a level is ragged."""
+def _flattened(value: Json) -> tuple[tuple[int, ...], list[Json]]:
+    """Shape and row-major values of nested lists; _Misfit when a level is ragged."""
     shape: list[int] = []
     level: list[Json] = [value]
     while level and isinstance(level[0], list):
-        size = len(level[0])
-        if not all(isinstance(one, list) and len(one) == size for one in level):
+        if set(map(type, level)) != {list}:
+            break
+        if len(set(map(len, level))) > 1:
             raise _Misfit(
                 f"its lists have different lengths at depth {len(shape) + 1}.",
                 "Make every list of one depth as long as the others.",
             )
-        shape.append(size)
-        level = [one for inner in level for one in inner]
-    if any(isinstance(one, list) for one in level):
+        shape.append(len(level[0]))
+        level = list(itertools.chain.from_iterable(level))
+    if list in set(map(type, level)):
         raise _Misfit(
-            f"it mixes lists and values at depth {len(shape) + 1}.",
-            "Nest every row alike.",
+            f"it mixes lists and values at depth {len(shape) + 1}.", "Nest every row alike."
         )
-    return tuple(shape)
+    return tuple(shape), level
 
 
 def _leaves(value: Json) -> Iterator[Json]:
@@ -1305,7 +1358,8 @@ def _element(
     elif dtype.lowest is None or dtype.highest is None:
         return _float_element(value, dtype, name, at, shape)
     else:
-        fits = float(value).is_integer() and dtype.lowest <= value <= dtype.highest
+        whole = isinstance(value, int) or value.is_integer()
+        fits = whole and dtype.lowest <= value <= dtype.highest
         value = int(value) if fits else value
     if not fits:
         raise _Misfit(
@@ -1316,9 +1370,8 @@ def _element(
 
 
 def _float_element(value: float, dtype: _Dtype, name: str, at: int, shape: Sequence[int]) -> Json:
-    limit = {"FP16": 65504.0, "FP32": _FLOAT32_MAX}.get(dtype.code, math.inf)
-    number = float(value)
-    if not math.isfinite(number) or abs(number) > limit:
+    number = float(value) if abs(value) < 2**1023 else math.inf
+    if not math.isfinite(number) or abs(number) > dtype.limit:
         raise _Misfit(
             f"at {_place(at, shape)} it holds {_shown(value)}, which {name} cannot carry.",
             "Write a finite number within the type's range.",
@@ -1484,12 +1537,13 @@ def _v2_tensor(
     name: str, at: int, value: Json, spec: ColumnSpec | TensorSpec | None
 ) -> dict[str, Json]:
     dtype = spec.dtype if isinstance(spec, TensorSpec) else "float64"
+    shape, flat = _flattened(value)
     return {
         "name": _label(name, at),
-        "shape": list(_shape_of_lists(value)),
+        "shape": list(shape),
         "datatype": _dtype(dtype).code,
         "parameters": {"content_type": "np"},
-        "data": list(_leaves(value)),
+        "data": flat,
     }
 
 
@@ -1666,7 +1720,7 @@ _PLAIN_DATATYPES: Mapping[type, str] = {bool: "BOOL", int: "INT64", float: "FP64
 
 def _plain_output(name: str, values: Sequence[Json]) -> Output:
     try:
-        shape = _shape_of_lists(list(values))
+        shape, _ = _flattened(list(values))
     except _Misfit:
         shape = (len(values),)
     types = {type(one) for one in itertools.islice(_leaves(list(values)), 1000)} - {type(None)}

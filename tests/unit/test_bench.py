@@ -6,6 +6,7 @@ import json
 import math
 import re
 from contextlib import suppress
+from datetime import datetime
 
 import numpy as np
 import orjson
@@ -474,11 +475,89 @@ def test_any_text_either_fits_or_is_refused_in_words(value: object, signature: S
     assert refusal is None or (refusal.fix and str(refusal).isprintable())
 
 
+V2_INPUT = st.fixed_dictionaries(
+    {
+        "name": ANY_JSON | st.sampled_from(["alcohol", "year", "input-0"]),
+        "shape": ANY_JSON | st.lists(st.integers(-2, 3), max_size=3),
+        "data": ANY_JSON | st.lists(st.integers(), max_size=4),
+    },
+    optional={"parameters": ANY_JSON | st.just({"content_type": "pd_json"})},
+)
+
+
+@given(inputs=st.lists(V2_INPUT, max_size=3), parameters=ANY_JSON)
+def test_any_v2_request_either_fits_or_is_refused_in_words(
+    inputs: object, parameters: object
+) -> None:
+    text = json.dumps({"inputs": inputs, "parameters": parameters})
+    for signature in (None, WINE, PAIRS, TUNED):
+        with suppress(SignatureMismatch):
+            bench.parse_rows(text, signature)
+
+
+def test_records_that_each_have_a_name_of_their_own_are_refused() -> None:
+    records = [{f"c{at}": 1} for at in range(10_000)]
+
+    with pytest.raises(SignatureMismatch, match="More than"):
+        bench.parse_rows(orjson.dumps(records), None)
+
+
+def test_a_thousand_misspelt_columns_are_refused_with_a_hint() -> None:
+    signature = Signature(
+        tuple(ColumnSpec(f"column_{at}" * 20, ValueKind.DOUBLE) for at in range(1000))
+    )
+    row = {f"Column_{at}" * 20: 1 for at in range(1000)}
+
+    with pytest.raises(SignatureMismatch, match="Rename"):
+        bench.parse_rows(orjson.dumps(row), signature)
+
+
 @given(text=st.text(max_size=200) | st.binary(max_size=200))
 def test_any_bytes_either_are_rows_or_are_refused_in_words(text: str | bytes) -> None:
     for signature in (None, WINE, PAIRS):
         with suppress(SignatureMismatch):
             bench.parse_rows(text, signature)
+
+
+MANY_KINDS = Signature(
+    (
+        ColumnSpec("d", ValueKind.DOUBLE),
+        ColumnSpec("l", ValueKind.LONG),
+        ColumnSpec("b", ValueKind.BOOLEAN),
+        ColumnSpec("s", ValueKind.STRING, required=False),
+        ColumnSpec("t", ValueKind.DATETIME),
+        ColumnSpec("a", ValueKind.ARRAY, True, '{"type":"array","items":{"type":"double"}}'),
+    )
+)
+ONE_ROW = st.tuples(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.integers(-(2**63), 2**63 - 1),
+    st.booleans(),
+    st.none() | st.text(st.characters(exclude_categories=["Cs"])),
+    st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)).map(  # noqa: DTZ001 — as MLflow's
+        lambda moment: moment.isoformat(timespec="microseconds")
+    ),
+    st.lists(st.floats(-1e9, 1e9), max_size=3),
+)
+
+
+@given(rows=st.lists(ONE_ROW, min_size=1, max_size=4))
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_a_request_reads_back_as_the_rows_that_it_was_made_from(
+    protocol: Protocol, rows: list[tuple[object, ...]]
+) -> None:
+    written = bench.check_rows(bench.Rows(data=tuple(rows)), MANY_KINDS)
+
+    request = bench.request_for(MANY_KINDS, written, model_name="m", protocol=protocol)
+    read = bench.parse_rows(request.body, MANY_KINDS)
+
+    def times_as_read(rows: bench.Rows) -> list[list[object]]:
+        return [
+            [datetime.fromisoformat(str(one)) if at == 4 else one for at, one in enumerate(row)]
+            for row in rows.data
+        ]
+
+    assert times_as_read(read) == times_as_read(written)
 
 
 @given(shape=st.lists(st.integers(1, 4), min_size=1, max_size=4))
