@@ -1,0 +1,584 @@
+"""One service as the pages draw it: a plan to confirm, a roll-out, traffic, history, logs.
+
+Used by Deploy and Endpoints. Buttons write, panels read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import streamlit as st
+
+from dashboard import widgets, wiring, words
+from dashboard.reads import Look
+from dashboard.worker import Operation, State
+from services import rollout
+from services.domain import (
+    Action,
+    Cause,
+    LogLine,
+    Outcome,
+    Phase,
+    Plan,
+    Progress,
+    Release,
+    Resources,
+    Scale,
+    Service,
+    Step,
+    StepState,
+    TargetKind,
+    Verdict,
+    proposed_service_name,
+    service_name_problem,
+)
+from services.errors import one_line
+
+_EVIDENCE_LINES = 20
+
+
+# ── Plans ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def plan_shown(made: rollout.Prepared, checked_at: datetime | None) -> None:
+    """A plan before it is confirmed: what changes, what was checked, what would be sent."""
+    plan = made.plan
+    before = words.version_words(plan.before.version) if plan.before else "nothing"
+    after = words.version_words(plan.after.version) if plan.after else "nothing"
+    with st.container(border=True):
+        widgets.facts({"Service": plan.service, "Wanted now": before, "Wanted after": after})
+        rows = words.change_rows(plan.changes)
+        if rows:
+            st.dataframe(rows, hide_index=True, alt="What the plan changes")
+        failed = rollout.blocking(made.findings)
+        label = f"Checks: {words.findings_sentence(made.findings)}"
+        attention = any(f.verdict is not Verdict.PASS for f in made.findings)
+        with st.expander(label, expanded=bool(failed) or attention):
+            widgets.findings(made.findings)
+            widgets.when(checked_at, "Checked ")
+        with st.expander("What is sent to the target"):
+            st.code(made.manifest, language="yaml")
+
+
+def confirm(
+    made: rollout.Prepared,
+    *,
+    ask_reason: bool = True,
+    blocked: str = "",
+    then: Callable[[], None] = lambda: None,
+) -> None:
+    """The one button that carries out a plan, with what it wants first.
+
+    The service's name is typed to delete, and for every write on a protected target. `blocked` says
+    why it cannot be pressed yet. `then` runs after the click.
+    """
+    plan, where = made.plan, wiring.place()
+    what = f"{plan.service}-{plan.action}"
+    if ask_reason:
+        st.text_input("Reason", key=f"reason-{what}", placeholder="Why? It stays in the history.")
+    typed = plan.service
+    if plan.action is Action.DELETE or where.protected:
+        said = (
+            "It cannot be undone." if plan.action is Action.DELETE else "The target is protected."
+        )
+        typed = (
+            st.text_input(
+                f"Type {plan.service} to confirm. {said}", key=f"confirm-{what}", live=True
+            )
+            or ""
+        )
+    failed = rollout.blocking(made.findings)
+    if failed:
+        blocked = blocked or f"{failed[0].name} failed: {failed[0].detail}"
+    if typed != plan.service:
+        blocked = blocked or "The name is not typed yet."
+
+    def act() -> None:
+        wiring.begin(made, one_line(st.session_state.get(f"reason-{what}", "")))
+        then()
+
+    with st.container(horizontal=True, vertical_alignment="center"):
+        # The nonce in the key: a late second click on an old plan's button meets nothing.
+        st.button(
+            widgets.literal(words.plan_title(plan)),
+            key=f"apply-{plan.nonce}",
+            type="primary",
+            disabled=bool(blocked),
+            on_click=act,
+        )
+        namespace = f", namespace {where.namespace}" if where.namespace else ""
+        st.text(one_line(blocked) if blocked else f"on {where.target}{namespace}, {where.server}")
+
+
+# ── The roll-out panel ────────────────────────────────────────────────────────────────────────
+
+
+def rollout_panel(name: str) -> None:
+    """How far the last operation on a service is: looks again until it ended, then once more."""
+    live = wiring.is_open(name)
+
+    @st.fragment(run_every=widgets.REFRESH_S if live else None, key=f"rollout-{name}")
+    def panel() -> None:
+        if live:
+            wiring.begin_run(0.9)
+        with widgets.errors_shown():
+            _rollout_drawn(name)
+        if live and not wiring.is_open(name):
+            wiring.settled(name)
+            st.rerun()
+
+    panel()
+
+
+def _rollout_drawn(name: str) -> None:
+    operation = wiring.operation(name)
+    releases = wiring.history(name).value or ()
+    newest = releases[0] if releases else None
+    if operation is not None and _failed_before_release(operation, newest):
+        st.markdown(f"**{widgets.literal(operation.title)}** was not carried out.")
+        if operation.error is not None:
+            widgets.error_box(operation.error)
+        return
+    if operation is not None and operation.state is State.RUNNING:
+        _packaging(operation)
+        if newest is None or newest.operation != operation.nonce:
+            return
+    if newest is None:
+        return
+    look = wiring.progress(name)
+    progress = look.value
+    with st.container(border=True):
+        _release_line(newest, progress)
+        if progress is None:
+            st.text(look.error.what if look.error else "Looking…")
+            return
+        if look.error is not None:
+            widgets.error_box(look.error, warning=True)
+            st.text(f"Shown: as of {widgets.moment(look.at)}.")
+        steps(progress.steps)
+        cause = progress.cause or newest.cause
+        if cause is not None and newest.outcome not in {Outcome.VERIFIED, Outcome.STOPPED}:
+            cause_box(cause, progress)
+
+
+def _failed_before_release(operation: Operation, newest: Release | None) -> bool:
+    if operation.state is not State.FAILED:
+        return False
+    return newest is None or operation.started_at > newest.created_at
+
+
+def _packaging(operation: Operation) -> None:
+    last = operation.lines[-1] if operation.lines else None
+    with st.container(border=True):
+        st.markdown(f"**{widgets.literal(operation.title)}** is being prepared.")
+        if last is None:
+            st.caption("Starting…")
+            return
+        if last.ratio is not None:
+            st.progress(min(max(last.ratio, 0.0), 1.0))
+        st.code("\n".join(line.text for line in operation.lines[-8:]), language=None)
+
+
+def _release_line(release: Release, progress: Progress | None) -> None:
+    word, icon, colour = widgets.OUTCOME_BADGE[release.outcome]
+    took = words.took_words(release)
+    action = words.ACTION_WORDS[release.action]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.badge(word, icon=icon, color=colour)  # type: ignore[arg-type]  # literals from the table
+        version = words.version_words(release.intent.version)
+        st.text(f"Release {release.number}: {action} {version}, by {one_line(release.actor, 64)}")
+        widgets.when(release.created_at)
+        if took:
+            st.caption(f"took {took}", width="content")
+    if progress is not None and release.outcome is Outcome.OPEN:
+        st.text(f"{one_line(progress.message)}.")
+    if release.reason:
+        st.text(f"Reason: {one_line(release.reason, 1000)}")
+
+
+def steps(found: Sequence[Step]) -> None:
+    """Steps with their times, one line each, the shape first."""
+    if not found:
+        return
+    lines = []
+    for step in found:
+        took = words.duration_words(step.took_s) if step.took_s is not None else ""
+        if step.state is StepState.RUNNING and step.started_at is not None and not took:
+            took = words.duration_words((datetime.now(UTC) - step.started_at).total_seconds())
+        shape = words.STEP_WORDS[step.state]
+        detail = one_line(step.detail, 160)
+        lines.append(f"{shape}  {one_line(step.name):<22} {took:>12}   {detail}".rstrip())
+    st.code("\n".join(lines), language=None)
+
+
+def cause_box(cause: Cause, progress: Progress | None = None) -> None:
+    """Why a release failed, what still answers, what to do, and the lines that say so."""
+    answers = words.answers_words(progress.answering) if progress else ""
+    still = f" {answers} still answers." if answers else " Nothing answers."
+    st.error(widgets.literal(words.cause_sentence(cause) + (still if progress else ""), 600))
+    with st.container(gap=None):
+        if cause.why:
+            st.text(one_line(cause.why, 1000))
+        where = " ".join(
+            filter(None, [cause.where, f"exit {cause.exit_code}" if cause.exit_code else ""])
+        )
+        if where:
+            st.caption(widgets.literal(where))
+        if cause.fix:
+            widgets.fix_line(cause.fix)
+    if cause.evidence:
+        with st.expander("The lines that say so"):
+            st.code(
+                "\n".join(one_line(line, 1000) for line in cause.evidence[:_EVIDENCE_LINES]),
+                language=None,
+            )
+
+
+# ── One service, opened ───────────────────────────────────────────────────────────────────────
+
+
+def head(service: Service) -> None:
+    """The service's name, the answer first, and the facts: wanted, answering, how far."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        widgets.go("All services", "endpoints", key="all")
+        st.text("›")
+        st.code(service.name, language=None, width="content")
+        widgets.phase_badge(service)
+        if service.owner:
+            st.badge(widgets.literal(f"owned by {service.owner}"), color="gray")
+        elif not service.managed:
+            st.badge("not made by Slipway: read-only", color="gray")
+    widgets.headline(words.service_sentence(service))
+    wanted = words.version_words(words.wanted_version(service))
+    release = f" (release {service.release})" if service.release else ""
+    widgets.facts(
+        {
+            "Wanted": wanted + release,
+            "Answers": words.answers_words(service.answering) or "nothing",
+            "By": one_line(service.actor, 64),
+            "Since": widgets.ago(service.since),
+            "Mode": service.mode.value,
+        }
+    )
+    if service.url:
+        st.code(service.url, language=None)
+    for drift in service.drift:
+        by = f", by {one_line(drift.by)}" if drift.by else ""
+        st.warning(
+            widgets.literal(
+                f"Drift in {drift.field}: recorded {drift.recorded}, seen {drift.seen}{by}."
+            )
+        )
+
+
+def traffic(service: Service) -> None:
+    """Who takes which share, as read back, as bars with words."""
+    taking = [side for side in service.answering if side.percent]
+    if len(taking) < 2:
+        return
+    widgets.section("Traffic")
+    st.dataframe(
+        [
+            {
+                "version": words.version_words(side.version),
+                "release": side.release,
+                "share": side.percent,
+                "replicas": side.replicas,
+            }
+            for side in service.answering
+        ],
+        hide_index=True,
+        column_config={
+            "version": "Version",
+            "release": "Release",
+            "share": st.column_config.ProgressColumn(
+                "Share", min_value=0, max_value=100, format="%d %%"
+            ),
+            "replicas": "Replicas",
+        },
+        alt="Traffic by version, as read back from the target",
+        width=720,
+    )
+
+
+def actions(service: Service) -> None:
+    """What can be done with the service; the one being planned stands in the URL as `do`."""
+    if not service.managed or service.owner:
+        return
+    doing = widgets.from_url("do")
+    with st.container(horizontal=True):
+        for word, label in _offers(service):
+            st.button(
+                label,
+                key=f"do-{word}",
+                type="primary" if word == doing else "secondary",
+                on_click=_choose,
+                args=(word if word != doing else None,),
+            )
+        wanted = words.wanted_version(service)
+        widgets.go(
+            "Deploy another version", "deploy", key="deploy",
+            service=service.name, model=wanted.model if wanted else None,
+        )  # fmt: skip
+        widgets.go("Predict", "predict", key="predict", service=service.name)
+    if doing in _PLANS:
+        with st.container(border=True):
+            _planned(service, doing)
+
+
+def _offers(service: Service) -> list[tuple[str, str]]:
+    canary = service.intent is not None and service.intent.canary_percent is not None
+    running = service.phase is not Phase.STOPPED
+    broken = service.phase in {Phase.FAILED, Phase.UNKNOWN}
+    offers = [
+        ("promote", "Promote canary", canary),
+        ("abort", "Abort canary", canary),
+        ("canary", "Change share", canary),
+        ("rollback", "Roll back", not canary),
+        ("start", "Restart" if broken else "Start", broken or not running),
+        ("stop", "Stop", running),
+        ("delete", "Delete", True),
+    ]
+    return [(word, label) for word, label, offered in offers if offered]
+
+
+def _choose(word: str | None) -> None:
+    widgets.into_url(do=word, to=None)
+
+
+def _planned(service: Service, doing: str) -> None:
+    """The plan of the chosen action, to confirm or to leave."""
+    name = service.name
+    what: tuple[object, ...] = (doing,)
+    make = _PLANS[doing]
+    if doing == "rollback":
+        to = _release_picker(name)
+        what = (doing, to)
+
+        def make(current: Service, history: Sequence[Release]) -> Plan:
+            return rollout.plan_rollback(current, history, to)
+
+    if doing == "canary":
+        now = service.intent.canary_percent if service.intent else None
+        percent = int(
+            st.number_input(
+                "Share of the traffic for the canary, percent", 0, 99, now or 10, 5,
+                key="percent", width=320,
+            )
+        )  # fmt: skip
+        what = (doing, percent)
+
+        def make(current: Service, history: Sequence[Release]) -> Plan:
+            return rollout.plan_canary(current, history, percent)
+
+    if doing == "delete":
+        _blast_radius(service)
+    look: Look[rollout.Prepared] = wiring.prepared(name, what, make)
+    made = widgets.looked(look, "the plan")
+    if made is None:
+        return
+    if made.plan.nothing_to_do:
+        st.info("Nothing to do: that is what is wanted already.", icon=":material/check:")
+        return
+    plan_shown(made, look.at)
+    confirm(made, then=lambda: _choose(None))
+
+
+def _release_picker(name: str) -> int | None:
+    """Which release to return to; None is the newest verified one that is not live."""
+    releases = [
+        release
+        for release in wiring.history(name).value or ()
+        if not release.intent.stopped and release.action is not Action.DELETE
+    ]
+    said = {
+        release.number: f"Release {release.number}: {words.version_words(release.intent.version)},"
+        f" {words.OUTCOME_WORDS[release.outcome]}, {widgets.moment(release.created_at)}"
+        for release in releases
+    }
+    asked = widgets.from_url("to")
+    numbers = list(said)
+    at = numbers.index(int(asked)) if asked.isdecimal() and int(asked) in numbers else None
+    return st.selectbox(
+        "Return to",
+        numbers,
+        index=at,
+        format_func=lambda number: said.get(number, str(number)),
+        key="return_to",
+        placeholder="The newest verified release that is not live",
+        width=560,
+    )
+
+
+def _blast_radius(service: Service) -> None:
+    answers = words.answers_words(service.answering)
+    releases = len(wiring.history(service.name).value or ())
+    aliases = words.aliases_by_version(wiring.models(wait=False).value or ())
+    wanted = words.wanted_version(service)
+    pointing = aliases.get(wanted, []) if wanted else []
+    st.text(
+        f"{service.url or service.name} stops answering"
+        + (f"; {answers} takes its requests now." if answers else "; nothing answers there now.")
+    )
+    st.text(
+        f"What stays: {releases} release{'' if releases == 1 else 's'} of history, their packages,"
+        f" and the registered versions"
+        + (f" (aliases {', '.join(pointing)} keep pointing at {wanted})." if pointing else ".")
+    )
+
+
+_PLANS: dict[str, Callable[[Service, Sequence[Release]], Plan]] = {
+    "promote": rollout.plan_promote,
+    "abort": rollout.plan_abort,
+    "canary": lambda current, history: rollout.plan_canary(current, history, 10),
+    "rollback": rollout.plan_rollback,
+    "start": rollout.plan_start,
+    "stop": lambda current, _history: rollout.plan_stop(current),
+    "delete": lambda current, _history: rollout.plan_delete(current),
+}
+
+
+def tabs(service: Service) -> None:
+    """History, logs, events and manifest; only the open one is read."""
+    history, logs, events, manifest = st.tabs(
+        ["History", "Logs", "Events", "Manifest"], key="tab", bind="query-params"
+    )
+    if history.open:
+        with history, widgets.errors_shown():
+            history_table(service.name, service)
+    if logs.open:
+        with logs, widgets.errors_shown():
+            _logs(service.name)
+    if events.open:
+        with events, widgets.errors_shown():
+            found = widgets.looked(wiring.events(service.name), "events")
+            if found is not None:
+                widgets.lines(_log_text(line) for line in found)
+    if manifest.open:
+        with manifest, widgets.errors_shown():
+            text = widgets.looked(wiring.manifest(service.name), "the manifest")
+            if text is not None:
+                st.code(text, language="yaml")
+
+
+def history_table(name: str, service: Service | None = None) -> None:
+    """A service's releases; choosing one plans the way back to it."""
+    releases = widgets.looked(wiring.history(name), f"the history of {name}")
+    if releases == ():
+        st.caption("No release yet.")
+    if not releases:
+        return
+    rows = words.release_rows(releases, service.answering if service else ())
+    rows = [{**row, "outcome": [row["outcome"]]} for row in rows]
+    key = f"history-{name}-{len(rows)}"
+
+    def chosen() -> None:
+        for at in st.session_state[key].selection.rows:
+            widgets.into_url(do="rollback", to=rows[at]["release"])
+
+    st.dataframe(
+        rows,
+        key=key,
+        hide_index=True,
+        on_select=chosen if service else "ignore",
+        selection_mode="single-row",
+        alt=f"Releases of {name}, newest first",
+        column_config={
+            "release": st.column_config.NumberColumn("Release", width="small"),
+            "version": "Version",
+            "action": "Action",
+            "outcome": widgets.state_column("Outcome", rows, "outcome"),
+            "answers": "Answers",
+            "by": "By",
+            "reason": "Reason",
+            "at": widgets.time_column("At"),
+            "took": "Took",
+        },
+    )
+    if service:
+        st.caption("Choose a release to plan the way back to it.")
+
+
+def _logs(name: str) -> None:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        needle = st.text_input("Filter", key="filter", bind="query-params", width=320)
+        previous = st.toggle("Previous instance", key="previous")
+        found = wiring.logs(name, previous=previous).value or ()
+        text = [_log_text(line) for line in found if needle.lower() in line.text.lower()]
+        st.download_button(
+            "Download",
+            "\n".join(text),
+            file_name=f"{name}.log",
+            mime="text/plain",
+            key="download_log",
+            on_click="ignore",
+        )
+        st.button("Read again", key="read_log", on_click=wiring.forget_reads)
+    if widgets.looked(wiring.logs(name, previous=previous), "the log") is not None:
+        widgets.lines(text)
+        st.caption(f"The last {wiring.LOG_LINES} lines at most.")
+
+
+def _log_text(line: LogLine) -> str:
+    mark = "! " if line.warning else ""
+    at = f"{widgets.moment(line.time)} " if line.time else ""
+    return f"{at}{one_line(line.source, 64)}  {mark}{one_line(line.text, 2000)}"
+
+
+# ── What to deploy, beside the version ────────────────────────────────────────────────────────
+
+
+def service_name(model: str) -> str:
+    """The service's name: typed, or proposed from the registered model's."""
+    proposed = proposed_service_name(model)
+    st.session_state.setdefault("service", widgets.from_url("service") or proposed)
+    known = [service.name for service in wiring.services(wait=False).value or ()]
+    typed = st.text_input(
+        "Service name",
+        key="service",
+        bind="query-params",
+        help="An existing service gets a new release; a new name makes a new service.",
+    )
+    name = (typed or proposed).strip()
+    problem = service_name_problem(name)
+    if problem:
+        st.text(problem)
+    elif name in known:
+        st.caption("It exists: it gets a new release.")
+    return name
+
+
+def wish(name: str) -> rollout.Wish:
+    """What may be chosen beside the version; left alone, it stays as it is."""
+    current = wiring.service(name)
+    with st.expander("Options"):
+        first, second = st.columns(2)
+        share = first.number_input(
+            "Canary share, percent", 1, 99, None, 5, key="canary_percent", bind="query-params",
+            placeholder="All of the traffic",
+            disabled=current is None or not current.answering,
+            help="Only a share of the traffic goes to the new version until it is promoted.",
+        )  # fmt: skip
+        if current is None or not current.answering:
+            first.caption("A canary needs a version that answers already.")
+        if wiring.ops().kind is TargetKind.LOCAL:
+            port = second.number_input(
+                "Port", 1024, 65535, None, 1, key="port", placeholder="Chosen, then kept"
+            )
+            return rollout.Wish(
+                canary_percent=int(share) if share else None, port=int(port) if port else None
+            )
+        low = second.number_input("Least replicas", 0, 100, None, 1, key="min_replicas")
+        high = second.number_input("Most replicas", 1, 100, None, 1, key="max_replicas")
+        cpu = first.text_input("CPU", key="cpu", placeholder="500m")
+        memory = first.text_input("Memory", key="memory", placeholder="1Gi")
+    scale = None if low is None and high is None else Scale(_int(low), _int(high))
+    resources = Resources(cpu or None, memory or None) if cpu or memory else None
+    return rollout.Wish(
+        canary_percent=int(share) if share else None, scale=scale, resources=resources
+    )
+
+
+def _int(value: float | None) -> int | None:
+    return None if value is None else int(value)

@@ -1,0 +1,456 @@
+"""Target → services, and every read that a page makes. The only user of Streamlit's caches.
+
+Pages ask here and draw; nothing here draws. Each read is a `Look`: the last good answer with its
+age, and what is wrong now. Tests give their own connections with `use`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import streamlit as st
+
+from dashboard import words
+from dashboard.reads import Look, Reads
+from dashboard.worker import Operation, Worker
+from services import rollout, settings
+from services.domain import (
+    AuditEntry,
+    Finding,
+    LogLine,
+    ModelVersion,
+    Outcome,
+    Plan,
+    Progress,
+    RegisteredModel,
+    Release,
+    Service,
+    TargetKind,
+    VersionDetails,
+    VersionRef,
+)
+from services.errors import NotFound
+from services.ports import Ops, Registry, Store
+
+_FRESH_S = 2.0
+"""Services, history, audit: seconds for which an answer is taken as it is."""
+_SLOW_FRESH_S = 15.0
+"""Registered models and versions change rarely and cost more."""
+_CHECK_FRESH_S = 60.0
+_PLAN_FRESH_S = 120.0
+"""Checks of a plan are made anew after this; its `based_on` guards the write in any case."""
+_FOLLOW_EVERY_S = 1.5
+"""How often an open operation is settled when no page looks at it."""
+_QUICK_S = 0.4
+"""A click waits this long, so that quick operations show at once."""
+LOG_LINES = 500
+
+
+class Connects(Protocol):
+    """What connect.Connections offers; tests bring their own."""
+
+    @property
+    def settings(self) -> settings.Settings:
+        """The configuration in force."""
+
+    @property
+    def registry(self) -> Registry:
+        """The registered models."""
+
+    @property
+    def store(self) -> Store:
+        """Audit log and runs."""
+
+    def ops(self, target: str | None = None, namespace: str | None = None) -> Ops:
+        """Everything for one target. NotFound, NotOffered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one stands: shown on every page and in every confirmation."""
+
+    target: str
+    kind: TargetKind
+    namespace: str
+    server: str
+    protected: bool
+    actor: str
+
+
+@dataclass
+class _Desk:
+    """What one dashboard process shares between all of its sessions."""
+
+    connections: Connects
+    reads: Reads
+    worker: Worker = field(default_factory=Worker)
+    watched: set[tuple[str, str]] = field(default_factory=set)
+    taken_up: set[str] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    closed: threading.Event = field(default_factory=threading.Event)
+
+    def close(self) -> None:
+        self.closed.set()
+        self.reads.close()
+        self.worker.close()
+
+
+_given: Connects | None = None
+_open: list[_Desk] = []
+
+
+def use(connections: Connects | None) -> None:
+    """Work on these connections instead of the configured ones; for tests."""
+    global _given  # noqa: PLW0603 - the one seam: AppTest runs the script in this very process
+    _given = connections
+    while _open:
+        _open.pop().close()
+    st.cache_resource.clear()
+
+
+@st.cache_resource(show_spinner=False)
+def _desk() -> _Desk:
+    from services.connect import Connections
+
+    connections = _given or Connections(settings.load())
+    folder = None if _given else connections.settings.state / "lists"
+    desk = _Desk(connections, Reads(folder))
+    _open.append(desk)
+    return desk
+
+
+def begin_run(budget_s: float | None = None) -> None:
+    """Start a script run's time budget. ConfigError when the configuration does not fit."""
+    reads = _desk().reads
+    if budget_s is None:
+        reads.begin_run()
+    else:
+        reads.begin_run(budget_s)
+
+
+def answers() -> int:
+    """How many reads have ended so far."""
+    return _desk().reads.answers
+
+
+# ── Where one stands ──────────────────────────────────────────────────────────────────────────
+
+
+def targets() -> tuple[str, ...]:
+    """Names of the targets, the default one first."""
+    found = _desk().connections.settings
+    first, _ = found.target()
+    return (first, *sorted(name for name in found.all_targets if name != first))
+
+
+def target() -> str:
+    """The chosen target: the picker's, which is the URL's."""
+    chosen = st.session_state.get("target")
+    return str(chosen) if chosen else targets()[0]
+
+
+def ops(name: str | None = None) -> Ops:
+    """Everything for the chosen target."""
+    return _desk().connections.ops(name or target())
+
+
+def actor() -> str:
+    """Who acts: the login's e-mail where there is a login, else the OS user."""
+    email = st.user.get("email") if st.user else None
+    return str(email) if email else settings.surroundings().actor
+
+
+def place() -> Place:
+    """Where one stands. The server's name is left out until it is known."""
+    here, mine, who = target(), ops(), actor()
+    seen = _desk().reads.look(
+        (f"target {here}", "server"), lambda: mine.server, fresh_s=300, wait=mine.kind == "local"
+    )
+    return Place(here, mine.kind, mine.namespace, seen.value or "", mine.protected, who)
+
+
+# ── The registry ──────────────────────────────────────────────────────────────────────────────
+
+
+def models(*, wait: bool = True) -> Look[tuple[RegisteredModel, ...]]:
+    """Every registered model."""
+    desk = _desk()
+    return desk.reads.look(
+        ("registry", "models"),
+        lambda: tuple(desk.connections.registry.models()),
+        fresh_s=_SLOW_FRESH_S,
+        wait=wait,
+        keep=tuple[RegisteredModel, ...],
+    )
+
+
+def versions(model: str) -> Look[tuple[ModelVersion, ...]]:
+    """Every version of one registered model, newest first."""
+    desk = _desk()
+    return desk.reads.look(
+        ("registry", "versions", model),
+        lambda: tuple(desk.connections.registry.versions(model)),
+        fresh_s=_SLOW_FRESH_S,
+        keep=tuple[ModelVersion, ...],
+    )
+
+
+def details(ref: VersionRef) -> Look[VersionDetails]:
+    """What the version's files say."""
+    desk = _desk()
+    return desk.reads.look(
+        ("registry", "details", ref),
+        lambda: desk.connections.registry.details(ref),
+        fresh_s=3600,
+        keep=VersionDetails,
+    )
+
+
+# ── Targets ───────────────────────────────────────────────────────────────────────────────────
+
+
+def services(name: str | None = None, *, wait: bool = True) -> Look[tuple[Service, ...]]:
+    """Every service of one target, the chosen one when none is named."""
+    desk, here = _desk(), name or target()
+
+    def read() -> tuple[Service, ...]:
+        mine = desk.connections.ops(here)
+        found = tuple(mine.serving.services())
+        _take_up(desk, mine, found)
+        return found
+
+    return desk.reads.look(
+        (f"target {here}", "services"),
+        read,
+        fresh_s=_FRESH_S,
+        wait=wait,
+        keep=tuple[Service, ...],
+    )
+
+
+def everywhere() -> Mapping[str, Look[tuple[Service, ...]]]:
+    """The services of all targets: all are asked at once, only the chosen one is waited for."""
+    found = {name: services(name, wait=False) for name in targets()}
+    return found | {target(): services()}
+
+
+def service(name: str) -> Service | None:
+    """One service of the chosen target as the list has it; None when it is not there."""
+    known = services().value or ()
+    return next((found for found in known if found.name == name), None)
+
+
+def history(name: str) -> Look[tuple[Release, ...]]:
+    """Releases of a service of the chosen target, newest first."""
+    return _of_target(
+        ("history", name), lambda mine: tuple(mine.journal.history(name)), tuple[Release, ...]
+    )
+
+
+def events(name: str) -> Look[tuple[LogLine, ...]]:
+    """What happened to a service, oldest first."""
+    return _of_target(("events", name), lambda mine: tuple(mine.serving.events(name)))
+
+
+def logs(name: str, *, previous: bool = False) -> Look[tuple[LogLine, ...]]:
+    """The last log lines of a service's pods or processes."""
+
+    def read(mine: Ops) -> tuple[LogLine, ...]:
+        return tuple(mine.serving.logs(name, previous=previous, tail=LOG_LINES))
+
+    return _of_target(("logs", name, previous), read)
+
+
+def manifest(name: str) -> Look[str]:
+    """The manifest of what the service is wanted to be, as the target would be sent it."""
+
+    def read(mine: Ops) -> str:
+        found = rollout.require(mine, name)
+        if found.intent is None:
+            raise NotFound(f"What {name} should be is not known.", fix="Deploy a version to it.")
+        plan = rollout.plan_deploy(
+            found, found.intent, target=mine.target, namespace=mine.namespace
+        )
+        return rollout.prepare(mine, plan).manifest
+
+    return _of_target(("manifest", name), read)
+
+
+def entries(limit: int = 200, *, here_only: bool = False) -> Look[tuple[AuditEntry, ...]]:
+    """The audit, newest first."""
+    desk, where = _desk(), target() if here_only else None
+    return desk.reads.look(
+        ("store", "entries", where, limit),
+        lambda: tuple(desk.connections.store.entries(target=where, limit=limit)),
+        fresh_s=_FRESH_S,
+    )
+
+
+def checks() -> Mapping[str, Look[tuple[Finding, ...]]]:
+    """Every check of registry, chosen target and store, each with its age."""
+    desk, here = _desk(), target()
+    parts: dict[str, Callable[[], tuple[Finding, ...]]] = {
+        "registry": lambda: tuple(desk.connections.registry.check()),
+        f"target {here}": lambda: tuple(desk.connections.ops(here).serving.check()),
+        "store": lambda: tuple(desk.connections.store.check()),
+    }
+    for name, read in parts.items():  # all at once, then waited for
+        desk.reads.look((f"check {name}",), read, fresh_s=_CHECK_FRESH_S, wait=False)
+    return {
+        name: desk.reads.look((f"check {name}",), read, fresh_s=_CHECK_FRESH_S)
+        for name, read in parts.items()
+    }
+
+
+def forget_reads() -> None:
+    """Read everything anew at the next look; what was read stays until then."""
+    _desk().reads.forget()
+
+
+def _of_target(
+    what: tuple[Any, ...], read: Callable[[Ops], Any], keep: type[Any] | None = None
+) -> Look[Any]:
+    desk, here = _desk(), target()
+    return desk.reads.look(
+        (f"target {here}", *what),
+        lambda: read(desk.connections.ops(here)),
+        fresh_s=_FRESH_S,
+        keep=keep,
+    )
+
+
+# ── Plans and operations ──────────────────────────────────────────────────────────────────────
+
+
+def prepared_deploy(reference: str, name: str, wish: rollout.Wish) -> Look[rollout.Prepared]:
+    """The plan that deploys `reference` as `name`: the same one until something changes."""
+    return _prepared(
+        name,
+        ("deploy", reference, wish),
+        lambda mine: rollout.prepare_deploy(mine, reference, name=name, wish=wish),
+    )
+
+
+def prepared(
+    name: str, what: tuple[Any, ...], planned: Callable[[Service, tuple[Release, ...]], Plan]
+) -> Look[rollout.Prepared]:
+    """The plan that `planned` makes of a service and its history, with its checks."""
+
+    def make(mine: Ops) -> rollout.Prepared:
+        current = rollout.require(mine, name)
+        return rollout.prepare(mine, planned(current, tuple(mine.journal.history(name))))
+
+    return _prepared(name, what, make)
+
+
+def _prepared(
+    name: str, what: tuple[Any, ...], make: Callable[[Ops], rollout.Prepared]
+) -> Look[rollout.Prepared]:
+    # Process-wide and keyed by what was seen: two tabs that show the same plan share its nonce, so
+    # a double click, a replayed click and a click in each tab are one operation.
+    desk, here, seen = _desk(), target(), service(name)
+    state = (seen.object_version, seen.phase, seen.release) if seen else None
+    return desk.reads.look(
+        (f"plan {here} {name}", *what, state),
+        lambda: make(desk.connections.ops(here)),
+        fresh_s=_PLAN_FRESH_S,
+    )
+
+
+def begin(made: rollout.Prepared, reason: str = "") -> None:
+    """Carry out a plan in the background; the same plan again changes nothing."""
+    desk, plan, who = _desk(), made.plan, actor()
+    mine = desk.connections.ops(plan.target)
+
+    def job(report: Callable[[str, float | None], None]) -> object:
+        return rollout.apply(
+            plan, mine, actor=who, origin="browser", reason=reason,
+            version=made.version, report=report,
+        )  # fmt: skip
+
+    def done(operation: Operation) -> None:
+        desk.reads.drop(f"plan {plan.target} {plan.service}")
+        desk.reads.drop(f"progress {plan.target}", plan.service)
+        desk.reads.forget(f"target {plan.target}")
+        desk.reads.forget("store")
+        if operation.error is None and not plan.nothing_to_do:
+            _watch(desk, plan.target, plan.service)
+
+    desk.worker.start(
+        plan.nonce, job, target=plan.target, service=plan.service,
+        title=words.plan_title(plan), done=done,
+    )  # fmt: skip
+    desk.worker.wait(plan.nonce, _QUICK_S)
+
+
+def operation(name: str) -> Operation | None:
+    """What this process began on a service of the chosen target, or None."""
+    return _desk().worker.of(target(), name)
+
+
+def progress(name: str) -> Look[Progress]:
+    """How far the open operation of a service is; looking settles it."""
+    return _progress(_desk(), target(), name, wait=True)
+
+
+def is_open(name: str) -> bool:
+    """True while an operation on the service is under way, whoever began it."""
+    begun = operation(name)
+    if begun is not None and begun.state == "running":
+        return True
+    releases = history(name).value or ()
+    return bool(releases) and releases[0].outcome is Outcome.OPEN
+
+
+def settled(name: str) -> None:
+    """Read the service anew: its operation ended."""
+    desk, here = _desk(), target()
+    desk.reads.forget(f"target {here}")
+    desk.reads.forget("store")
+    with desk.lock:
+        desk.watched.discard((here, name))
+
+
+def _progress(desk: _Desk, where: str, name: str, *, wait: bool) -> Look[Progress]:
+    def read() -> Progress:
+        return rollout.settle(desk.connections.ops(where), name)
+
+    return desk.reads.look((f"progress {where}", name), read, fresh_s=0.8, wait=wait)
+
+
+def _take_up(desk: _Desk, mine: Ops, found: tuple[Service, ...]) -> None:
+    """Once per target and process: settle what another process left open."""
+    with desk.lock:
+        if mine.target in desk.taken_up:
+            return
+        desk.taken_up.add(mine.target)
+    for each in found:
+        if each.managed and not each.verified:
+            newest = next(iter(mine.journal.history(each.name)), None)
+            if newest is not None and newest.outcome is Outcome.OPEN:
+                _watch(desk, mine.target, each.name)
+
+
+def _watch(desk: _Desk, where: str, name: str) -> None:
+    """Settle an operation until it ends, also when every tab is closed."""
+    with desk.lock:
+        first = not desk.watched
+        desk.watched.add((where, name))
+    if first:
+        threading.Thread(target=_follow, args=(desk,), name="slipway-follow", daemon=True).start()
+
+
+def _follow(desk: _Desk) -> None:
+    while not desk.closed.wait(_FOLLOW_EVERY_S):
+        with desk.lock:
+            open_now = tuple(desk.watched)
+        if not open_now:
+            return
+        for where, name in open_now:
+            seen = _progress(desk, where, name, wait=False)
+            if seen.value is not None and seen.value.settled and not seen.error:
+                with desk.lock:
+                    desk.watched.discard((where, name))

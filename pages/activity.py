@@ -1,0 +1,55 @@
+"""The audit: who did what to which service, when, why, and how it came out."""
+
+import streamlit as st
+
+from dashboard import widgets, wiring, words
+from services.domain import Action, Outcome
+
+SHOWN = 2_000
+
+with widgets.errors_shown():
+    seen = wiring.entries(SHOWN)
+    everything = seen.value or ()
+    widgets.headline(
+        f"{len(everything)} change{'' if len(everything) == 1 else 's'} on record."
+        if everything
+        else "Activity"
+    )
+    widgets.looked(seen, "the audit log")
+    if seen.value == ():
+        with widgets.empty(
+            "Nothing has been changed yet.",
+            "Every deploy, roll-back, canary, stop and delete will stand here.",
+        ):
+            widgets.go("Choose a version to deploy", "models", key="choose", primary=True)
+    elif everything:
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            service = st.text_input("Service", key="service", bind="query-params", width=220)
+            action = st.selectbox(
+                "Action",
+                [action.value for action in Action],
+                format_func=lambda value: words.ACTION_WORDS[Action(value)],
+                index=None, key="action", bind="query-params", width=220, placeholder="Any",
+            )  # fmt: skip
+            outcome = st.selectbox(
+                "Outcome",
+                [outcome.value for outcome in Outcome],
+                index=None, key="outcome", bind="query-params", width=220, placeholder="Any",
+            )  # fmt: skip
+            entries = [
+                entry
+                for entry in everything
+                if (not service or service.strip() in entry.service)
+                and action in (None, entry.action.value)
+                and outcome in (None, entry.outcome.value)
+            ]
+            st.download_button(
+                "Download CSV",
+                words.audit_csv(entries),
+                file_name="slipway-activity.csv",
+                mime="text/csv",
+                key="export",
+                on_click="ignore",
+            )
+        widgets.audit_table(entries, key="audit", height=620)
+        st.caption("Choose a row to open its service.")

@@ -1,0 +1,35 @@
+"""The services of the chosen target, and one of them opened: what is wanted, what answers."""
+
+from dashboard import operations, widgets, wiring, words
+
+with widgets.errors_shown():
+    seen = wiring.services()
+    services = seen.value or ()
+    opened = widgets.from_url("service")
+    service = next((found for found in services if found.name == opened), None)
+
+    if service is None:
+        widgets.headline(words.overview_sentence(wiring.target(), services))
+    if seen.value is None or seen.error is not None:
+        widgets.looked(seen, "services")
+    if opened and service is None and seen.value is not None:
+        widgets.gone(opened, "service")
+        operations.history_table(opened)
+
+    if service is not None:
+        operations.head(service)
+        operations.rollout_panel(service.name)
+        operations.traffic(service)
+        operations.actions(service)
+        operations.tabs(service)
+    elif services:
+        aliases = words.aliases_by_version(wiring.models(wait=False).value or ())
+        widgets.service_table(
+            words.service_rows(services, aliases), key="services", param="service"
+        )
+    elif seen.value == ():
+        with widgets.empty(
+            f"No service on {wiring.target()} yet.",
+            "A service is a named thing that answers predictions. Deploying a version makes one.",
+        ):
+            widgets.go("Choose a version", "models", key="choose", primary=True)

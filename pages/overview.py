@@ -1,0 +1,48 @@
+"""What serves where, what needs somebody, what changed lately."""
+
+import streamlit as st
+
+from dashboard import widgets, wiring, words
+from services.domain import Phase
+
+LATELY = 8
+
+with widgets.errors_shown():
+    seen = wiring.services()
+    services = seen.value
+    if services:
+        widgets.headline(words.overview_sentence(wiring.target(), services))
+    elif services is not None:
+        widgets.headline(words.overview_sentence(wiring.target(), ()))
+    else:
+        widgets.headline(f"What runs on {wiring.target()} is not known.")
+    widgets.looked(seen, "services")
+
+    for service in services or ():
+        if words.trouble(service):
+            with st.container(border=True, horizontal=True, vertical_alignment="center"):
+                widgets.phase_badge(service)
+                st.text(f"{service.name}: {words.trouble(service)}", width="stretch")
+                widgets.go(
+                    "Look at it", "endpoints", key=f"see-{service.name}", service=service.name
+                )
+
+    if services:
+        aliases = words.aliases_by_version(wiring.models(wait=False).value or ())
+        widgets.service_table(words.service_rows(services, aliases), key="services", param="open")
+        opened = widgets.from_url("open")
+        if any(service.name == opened for service in services):
+            widgets.open_page("endpoints", service=opened)
+    elif services is not None:
+        widgets.first_steps(wiring.models())
+
+    lately = wiring.entries(LATELY, here_only=True)
+    widgets.section("Changed lately")
+    entries = widgets.looked(lately, "the audit log")
+    if entries == ():
+        st.caption("Nothing yet. Every change will stand here, with who and why.")
+    elif entries:
+        widgets.audit_table(entries, key="lately")
+
+    if any(service.phase is Phase.ROLLING_OUT for service in services or ()):
+        widgets.refresh_every(3.0)
