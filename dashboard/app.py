@@ -10,7 +10,7 @@ from dashboard.widgets import PAGES
 ASSETS = Path(__file__).parent / "assets"
 
 st.set_page_config(page_title="Slipway", page_icon=str(ASSETS / "mark.svg"), layout="wide")
-st.logo(str(ASSETS / "logo.svg"), icon_image=str(ASSETS / "mark.svg"), size="large")
+st.logo(str(ASSETS / "logo.svg"), icon_image=str(ASSETS / "logo.svg"), size="large")
 
 page = st.navigation(
     [

@@ -50,7 +50,12 @@ def plan_shown(made: rollout.Prepared, checked_at: datetime | None) -> None:
         widgets.facts({"Service": plan.service, "Wanted now": before, "Wanted after": after})
         rows = words.change_rows(plan.changes)
         if rows:
-            st.dataframe(rows, hide_index=True, alt="What the plan changes")
+            st.dataframe(
+                rows,
+                hide_index=True,
+                alt="What the plan changes",
+                column_config={"field": "Field", "now": "Wanted now", "after": "Wanted after"},
+            )
         failed = rollout.blocking(made.findings)
         label = f"Checks: {words.findings_sentence(made.findings)}"
         attention = any(f.verdict is not Verdict.PASS for f in made.findings)
@@ -241,9 +246,10 @@ def cause_box(cause: Cause, progress: Progress | None = None) -> None:
 def head(service: Service) -> None:
     """The service's name, the answer first, and the facts: wanted, answering, how far."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        widgets.go("All services", "endpoints", key="all")
+        if st.button("All services", key="all", type="tertiary"):
+            widgets.open_page("endpoints")
         st.text("›")
-        st.code(service.name, language=None, width="content")
+        st.text(service.name)
         widgets.phase_badge(service)
         if service.owner:
             st.badge(widgets.literal(f"owned by {service.owner}"), color="gray")

@@ -73,7 +73,7 @@ def model_list(models: Sequence[RegisteredModel], serving: Serving) -> Registere
 
 def model_head(model: RegisteredModel) -> None:
     """The model's name, description and tags."""
-    st.code(one_line(model.name), language=None, width="content")
+    widgets.headline(model.name)
     if model.description:
         st.text(one_line(model.description, 1000))
     if model.tags:
@@ -124,7 +124,7 @@ def version_page(version: ModelVersion, serving: Serving) -> None:
     """One version whole: what it takes and gives, what it needs, where it came from."""
     ref = version.ref
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.code(one_line(ref), language=None, width="content")
+        widgets.headline(str(ref), width="content")
         for alias in version.aliases:
             st.badge(widgets.literal(alias, 40), icon=":material/label:", color="blue")
         for place in serving.get(ref, ()):
@@ -305,5 +305,5 @@ def version_picker() -> ModelVersion | None:
 
 def _version_label(by_number: Mapping[str, ModelVersion], number: str) -> str:
     version = by_number.get(number)
-    aliases = f" ({', '.join(version.aliases)})" if version and version.aliases else ""
-    return f"{number}{one_line(aliases, 80)}"
+    aliases = ", ".join(version.aliases) if version else ""
+    return f"{number} ({one_line(aliases, 80)})" if aliases else number

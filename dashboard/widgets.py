@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import streamlit as st
@@ -112,18 +112,21 @@ def begin_run() -> None:
     """Start a script run: its time budget, and nothing awaited yet."""
     _run.awaited = False
     wiring.begin_run()
+    _run.answers = wiring.answers()
 
 
 def wake_when_answered() -> None:
     """At the end of a run: draw the page again when an answer that it awaits has come."""
     if not getattr(_run, "awaited", False):
         return
-    seen = wiring.answers()
+    drawn: list[bool] = []
+    seen = _run.answers  # of the run's begin: an answer may have come after it was looked for
 
     @st.fragment(run_every=REFRESH_S, key="awaited")
     def wake() -> None:
-        if wiring.answers() != seen:
+        if drawn and wiring.answers() != seen:
             st.rerun()
+        drawn.append(True)
 
     wake()
 
@@ -193,12 +196,12 @@ OUTCOME_BADGE = {
     Outcome.NOT_APPLIED: ("not applied", ":material/block:", "red"),
 }
 _VERDICT_BADGE = {
-    Verdict.PASS: ("passed", ":material/check:", "green"),
+    Verdict.PASS: ("passed", ":material/check:", "gray"),
     Verdict.WARN: ("warning", ":material/warning:", "orange"),
     Verdict.FAIL: ("failed", ":material/close:", "red"),
     Verdict.SKIP: ("not checked", ":material/remove:", "gray"),
 }
-CHIP_COLOURS = {"✓": "green", "○": "orange", "◐": "orange", "✗": "red", "!": "orange"}
+CHIP_COLOURS = {"✓": "green", "○": "orange", "◐": "orange", "×": "red", "!": "orange"}
 
 
 def phase_badge(service: Service) -> None:
@@ -326,9 +329,9 @@ def picker(label: str, options: Sequence[str], *, key: str, **more: Any) -> str 
 # ── Pieces of pages ───────────────────────────────────────────────────────────────────────────
 
 
-def headline(sentence: str) -> None:
+def headline(sentence: str, *, width: Literal["stretch", "content"] = "stretch") -> None:
     """The answer first: a page's opening sentence, names in it literal."""
-    st.markdown(f"### {literal(sentence, 600)}", anchors=False)
+    st.markdown(f"### {literal(sentence, 600)}", anchors=False, width=width)
 
 
 def section(title: str) -> None:

@@ -42,7 +42,7 @@ Row = dict[str, Any]
 PHASE_WORDS = {
     Phase.READY: "✓ ready",
     Phase.ROLLING_OUT: "◐ rolling out",
-    Phase.FAILED: "✗ failed",
+    Phase.FAILED: "× failed",
     Phase.STOPPED: "■ stopped",
     Phase.UNKNOWN: "? unknown",
 }
@@ -51,23 +51,23 @@ OUTCOME_WORDS = {
     Outcome.VERIFIED: "✓ verified",
     Outcome.SERVING: "○ serving, not verified",
     Outcome.UNCHANGED: "= unchanged",
-    Outcome.FAILED: "✗ failed",
-    Outcome.TIMEOUT: "✗ timed out",
+    Outcome.FAILED: "× failed",
+    Outcome.TIMEOUT: "× timed out",
     Outcome.STOPPED: "■ stopped",
     Outcome.DELETED: "■ deleted",
-    Outcome.NOT_APPLIED: "✗ not applied",
+    Outcome.NOT_APPLIED: "× not applied",
 }
 VERDICT_WORDS = {
     Verdict.PASS: "✓ passed",
     Verdict.WARN: "! warning",
-    Verdict.FAIL: "✗ failed",
+    Verdict.FAIL: "× failed",
     Verdict.SKIP: "– not checked",
 }
 STEP_WORDS = {
     StepState.PENDING: "○",
     StepState.RUNNING: "◐",
     StepState.DONE: "✓",
-    StepState.FAILED: "✗",
+    StepState.FAILED: "×",
     StepState.SKIPPED: "–",
 }
 ACTION_WORDS = {
@@ -219,10 +219,7 @@ def model_rows(
         {
             "model": one_line(model.name, 128),
             "versions": model.version_count,
-            "aliases": [
-                f"{one_line(alias, 40)} → {number}"
-                for alias, number in sorted(model.aliases.items())
-            ],
+            "aliases": [one_line(alias, 40) for alias in sorted(model.aliases)],
             "serves on": list(serving.get(model.name, ())),
             "updated": model.updated_at,
         }
@@ -277,8 +274,8 @@ def registration_words(version: ModelVersion) -> str:
     if version.registration is Registration.PENDING:
         return "◐ pending"
     if version.registration is Registration.FAILED:
-        return "✗ failed"
-    return "! see problems" if version.problems else "✓ registered"
+        return "× failed"
+    return "! see problems" if version.problems else "registered"
 
 
 def pairs_words(pairs: Mapping[str, object]) -> str:
@@ -373,7 +370,7 @@ def difference_rows(differences: Iterable[Difference]) -> list[Row]:
             "field": one_line(each.field),
             "left": one_line(each.left) or "–",
             "right": one_line(each.right) or "–",
-            "effect": f"✗ breaks callers: {one_line(each.why)}"
+            "effect": f"× breaks callers: {one_line(each.why)}"
             if each.breaking
             else one_line(each.why),
         }

@@ -1,0 +1,115 @@
+"""Every page in the five states: empty, normal, degraded, unreachable, denied."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from dashboard import wiring
+from services import rollout
+from services.domain import Cause, VersionRef
+from services.errors import Denied, Unreachable
+from tests.memory import World
+from tests.pages.conftest import OpenPage, rows_of, words_of
+
+PAGES = ("overview", "models", "deploy", "endpoints", "activity", "health")
+
+DOWN = Unreachable("The place did not answer within 4 s.", "Connection refused.", "Start it.")
+FORBIDDEN = Denied("You may not look there.", "The account lacks list.", "Ask its owner.")
+
+
+def _break(world: World, error: Denied | Unreachable) -> None:
+    world.registry.broken = world.serving.broken = world.store.broken = error
+
+
+def _fail(world: World) -> None:
+    """wine/1 answers, wine/2 failed."""
+    world.serves("wine", [1])
+    world.registry.add("wine", 2)
+    world.serving.fails[VersionRef("wine", 2)] = Cause(
+        "wine/2 did not load", "No module named 'xgboost'.", "Add it.", evidence=("ModuleNotFound",)
+    )
+    made = rollout.prepare_deploy(world, "wine/2", name="wine")
+    rollout.apply(made.plan, world, actor="ana", version=made.version)
+    rollout.settle(world, "wine", now=world.clock.now)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_empty_world_is_drawn_with_a_next_step(page: str, open_page: OpenPage) -> None:
+    app = open_page(page)
+    assert not app.exception
+    assert not app.error
+    assert words_of(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_normal_world_is_drawn(page: str, world: World, open_page: OpenPage) -> None:
+    world.serves("wine", [1, 2])
+    app = open_page(page)
+    assert not app.exception
+    assert not app.error
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_failed_release_is_drawn(page: str, world: World, open_page: OpenPage) -> None:
+    _fail(world)
+    assert not open_page(page).exception
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("error", [DOWN, FORBIDDEN], ids=["unreachable", "denied"])
+def test_a_world_that_gives_nothing_says_why_and_what_to_do(
+    page: str, error: Denied | Unreachable, world: World, open_page: OpenPage
+) -> None:
+    _break(world, error)
+    app = open_page(page)
+    assert not app.exception
+    said = words_of(app)
+    assert error.what.rstrip(".") in said.replace("\\", "")
+    assert error.fix in said
+
+
+def test_the_last_good_list_is_shown_with_its_age(world: World, open_page: OpenPage) -> None:
+    world.serves("wine", [1])
+    open_page("models")
+    world.registry.broken = DOWN
+    wiring.forget_reads()
+    app = open_page("models")
+    assert [row["model"] for row in rows_of(app)] == ["wine"]
+    assert "Shown: registered models as of " in words_of(app)
+
+
+def test_a_black_hole_holds_no_page_up(world: World, open_page: OpenPage) -> None:
+    open_page("health")  # what a first run imports is not what is measured
+    wiring.forget_reads()
+    look, world.registry._look = world.registry._look, lambda: time.sleep(8)  # type: ignore[method-assign]
+    try:
+        began = time.monotonic()
+        app = open_page("models")
+        first_s = time.monotonic() - began
+        began = time.monotonic()
+        app.run()
+        again_s = time.monotonic() - began
+    finally:
+        world.registry._look = look  # type: ignore[method-assign]
+    # The budget is 1.4 s; the rest is for a busy machine. Without a budget it would be 8 s.
+    assert first_s < 6
+    assert again_s < 3
+    assert "has not answered yet" in words_of(app)
+
+
+def test_the_overview_says_what_needs_somebody(world: World, open_page: OpenPage) -> None:
+    _fail(world)
+    world.serves("churn", [1])
+    said = words_of(open_page("overview")).replace("\\", "")
+    assert "2 services on local, 1 needs you: wine." in said
+    assert "wine/1 still answers" in said
+
+
+def test_a_failed_release_shows_cause_fix_and_evidence(world: World, open_page: OpenPage) -> None:
+    _fail(world)
+    said = words_of(open_page("endpoints", service="wine"))
+    assert "No module named 'xgboost'." in said
+    assert "Fix: Add it." in said
+    assert "ModuleNotFound" in said
