@@ -12,34 +12,35 @@ from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 
-from services import bench
+from services import rows
 from services.domain import Json
 from services.errors import SignatureMismatch, one_line
 
 _BATCH_ROWS = 256
 """Small: one value repeated is small in the file, and full-sized in every row of a batch."""
+_FEWER = "Send fewer rows at a time."
 _INDEX_COLUMN = "__index_level_"
 """pandas keeps an unnamed index under this name: no column of the model's."""
 
 
-def rows_from_parquet(content: bytes) -> bench.Rows:
+def rows_from_parquet(content: bytes) -> rows.Rows:
     """Read a parquet file as rows, unchecked: hold them against a signature by bench.check_rows.
 
     Missing values become null, bytes base64 text, times ISO 8601 text. SignatureMismatch when it is
-    no parquet file or holds more than bench.MAX_CELLS values or bench.MAX_TEXT_BYTES bytes.
+    no parquet file or holds more than rows.MAX_CELLS values or rows.MAX_TEXT_BYTES bytes.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if len(content) > bench.MAX_TEXT_BYTES:
-        raise _refused(
-            f"The file has {len(content):,} bytes; {bench.MAX_TEXT_BYTES:,} are the most."
+    if len(content) > rows.MAX_TEXT_BYTES:
+        raise rows.refused(
+            f"The file has {len(content):,} bytes; {rows.MAX_TEXT_BYTES:,} are the most.", _FEWER
         )
     try:
         file = pq.ParquetFile(io.BytesIO(content))
         columns = [name for name in file.schema_arrow.names if not name.startswith(_INDEX_COLUMN)]
-        if file.metadata.num_rows * len(columns) > bench.MAX_CELLS:
-            raise _refused(f"The file has more than {bench.MAX_CELLS:,} values.")
+        if file.metadata.num_rows * len(columns) > rows.MAX_CELLS:
+            raise rows.refused(f"The file has more than {rows.MAX_CELLS:,} values.", _FEWER)
         data = tuple(_rows(file.iter_batches(_BATCH_ROWS, columns=columns)))
     except (pa.ArrowException, OSError) as error:
         raise SignatureMismatch(
@@ -47,19 +48,15 @@ def rows_from_parquet(content: bytes) -> bench.Rows:
             why=f"The file is no parquet that can be read: {one_line(error)}.",
             fix="Write it by pandas' to_parquet(), or upload CSV.",
         ) from error
-    return bench.Rows(tuple(columns), data)
-
-
-def _refused(why: str) -> SignatureMismatch:
-    return SignatureMismatch("The request was not sent.", why, "Send fewer rows at a time.")
+    return rows.Rows(tuple(columns), data)
 
 
 def _rows(batches: Iterator[Json]) -> Iterator[tuple[Json, ...]]:
     size_bytes = 0
     for batch in batches:
         size_bytes += batch.nbytes
-        if size_bytes > bench.MAX_TEXT_BYTES:
-            raise _refused(f"The rows have more than {bench.MAX_TEXT_BYTES:,} bytes.")
+        if size_bytes > rows.MAX_TEXT_BYTES:
+            raise rows.refused(f"The rows have more than {rows.MAX_TEXT_BYTES:,} bytes.", _FEWER)
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             yield tuple(map(_plain, row))
 
