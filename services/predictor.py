@@ -18,7 +18,7 @@ import ipaddress
 import math
 import queue
 import re
-import select
+import selectors
 import socket
 import ssl
 import threading
@@ -146,8 +146,10 @@ class _Connection:
         """False when it idled too long, or when the server closed or wrote in the meantime."""
         if time.perf_counter() - self.idle_since > _IDLE_S or self.wire.fileno() < 0:
             return False
-        readable, _, _ = select.select([self.wire], [], [], 0)
-        return not readable
+        # Not select.select: it refuses file descriptors above 1,023.
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.wire, selectors.EVENT_READ)
+            return not selector.select(0)
 
 
 @dataclass(frozen=True, slots=True)
