@@ -171,11 +171,27 @@ class Predictor(Protocol):
         """One request. InferenceFailed for an answer that is no prediction, with its status."""
 
 
+class RunningLoad(Protocol):
+    """A load test under way: a Tick a second, then one LoadSummary. Any thread may end it."""
+
+    def __iter__(self) -> Iterator[Tick | LoadSummary]:
+        """Itself."""
+
+    def __next__(self) -> Tick | LoadSummary:
+        """What comes next; waits for it."""
+
+    def stop(self) -> None:
+        """End the load within a second, and let the summary of what was measured come."""
+
+    def close(self) -> None:
+        """End the load within a second; nothing more comes. Idempotent."""
+
+
 class LoadEngine(Protocol):
     """Load tests, in a process of its own."""
 
-    def run(self, load: Load) -> Iterator[Tick | LoadSummary]:
-        """A Tick a second, then one LoadSummary. Closing the iterator stops the load within 1 s."""
+    def run(self, load: Load) -> RunningLoad:
+        """Start one. ConfigError for a load out of bounds, Unreachable without a host."""
 
 
 @dataclass(frozen=True, slots=True)

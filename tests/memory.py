@@ -514,12 +514,30 @@ class MemoryPredictor:
 _FAST = Percentiles(0.004, 0.006, 0.007, 0.009, None, 0.012, 0.0045)
 
 
-class MemoryEngine:
-    """ports.LoadEngine that reports one second of even traffic."""
+class MemoryLoad:
+    """ports.RunningLoad: even traffic, as fast as it is read."""
 
-    def run(self, load: Load) -> Iterator[Tick | LoadSummary]:
+    def __init__(self, load: Load) -> None:
+        self.stopped = False
+        self._coming = self._told(load)
+
+    def __iter__(self) -> Iterator[Tick | LoadSummary]:
+        return self
+
+    def __next__(self) -> Tick | LoadSummary:
+        return next(self._coming)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def close(self) -> None:
+        self._coming = iter(())
+
+    def _told(self, load: Load) -> Iterator[Tick | LoadSummary]:
         rate = load.rate or 100.0
         for second in range(int(load.duration_s)):
+            if self.stopped:
+                break
             yield Tick(float(second), int(rate), {}, rate, _FAST, _FAST, {1: int(rate)})
         count = int(rate * load.duration_s)
         yield LoadSummary(
@@ -537,6 +555,17 @@ class MemoryEngine:
             by_release={1: count},
             histogram=((0.005, count // 2), (0.012, count - count // 2)),
         )
+
+
+class MemoryEngine:
+    """ports.LoadEngine that reports even traffic."""
+
+    def __init__(self) -> None:
+        self.loads: list[Load] = []
+
+    def run(self, load: Load) -> MemoryLoad:
+        self.loads.append(load)
+        return MemoryLoad(load)
 
 
 class MemoryStore:

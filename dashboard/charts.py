@@ -1,0 +1,178 @@
+"""Samples → Plotly figures. Pure: no Streamlit, no clock.
+
+Each chart answers the question in its title, labels its axes with units, starts at zero or says so,
+and stays small whatever the number of requests: at most a point per second and percentile, at most
+200 bars. A release keeps its colour on every chart of a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import plotly.graph_objects as go
+
+from services.domain import LoadSummary, Percentiles, Tick
+
+T = TypeVar("T")
+
+# Okabe and Ito's palette: told apart by the colour-blind, legible on light and dark.
+VERSION_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933")
+ERROR_COLOUR = "#C0392B"
+QUANTILES = (("p50", "#0072B2", "solid"), ("p95", "#E69F00", "dash"), ("p99", "#CC79A7", "dot"))
+MOST_POINTS = 600
+"""Points per line: ten minutes at one a second; longer runs are thinned by their worst value."""
+
+
+def colour_of(index: int) -> str:
+    """The colour of the index-th version (or run) on a page."""
+    return VERSION_COLOURS[index % len(VERSION_COLOURS)]
+
+
+def response_over_time(
+    ticks: Sequence[Tick], *, slo_s: float | None = None, service: bool = False
+) -> go.Figure:
+    """p50, p95 and p99 by second, in milliseconds, with the objective as a line."""
+    what = "Service time" if service else "Response time"
+    figure = _figure(f"{what} by second", "seconds since the start", "milliseconds")
+    seconds = _thinned([tick.at_s for tick in ticks], max)
+    for name, colour, dash in QUANTILES:
+        values = [_ms(getattr(tick.service if service else tick.response, name)) for tick in ticks]
+        figure.add_scatter(
+            x=seconds,
+            y=_thinned(values, _worst),
+            name=name,
+            mode="lines+markers" if len(ticks) < 3 else "lines",
+            line={"color": colour, "dash": dash, "width": 2},
+            hovertemplate="%{y:.1f} ms<extra>" + name + "</extra>",
+        )
+    if slo_s is not None:
+        figure.add_hline(
+            y=slo_s * 1000,
+            line={"color": ERROR_COLOUR, "dash": "dashdot", "width": 1},
+            annotation_text=f"objective {slo_s * 1000:g} ms",
+        )
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def rate_over_time(ticks: Sequence[Tick]) -> go.Figure:
+    """Answers and failures per second."""
+    figure = _figure("Requests per second", "seconds since the start", "requests per second")
+    seconds = [tick.at_s for tick in ticks]
+    figure.add_scatter(
+        x=_thinned(seconds, max),
+        y=_thinned([tick.ok for tick in ticks], min),
+        name="answered",
+        mode="lines+markers" if len(ticks) < 3 else "lines",
+        line={"color": VERSION_COLOURS[0], "width": 2},
+    )
+    failed = [sum(tick.errors.values()) for tick in ticks]
+    if any(failed):
+        figure.add_scatter(
+            x=_thinned(seconds, max),
+            y=_thinned(failed, max),
+            name="failed",
+            mode="lines+markers" if len(ticks) < 3 else "lines",
+            line={"color": ERROR_COLOUR, "dash": "dash", "width": 2},
+        )
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def histogram(runs: Mapping[str, LoadSummary]) -> go.Figure:
+    """How response times are spread, one outline per run, on a logarithmic axis.
+
+    Shares instead of counts, so that runs of different length can be laid over each other.
+    """
+    title = "Spread of response times" if len(runs) < 2 else "Spread of response times, by run"
+    figure = _figure(title, "milliseconds (logarithmic)", "share of requests, percent")
+    for index, (name, summary) in enumerate(runs.items()):
+        total = sum(count for _, count in summary.histogram) or 1
+        figure.add_scatter(
+            x=[bound * 1000 for bound, _ in summary.histogram],
+            y=[100 * count / total for _, count in summary.histogram],
+            name=name,
+            mode="lines",
+            line={"color": colour_of(index), "shape": "hvh", "width": 2},
+            fill="tozeroy" if len(runs) == 1 else None,
+            hovertemplate="%{y:.1f} % up to %{x:.2f} ms<extra></extra>",
+        )
+    figure.update_xaxes(type="log")
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def percentile_bars(runs: Mapping[str, LoadSummary]) -> go.Figure:
+    """p50 to p99.9 of every run side by side; a percentile with too few samples is left out."""
+    figure = _figure("Response time by percentile", "", "milliseconds")
+    for index, (name, summary) in enumerate(runs.items()):
+        shown = [
+            (label, _ms(value)) for label, value in _named(summary.response) if value is not None
+        ]
+        figure.add_bar(
+            x=[label for label, _ in shown],
+            y=[value for _, value in shown],
+            name=name,
+            marker={"color": colour_of(index)},
+            hovertemplate="%{y:.2f} ms<extra>" + name + "</extra>",
+        )
+    figure.update_layout(barmode="group")
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def answered_by(counts: Mapping[str, int]) -> go.Figure:
+    """Requests by the version that answered."""
+    figure = _figure("Who answered", "", "requests")
+    figure.add_bar(
+        x=list(counts),
+        y=list(counts.values()),
+        marker={"color": [colour_of(index) for index in range(len(counts))]},
+        hovertemplate="%{x}: %{y}<extra></extra>",
+    )
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def _named(percentiles: Percentiles) -> tuple[tuple[str, float | None], ...]:
+    return (
+        ("p50", percentiles.p50),
+        ("p90", percentiles.p90),
+        ("p95", percentiles.p95),
+        ("p99", percentiles.p99),
+        ("p99.9", percentiles.p99_9),
+    )
+
+
+def _figure(title: str, x_title: str, y_title: str) -> go.Figure:
+    figure = go.Figure()
+    figure.update_layout(
+        title={"text": title, "font": {"size": 14}},
+        xaxis_title=x_title or None,
+        yaxis_title=y_title,
+        height=280,
+        margin={"l": 10, "r": 10, "t": 44, "b": 10},
+        legend={"orientation": "h", "y": 1.12, "x": 1, "xanchor": "right"},
+        hovermode="x unified",
+        # The same revision keeps zoom and legend choices through live refreshes.
+        uirevision=title,
+    )
+    return figure
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1000
+
+
+def _worst(values: Sequence[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _thinned(values: Sequence[T], pick: Callable[[Sequence[T]], T]) -> list[T]:
+    """At most MOST_POINTS values: `pick` of each stretch, so that no peak is lost."""
+    if len(values) <= MOST_POINTS:
+        return list(values)
+    width = -(-len(values) // MOST_POINTS)
+    stretches = [values[at : at + width] for at in range(0, len(values), width)]
+    return [pick(stretch) for stretch in stretches]

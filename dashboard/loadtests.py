@@ -1,0 +1,157 @@
+"""Load tests that go on when the tab is closed: one thread reads each, and never calls `st.*`.
+
+The engine is a process of its own; here its ticks are only kept for whoever looks. A finished run
+is saved to the store, so that it can be laid over another one tomorrow.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from dashboard.worker import told_error
+from services import records
+from services.domain import Load, LoadSummary, Tick
+from services.errors import Conflict, SlipwayError
+from services.ports import LoadEngine, Run, RunningLoad, Store
+
+_TESTS_KEPT = 20
+"""Load tests remembered by this process; their results are in the store."""
+_AT_ONCE = 2
+"""More load tests at once would measure each other."""
+_TICKS_KEPT = 3_600
+"""An hour at one a second: the longest load that the engine takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadTest:
+    """One load test as a page sees it."""
+
+    id: str
+    service: str
+    label: str
+    """The version and what was asked, in words: `wine/3, 50 per second for 30 s`."""
+    duration_s: float
+    started_at: datetime
+    ticks: tuple[Tick, ...] = ()
+    summary: LoadSummary | None = None
+    error: SlipwayError | None = None
+    run_id: int | None = None
+    running: bool = True
+
+
+class LoadTests:
+    """Starts, watches and stops load tests; the same for every tab."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="slipway-load")
+        self._tests: OrderedDict[str, LoadTest] = OrderedDict()
+        self._loads: dict[str, RunningLoad] = {}
+
+    def start(
+        self,
+        engine: LoadEngine,
+        store: Store,
+        load: Load,
+        run: Callable[[LoadSummary], Run],
+        *,
+        service: str,
+        label: str,
+    ) -> str:
+        """Begin `load` and give its id; `run` makes the stored record from the summary.
+
+        Refused loads (ConfigError, Unreachable) are raised here, before anything is sent; Conflict
+        when this service is under load already.
+        """
+        if self.running_on(service) is not None:
+            raise Conflict(
+                f"A load test of {service} is under way.",
+                why="Two at once would measure each other.",
+                fix="Wait for it, or stop it.",
+            )
+        running = engine.run(load)
+        test = LoadTest(secrets.token_hex(6), service, label, load.duration_s, datetime.now(UTC))
+        with self._lock:
+            self._tests[test.id] = test
+            self._loads[test.id] = running
+            while len(self._tests) > _TESTS_KEPT:
+                self._tests.popitem(last=False)
+        reading = self._pool.submit(self._read, test.id, running, store, run)
+        reading.add_done_callback(lambda ended: self._ended(test.id, running, ended))
+        return test.id
+
+    def test(self, test_id: str) -> LoadTest | None:
+        """One load test, or None when this process does not know it (any more)."""
+        with self._lock:
+            return self._tests.get(test_id)
+
+    def running_on(self, service: str) -> LoadTest | None:
+        """The load test under way on a service, or None."""
+        with self._lock:
+            tests = [t for t in self._tests.values() if t.service == service and t.running]
+        return tests[-1] if tests else None
+
+    def stop(self, test_id: str) -> None:
+        """End it within a second; what was measured is summed up and kept."""
+        with self._lock:
+            running = self._loads.get(test_id)
+        if running is not None:
+            running.stop()
+
+    def _read(
+        self, test_id: str, running: RunningLoad, store: Store, run: Callable[[LoadSummary], Run]
+    ) -> None:
+        for piece in running:
+            if isinstance(piece, Tick):
+                self._note(test_id, tick=piece)
+            else:
+                self._note(test_id, summary=piece)
+                self._save(test_id, store, run(piece))
+
+    def _ended(self, test_id: str, running: RunningLoad, reading: Future[None]) -> None:
+        running.close()
+        error = reading.exception()
+        self._note(test_id, error=told_error(error) if error else None, ended=True)
+
+    def _save(self, test_id: str, store: Store, run: Run) -> None:
+        test = self.test(test_id)
+        ticks = test.ticks if test else ()
+        run_id = store.save_run(replace(run, ticks=ticks))
+        self._note(test_id, run_id=run_id)
+
+    def _note(
+        self,
+        test_id: str,
+        *,
+        tick: Tick | None = None,
+        summary: LoadSummary | None = None,
+        error: SlipwayError | None = None,
+        run_id: int | None = None,
+        ended: bool = False,
+    ) -> None:
+        with self._lock:
+            test = self._tests.get(test_id)
+            if test is None:
+                return
+            self._tests[test_id] = replace(
+                test,
+                ticks=(*test.ticks, tick)[-_TICKS_KEPT:] if tick else test.ticks,
+                summary=summary or test.summary,
+                error=error or test.error,
+                run_id=run_id if run_id is not None else test.run_id,
+                running=test.running and not ended,
+            )
+            if ended:
+                self._loads.pop(test_id, None)
+
+
+def settings_text(load: Load) -> str:
+    """What was asked of a load test, as JSON without addresses' secrets and without bodies."""
+    plain = replace(load, requests=(), endpoint=replace(load.endpoint, headers=(), ca_file=None))
+    return records.dump(plain)
