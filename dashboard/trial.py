@@ -1,0 +1,617 @@
+"""The pieces of the Predict page: the request, the answer, the load test, the stored runs.
+
+What is drawn here is decided in `services.bench` (requests), `services.latency` (figures) and
+`dashboard.charts`; this module only arranges it. Foreign text goes through code blocks and tables,
+never through Markdown.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import streamlit as st
+
+from dashboard import charts, loadtests, widgets, wiring
+from dashboard.loadtests import LoadTest
+from services import bench, latency, records, tabular
+from services.domain import (
+    Difference,
+    InferRequest,
+    Intent,
+    Load,
+    LoadMode,
+    LoadSummary,
+    Objective,
+    Phase,
+    Prediction,
+    Protocol,
+    Service,
+    Tick,
+)
+from services.errors import NotDeployable, SignatureMismatch, SlipwayError
+from services.ports import Ops, Run
+
+MOST_FIELDS = 60
+"""A form of more fields is no form: JSON or CSV then."""
+SHOWN_BYTES = 256 * 1024
+"""A browser tab freezes on more raw text (streamlit/streamlit#517); the rest is a download."""
+KEPT_ANSWERS = 10
+FORM, TEXT, FILE = "Form", "JSON or CSV", "File"
+PROTOCOLS = {
+    "V2 (Open Inference)": Protocol.V2,
+    "/invocations (MLflow)": Protocol.INVOCATIONS,
+    "V1": Protocol.V1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request and what came of it, as the session keeps it."""
+
+    at: datetime
+    service: str
+    asked: str
+    """Which side was asked: a version, or "any"."""
+    request: InferRequest
+    curl: str
+    python: str
+    prediction: Prediction | None = None
+    error: SlipwayError | None = None
+
+
+# ── The request ───────────────────────────────────────────────────────────────────────────────
+
+
+def request_form(service: Service) -> tuple[InferRequest | None, list[int | None]]:
+    """Draw the request; the encoded request when it was sent now and fits, and whom to ask.
+
+    A release to ask is None for "whoever the traffic goes to".
+    """
+    intent = service.intent
+    signature = intent.signature if intent else None
+    fields = bench.form_fields(signature, intent.example if intent else None) if signature else ()
+    ways = [FORM, TEXT, FILE] if fields and len(fields) <= MOST_FIELDS else [TEXT, FILE]
+    way = st.segmented_control(
+        "Write the request as", ways, default=ways[0], key="input", required=True
+    )
+    if signature is None:
+        st.caption("This version has no signature: what is sent cannot be checked beforehand.")
+    elif FORM not in ways:
+        st.caption(f"The signature has {len(fields)} inputs: too many for a form.")
+    with st.form("request", border=True):
+        rows_text, form_values, upload = "", {}, None
+        if way == FORM:
+            form_values = _fields(service, fields)
+        elif way == FILE:
+            upload = st.file_uploader(
+                "CSV with a header, JSON, or parquet", type=["csv", "json", "parquet"], key="upload"
+            )
+        else:
+            rows_text = st.text_area(
+                "Rows as JSON or CSV",
+                value=_pretty(intent.example) if intent and intent.example else "",
+                height=240,
+                key=f"rows-{service.name}-{service.release}",
+                help="A list of records, dataframe_split, inputs, one bare row, or CSV.",
+            )
+        options = st.columns(2)
+        protocol = options[0].selectbox("Protocol", list(PROTOCOLS), key="protocol")
+        sides = _sides(service)
+        side = options[1].selectbox("Ask", list(sides), key="side")
+        sent = st.form_submit_button("Send request", type="primary", key="send")
+    if not sent:
+        return None, []
+    if way == FORM and signature is not None:
+        rows = bench.form_rows(signature, form_values)
+        problems = bench.problems_of(rows, signature)
+        if problems:
+            _show_problems(problems)
+            return None, []
+        rows = bench.check_rows(rows, signature)
+    elif way == FILE:
+        if upload is None:
+            raise SignatureMismatch("The request was not sent.", "No file was chosen.")
+        rows = _rows_of_file(upload.name, upload.getvalue(), service)
+    else:
+        rows = bench.parse_rows(rows_text, signature)
+    request = bench.request_for(
+        signature, rows, model_name=service.name, protocol=PROTOCOLS[protocol or "V2"]
+    )
+    return request, sides[side or "any"]
+
+
+def _fields(service: Service, fields: Sequence[bench.FormField]) -> dict[str, str]:
+    """One widget per field in a grid; JSON values over the whole width."""
+    values: dict[str, str] = {}
+    grid = st.columns(3)
+    place = 0
+    for field in fields:
+        # A new release may have another example: its fields are other widgets.
+        key = f"field-{service.name}-{service.release}-{field.key}"
+        wide = field.kind in {"tensor", "array", "object", "map", "any"}
+        label = widgets.literal(field.label)
+        if wide:
+            values[field.key] = st.text_area(
+                label, value=field.text, help=field.hint, key=key, height=100
+            )
+            continue
+        column = grid[place % 3]
+        place += 1
+        if field.kind == "boolean":
+            choices = ["true", "false"] if field.required else ["true", "false", ""]
+            values[field.key] = column.selectbox(
+                label,
+                choices,
+                index=choices.index(field.text) if field.text in choices else 0,
+                help=field.hint,
+                key=key,
+            )
+        else:
+            values[field.key] = column.text_input(
+                label, value=field.text, help=field.hint, key=key
+            )
+    return values
+
+
+def _rows_of_file(name: str, content: bytes, service: Service) -> bench.Rows:
+    signature = service.intent.signature if service.intent else None
+    if name.lower().endswith(".parquet"):
+        rows = tabular.rows_from_parquet(content)
+        return bench.check_rows(rows, signature) if signature else rows
+    kind = "csv" if name.lower().endswith(".csv") else "json"
+    return bench.parse_rows(content, signature, content=kind)
+
+
+def _sides(service: Service) -> dict[str, list[int | None]]:
+    """Whom a request can be sent to: whoever the traffic goes to, one side, or all of them."""
+    sides: dict[str, list[int | None]] = {"any": [None]}
+    releases = [side for side in service.answering if side.release is not None]
+    for side in releases:
+        sides[f"{side.version} (release {side.release})"] = [side.release]
+    if len(releases) > 1:
+        sides["each version, side by side"] = [side.release for side in releases]
+    return sides
+
+
+def _show_problems(problems: Sequence[bench.Problem]) -> None:
+    st.error("The request was not sent: some fields do not fit.", icon=":material/error:")
+    st.dataframe(
+        [
+            {"field": p.column, "why": p.why, "fix": p.fix or "Write it as the hint says."}
+            for p in problems
+        ],
+        hide_index=True,
+    )
+
+
+def _pretty(text: str) -> str:
+    try:
+        return json.dumps(json.loads(text), indent=1, ensure_ascii=False)
+    except ValueError:
+        return text
+
+
+# ── The answer ────────────────────────────────────────────────────────────────────────────────
+
+
+def send(ops: Ops, service: Service, request: InferRequest, releases: list[int | None]) -> None:
+    """Send one request to each side and keep the answers in the session, newest first."""
+    answers = []
+    for release in releases:
+        endpoint = ops.serving.endpoint(service.name, release)
+        addressed = replace(
+            request, path=request.path.replace(f"/{service.name}/", f"/{endpoint.model_name}/", 1)
+        )
+        answer = Answer(
+            at=datetime.now(UTC),
+            service=service.name,
+            asked="any" if release is None else f"release {release}",
+            request=addressed,
+            curl=bench.as_curl(endpoint, addressed),
+            python=bench.as_python(endpoint, addressed),
+        )
+        try:
+            answers.append(
+                replace(answer, prediction=ops.predictor.infer(endpoint, addressed))
+            )
+        except SlipwayError as error:
+            answers.append(replace(answer, error=error))
+    kept: list[list[Answer]] = st.session_state.setdefault("answers", [])
+    kept.insert(0, answers)
+    del kept[KEPT_ANSWERS:]
+
+
+def answers(service: Service) -> None:
+    """The last answer to this service, whole; the earlier ones to choose from."""
+    kept: list[list[Answer]] = [
+        group for group in st.session_state.get("answers", []) if group[0].service == service.name
+    ]
+    if not kept:
+        st.caption("The answer appears here.")
+        return
+    shown = kept[0]
+    if len(kept) > 1:
+        labels = [f"{_clock(group[0].at)} · {_told(group)}" for group in kept]
+        at = st.selectbox(
+            "Answers of this session",
+            range(len(kept)),
+            format_func=lambda index: labels[index],
+            key=f"answer-of-{kept[0][0].at.timestamp()}",
+        )
+        shown = kept[at or 0]
+    if len(shown) > 1:
+        _side_by_side(shown)
+    else:
+        _one_answer(shown[0])
+
+
+def _told(group: Sequence[Answer]) -> str:
+    parts = []
+    for answer in group:
+        if answer.prediction is None:
+            parts.append("failed")
+        else:
+            version = answer.prediction.version or answer.asked
+            parts.append(f"{version}, {answer.prediction.timing.total_s * 1000:.1f} ms")
+    return " and ".join(parts)
+
+
+def _one_answer(answer: Answer) -> None:
+    if answer.error is not None:
+        widgets.error_box(answer.error)
+        _as_code(answer)
+        return
+    prediction = answer.prediction
+    assert prediction is not None
+    _facts(prediction)
+    table, raw, code = st.tabs(["Table", "Raw answer", "curl and Python"])
+    with table:
+        _outputs(prediction)
+    with raw:
+        _raw(prediction)
+    with code:
+        _as_code(answer)
+
+
+def _facts(prediction: Prediction) -> None:
+    timing = prediction.timing
+    who = str(prediction.version) if prediction.version else "not told"
+    if prediction.release is not None:
+        who += f", release {prediction.release}"
+    facts = st.columns(3)
+    facts[0].metric("Answered by", who)
+    facts[1].metric("Latency", f"{timing.total_s * 1000:.1f} ms")
+    facts[2].metric("HTTP status", str(prediction.http_status))
+    st.caption(
+        f"connect {timing.connect_s * 1000:.1f} ms, wait {timing.wait_s * 1000:.1f} ms,"
+        f" read {timing.read_s * 1000:.1f} ms, by {prediction.via} ({prediction.protocol})"
+    )
+
+
+def _outputs(prediction: Prediction) -> None:
+    if not prediction.outputs:
+        st.caption("The answer holds no outputs; see the raw answer.")
+        return
+    count = max(len(output.values) for output in prediction.outputs)
+    rows = [
+        {
+            output.name: _cell(output.values[at]) if at < len(output.values) else None
+            for output in prediction.outputs
+        }
+        for at in range(min(count, 1_000))
+    ]
+    st.dataframe(rows, alt="Outputs of the prediction")
+    if count > len(rows):
+        st.caption(f"The first 1,000 of {count:,} rows; download the raw answer for all of them.")
+
+
+def _cell(value: object) -> object:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
+
+
+def _raw(prediction: Prediction) -> None:
+    text = prediction.raw[:SHOWN_BYTES].decode("utf-8", "replace")
+    st.code(_pretty(text) if len(prediction.raw) <= SHOWN_BYTES else text, language="json")
+    if prediction.cut:
+        st.caption("The answer was longer than Slipway reads; it is cut here.")
+    st.download_button(
+        "Download the raw answer", prediction.raw, "answer.json", key="download-answer"
+    )
+
+
+def _as_code(answer: Answer) -> None:
+    st.code(answer.curl, language="bash")
+    st.code(answer.python, language="python")
+
+
+def _side_by_side(group: Sequence[Answer]) -> None:
+    columns = st.columns(len(group))
+    for column, answer in zip(columns, group, strict=True):
+        with column:
+            if answer.prediction is None:
+                widgets.error_box(answer.error or SlipwayError("No answer came."))
+            else:
+                _facts(answer.prediction)
+                _outputs(answer.prediction)
+    good = [answer.prediction for answer in group if answer.prediction is not None]
+    if len(good) == 2:
+        _differences(bench.compare_outputs(good[0], good[1]))
+
+
+def _differences(found: Sequence[Difference]) -> None:
+    if not found:
+        st.success("Both versions gave the same outputs.", icon=":material/equal:")
+        return
+    st.warning(f"The outputs differ in {len(found)} places.", icon=":material/difference:")
+    st.dataframe(
+        [{"where": d.field, "left": d.left, "right": d.right} for d in found[:200]],
+        hide_index=True,
+    )
+
+
+# ── The load test ─────────────────────────────────────────────────────────────────────────────
+
+
+def load_form(ops: Ops, service: Service) -> None:
+    """Ask for a burst or a steady rate and begin it; the example, or the last request, is sent."""
+    with st.form("load", border=True):
+        mode = st.radio(
+            "Again, as",
+            [LoadMode.BURST, LoadMode.STEADY_RATE],
+            format_func={
+                LoadMode.BURST: "a burst: N requests, C at a time",
+                LoadMode.STEADY_RATE: "a steady rate: R per second, whatever the answers do",
+            }.__getitem__,
+            key="mode",
+        )
+        first, second, third, fourth = st.columns(4)
+        count = first.number_input("Requests (burst)", 1, 1_000_000, 500, key="count")
+        at_once = second.number_input("At a time", 1, 256, 4, key="concurrency")
+        rate = third.number_input("Per second (steady)", 1, 20_000, 20, key="rate")
+        seconds = fourth.number_input("For at most, seconds", 1, 3_600, 15, key="seconds")
+        warm, slo, errors = st.columns(3)
+        warm_s = warm.number_input("Warm-up, seconds", 0, 60, 1, key="warm_up")
+        slo_ms = slo.number_input("Objective: p99 below, ms (0: none)", 0, 60_000, 0, key="slo")
+        errors_percent = errors.number_input(
+            "Objective: failures below, percent (0: none)", 0.0, 100.0, 0.0, key="slo_errors"
+        )
+        began = st.form_submit_button("Start the load test", key="start_load")
+    if not began:
+        return
+    load = Load(
+        endpoint=ops.serving.endpoint(service.name),
+        requests=(_load_request(service),),
+        mode=mode,
+        duration_s=float(seconds),
+        rate=float(rate) if mode is LoadMode.STEADY_RATE else None,
+        concurrency=int(at_once) if mode is LoadMode.BURST else max(int(at_once), 64),
+        max_requests=int(count) if mode is LoadMode.BURST else 1_000_000,
+        warm_up_s=float(warm_s),
+        objective=Objective(
+            p99_s=slo_ms / 1000 if slo_ms else None,
+            error_ratio=errors_percent / 100 if errors_percent else None,
+        ),
+    )
+    version = str(service.intent.version) if service.intent and service.intent.version else "?"
+    asked = (
+        f"{count} requests, {at_once} at a time"
+        if mode is LoadMode.BURST
+        else f"{rate} per second for {seconds} s"
+    )
+    label = f"{version}, {asked}"
+
+    def run(summary: LoadSummary) -> Run:
+        return Run(
+            id=None,
+            name=label,
+            actor=wiring.actor(),
+            created_at=datetime.now(UTC).isoformat(),
+            target=ops.target,
+            namespace=ops.namespace,
+            service=service.name,
+            release=service.release,
+            version=version,
+            settings=loadtests.settings_text(load),
+            summary=summary,
+            ticks=(),
+        )
+
+    test_id = wiring.load_tests().start(
+        ops.engine, ops.store, load, run, service=service.name, label=label
+    )
+    st.query_params["test"] = test_id
+
+
+def _load_request(service: Service) -> InferRequest:
+    """The last request that was sent from this session, else the version's example."""
+    for group in st.session_state.get("answers", []):
+        if group[0].service == service.name and group[0].prediction is not None:
+            sent: InferRequest = group[0].request
+            return sent
+    intent: Intent | None = service.intent
+    if intent is None or intent.example is None:
+        raise NotDeployable(
+            f"There is nothing to send to {service.name}. No load was started.",
+            why="Its version has no input example, and no request was sent yet.",
+            fix="Send one request first; the load test repeats it.",
+        )
+    return bench.request_for_example(intent.signature, intent.example, model_name=service.name)
+
+
+def live(service: Service) -> None:
+    """The load test under way, or the one in the URL: refreshed in place, with a stop button."""
+    tests = wiring.load_tests()
+    wanted = st.query_params.get("test", "")
+    test = tests.test(wanted) or tests.running_on(service.name)
+    if test is None or test.service != service.name:
+        return
+    # A finished test is drawn once; only a running one ticks.
+    st.fragment(_live_panel, run_every="1s" if test.running else None)(test.id)
+
+
+def _live_panel(test_id: str) -> None:
+    test = wiring.load_tests().test(test_id)
+    if test is None:
+        return
+    st.subheader("Load test", anchor=False)
+    st.text(test.label)
+    if test.running:
+        done_s = test.ticks[-1].at_s if test.ticks else 0.0
+        st.progress(min(max(done_s, 0) / max(test.duration_s, 1), 1.0), text=f"{done_s:.0f} s")
+        if st.button("Stop", key="stop_load"):
+            wiring.load_tests().stop(test_id)
+    if test.error is not None:
+        widgets.error_box(test.error)
+    summary_figures(test.summary, test.ticks)
+    _time_charts(test)
+    if not test.running and st.session_state.get("load_seen") != test_id:
+        # The whole page once more: the stored run appears below, and the ticking ends.
+        st.session_state["load_seen"] = test_id
+        st.rerun()
+
+
+def _time_charts(test: LoadTest) -> None:
+    if not test.ticks:
+        st.caption("The first second is being measured.")
+        return
+    left, right = st.columns(2)
+    left.plotly_chart(charts.response_over_time(test.ticks), key=f"response-{test.id}")
+    right.plotly_chart(charts.rate_over_time(test.ticks), key=f"rate-{test.id}")
+    if test.summary is not None:
+        st.plotly_chart(charts.histogram({test.label: test.summary}), key=f"spread-{test.id}")
+
+
+def summary_figures(summary: LoadSummary | None, ticks: Sequence[Tick]) -> None:
+    """The figures of a run: of the whole when it is over, of the last second while it runs."""
+    if summary is None and not ticks:
+        return
+    response = summary.response if summary else ticks[-1].response
+    columns = st.columns(5)
+    for column, (name, value) in zip(
+        columns,
+        [
+            ("p50", response.p50),
+            ("p95", response.p95),
+            ("p99", response.p99),
+            ("max", response.max),
+        ],
+        strict=False,
+    ):
+        column.metric(name, "too few" if value is None else f"{value * 1000:.1f} ms")
+    failures = summary.errors if summary else ticks[-1].errors
+    columns[4].metric("Failures", str(sum(failures.values())))
+    if summary is not None:
+        st.text(summary.verdict)
+        if failures:
+            st.dataframe(
+                [
+                    {"failure": kind, "count": count, "meaning": latency.ERROR_KINDS.get(kind, "")}
+                    for kind, count in failures.items()
+                ],
+                hide_index=True,
+            )
+
+
+# ── Stored runs ───────────────────────────────────────────────────────────────────────────────
+
+
+def stored_runs(ops: Ops, service: Service) -> None:
+    """Earlier load tests of this service: choose some, and they lie over each other."""
+    st.subheader("Earlier load tests", anchor=False)
+    runs = {str(run.id): run for run in ops.store.runs(service=service.name)}
+    if not runs:
+        st.caption("None yet. Every load test is kept here with its version and settings.")
+        return
+    asked = [part for part in st.query_params.get("runs", "").split(",") if part in runs]
+    chosen = st.multiselect(
+        "Lay over each other",
+        list(runs),
+        default=asked or list(runs)[:1],
+        format_func=lambda key: f"#{key} {runs[key].name}",
+        key=f"runs-{service.name}-{next(iter(runs))}",
+    )
+    st.query_params["runs"] = ",".join(chosen)
+    picked = [runs[key] for key in chosen]
+    if not picked:
+        return
+    by_label = {f"#{run.id} {run.version}": run.summary for run in picked}
+    if len(picked) == 2:
+        _compared(picked[0], picked[1])
+    left, right = st.columns(2)
+    left.plotly_chart(charts.histogram(by_label), key="runs-histogram")
+    right.plotly_chart(charts.percentile_bars(by_label), key="runs-percentiles")
+    st.dataframe([_run_row(run) for run in picked], hide_index=True)
+    export = st.columns(3)
+    export[0].download_button("CSV", _as_csv(picked), "load-tests.csv", key="runs-csv")
+    export[1].download_button(
+        "JSON",
+        "[" + ",".join(records.dump(run) for run in picked) + "]",
+        "load-tests.json",
+        key="runs-json",
+    )
+    export[2].download_button(
+        "Chart as HTML",
+        charts.histogram(by_label).to_html(include_plotlyjs="cdn"),
+        "load-tests.html",
+        key="runs-html",
+    )
+
+
+def _compared(before: Run, after: Run) -> None:
+    if before.created_at > after.created_at:
+        before, after = after, before
+    names = (f"#{before.id} ({before.version})", f"#{after.id} ({after.version})")
+    found = latency.compare(before.summary, after.summary, names)
+    st.info(found.verdict, icon=":material/compare_arrows:")
+    for warning in found.warnings:
+        st.caption(warning)
+
+
+def _run_row(run: Run) -> dict[str, object]:
+    response = run.summary.response
+    return {
+        "run": run.id,
+        "version": run.version,
+        "release": run.release,
+        "asked": run.name,
+        "when": run.created_at,
+        "by": run.actor,
+        "p50 ms": _ms(response.p50),
+        "p95 ms": _ms(response.p95),
+        "p99 ms": _ms(response.p99),
+        "max ms": _ms(response.max),
+        "per second": round(run.summary.rate, 1),
+        "failures": sum(run.summary.errors.values()),
+        "verdict": run.summary.verdict,
+    }
+
+
+def _as_csv(runs: Sequence[Run]) -> str:
+    rows = [_run_row(run) for run in runs]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
+def _clock(at: datetime) -> str:
+    return f"{at.astimezone(widgets.zone()):%H:%M:%S}"
+
+
+def asks_for_start(service: Service) -> bool:
+    """Whether a prediction makes no sense now; says so, with the way out."""
+    if service.phase is not Phase.STOPPED:
+        return False
+    st.info(f"{service.name} is stopped: nothing answers.", icon=":material/stop_circle:")
+    widgets.link_to("endpoints", "Start it on Endpoints", service=service.name)
+    return True

@@ -1,0 +1,157 @@
+"""The app served for real, with the demo's models and real MLServer processes, and a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+ROOT = Path(__file__).parent.parent.parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# Without these a browser in a closed network asks for its maker's hosts, many at a time.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+SLOW_MS = 120_000
+"""A model server needs a quarter of a minute of one core; on a busy machine far longer."""
+
+expect.set_options(timeout=30_000)
+
+
+@dataclass(frozen=True)
+class App:
+    """A dashboard that is running, and the command line beside it."""
+
+    url: str
+    state: Path
+    environment: dict[str, str]
+
+    def slipway(self, *arguments: str) -> Any:
+        """The JSON document of one `slipway` command."""
+        done = subprocess.run(
+            [sys.executable, "-m", "dashboard.cli", *arguments, "--json"],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        return json.loads(done.stdout)
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def served(state: Path, **settings: str) -> Iterator[App]:
+    """A dashboard on a state folder of its own; ended, with its services, at the end."""
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("SLIPWAY_", "MLFLOW_"))},
+        "SLIPWAY_STATE_DIR": str(state),
+        **settings,
+    }
+    port = free_port()
+    log = (state / "dashboard.log").open("wb")
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "streamlit", "run", "dashboard/app.py"),
+            *("--server.port", str(port), "--server.headless", "true"),
+        ],
+        cwd=ROOT,
+        env=environment,
+        stdout=log,
+        stderr=log,
+    )
+    app = App(f"http://127.0.0.1:{port}", state, environment)
+    try:
+        _wait_for(f"{app.url}/_stcore/health")
+        yield app
+    finally:
+        server.terminate()
+        server.wait(20)
+        log.close()
+        for service in app.slipway("status").get("services", []):
+            app.slipway("delete", service["name"], "--yes", "--confirm", service["name"])
+
+
+def _wait_for(url: str) -> None:
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"{url} did not answer within a minute")
+
+
+@pytest.fixture(scope="session")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder with the demo's models, trained once for all browser tests."""
+    state = tmp_path_factory.mktemp("slipway")
+    environment = {**os.environ, "SLIPWAY_STATE_DIR": str(state)}
+    subprocess.run(
+        [sys.executable, "-m", "dashboard.cli", "demo"],
+        cwd=ROOT,
+        env=environment,
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    return state
+
+
+@pytest.fixture(scope="session")
+def app(seeded: Path) -> Iterator[App]:
+    """The dashboard over the demo's models."""
+    with served(seeded) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, headless."""
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A fresh tab without cookies."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(30_000)
+    yield context.new_page()
+    context.close()
+
+
+def settled(page: Page) -> None:
+    """Wait until Streamlit's script has ended."""
+    page.wait_for_selector("[data-testid='stApp'][data-test-script-state='notRunning']")
