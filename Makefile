@@ -41,5 +41,17 @@ format: setup ## put the code into its form
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
 
+bench: setup ## the benchmarks, side by side with their peers (BENCH="1 4" for some)
+	$(RUN)/python benchmarks/run.py $(BENCH)
+
+screenshots: setup ## renew the README's pictures from the running app (needs Chromium)
+	$(RUN)/python scripts/screenshots.py
+
+docs: setup ## check that the documentation holds
+	$(RUN)/pytest tests/test_docs.py
+
+cluster-test: setup ## the tests that need a Kubernetes with KServe (SLIPWAY_TEST_CONTEXT=name)
+	$(RUN)/pytest -m cluster tests/cluster
+
 clean: ## remove what the set-up made (not .slipway: it holds your data)
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,72 @@
+"""Figures as pure functions: small whatever the run, and honest in their titles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dashboard import charts
+from services.domain import LoadSummary, Percentiles, Tick
+
+SOME = Percentiles(0.004, 0.006, 0.007, 0.009, None, 0.012, 0.0045)
+NONE = Percentiles(None, None, None, None, None, None, None)
+
+
+def tick(second: int, response: Percentiles = SOME, failed: int = 0) -> Tick:
+    errors = {"reset": failed} if failed else {}
+    return Tick(float(second), 50, errors, 50.0, response, response)
+
+
+def summary() -> LoadSummary:
+    return LoadSummary(
+        requests=100,
+        ok=100,
+        errors={},
+        duration_s=2.0,
+        rate=50.0,
+        target_rate=50.0,
+        response=SOME,
+        service=SOME,
+        lateness_p99_s=0.0001,
+        client_limited=False,
+        verdict="",
+        histogram=((0.004, 50), (0.012, 50)),
+    )
+
+
+def test_times_are_drawn_in_milliseconds() -> None:
+    figure = charts.response_over_time([tick(0), tick(1)])
+    assert list(figure.data[0].y) == [4.0, 4.0]
+
+
+def test_a_percentile_with_too_few_samples_is_a_gap_and_no_zero() -> None:
+    figure = charts.response_over_time([tick(0), tick(1, NONE)])
+    assert list(figure.data[2].y) == [9.0, None]
+
+
+def test_an_hour_of_ticks_stays_a_small_figure_and_keeps_its_worst_second() -> None:
+    ticks = [tick(second) for second in range(3_600)]
+    ticks[1_801] = tick(1_801, replace(SOME, p99=3.0))
+    figure = charts.response_over_time(ticks)
+    assert len(figure.data[2].y) <= charts.MOST_POINTS
+    assert max(figure.data[2].y) == 3_000.0
+    assert len(figure.to_json()) < 100_000
+
+
+def test_failures_are_a_line_of_their_own_only_when_there_are_some() -> None:
+    assert len(charts.rate_over_time([tick(0)]).data) == 1
+    assert len(charts.rate_over_time([tick(0), tick(1, failed=3)]).data) == 2
+
+
+def test_the_objective_is_drawn_as_a_line() -> None:
+    figure = charts.response_over_time([tick(0)], slo_s=0.02)
+    assert figure.layout.shapes[0].y0 == 20.0
+
+
+def test_runs_of_different_length_are_laid_over_each_other_as_shares() -> None:
+    figure = charts.histogram({"a": summary(), "b": summary()})
+    assert [sum(line.y) for line in figure.data] == [100.0, 100.0]
+
+
+def test_a_hidden_percentile_has_no_bar() -> None:
+    figure = charts.percentile_bars({"a": summary()})
+    assert "p99.9" not in figure.data[0].x
