@@ -18,7 +18,7 @@ import streamlit as st
 
 from dashboard import charts, loadtests, widgets, wiring
 from dashboard.loadtests import LoadTest
-from services import bench, latency, records, tabular
+from services import bench, latency, records
 from services.domain import (
     Difference,
     InferRequest,
@@ -67,6 +67,22 @@ class Answer:
 # ── The request ───────────────────────────────────────────────────────────────────────────────
 
 
+def service_picker() -> Service | None:
+    """The service to ask, bound to the URL; None, with the next step, where there is none."""
+    found = widgets.looked(wiring.services(), "services")
+    if found is None:
+        return None
+    if not found:
+        with widgets.empty(
+            f"No service on {wiring.target()} to send a request to yet.",
+            "A service answers predictions. Deploying a version makes one.",
+        ):
+            widgets.go("Choose a version", "models", key="choose", primary=True)
+        return None
+    name = widgets.picker("Service", [service.name for service in found], key="service")
+    return next((service for service in found if service.name == name), None)
+
+
 def request_form(service: Service) -> tuple[InferRequest | None, list[int | None]]:
     """Draw the request; the encoded request when it was sent now and fits, and whom to ask.
 
@@ -89,7 +105,7 @@ def request_form(service: Service) -> tuple[InferRequest | None, list[int | None
             form_values = _fields(service, fields)
         elif way == FILE:
             upload = st.file_uploader(
-                "CSV with a header, JSON, or parquet", type=["csv", "json", "parquet"], key="upload"
+                "CSV with a header, or JSON", type=["csv", "json"], key="upload"
             )
         else:
             rows_text = st.text_area(
@@ -152,19 +168,15 @@ def _fields(service: Service, fields: Sequence[bench.FormField]) -> dict[str, st
                 key=key,
             )
         else:
-            values[field.key] = column.text_input(
-                label, value=field.text, help=field.hint, key=key
-            )
+            values[field.key] = column.text_input(label, value=field.text, help=field.hint, key=key)
     return values
 
 
 def _rows_of_file(name: str, content: bytes, service: Service) -> bench.Rows:
     signature = service.intent.signature if service.intent else None
-    if name.lower().endswith(".parquet"):
-        rows = tabular.rows_from_parquet(content)
-        return bench.check_rows(rows, signature) if signature else rows
-    kind = "csv" if name.lower().endswith(".csv") else "json"
-    return bench.parse_rows(content, signature, content=kind)
+    if name.lower().endswith(".csv"):
+        return bench.parse_rows(content, signature, content="csv")
+    return bench.parse_rows(content, signature, content="json")
 
 
 def _sides(service: Service) -> dict[str, list[int | None]]:
@@ -216,9 +228,7 @@ def send(ops: Ops, service: Service, request: InferRequest, releases: list[int |
             python=bench.as_python(endpoint, addressed),
         )
         try:
-            answers.append(
-                replace(answer, prediction=ops.predictor.infer(endpoint, addressed))
-            )
+            answers.append(replace(answer, prediction=ops.predictor.infer(endpoint, addressed)))
         except SlipwayError as error:
             answers.append(replace(answer, error=error))
     kept: list[list[Answer]] = st.session_state.setdefault("answers", [])
@@ -424,7 +434,7 @@ def load_form(ops: Ops, service: Service) -> None:
     test_id = wiring.load_tests().start(
         ops.engine, ops.store, load, run, service=service.name, label=label
     )
-    st.query_params["test"] = test_id
+    widgets.into_url(test=test_id)
 
 
 def _load_request(service: Service) -> InferRequest:
@@ -446,7 +456,7 @@ def _load_request(service: Service) -> InferRequest:
 def live(service: Service) -> None:
     """The load test under way, or the one in the URL: refreshed in place, with a stop button."""
     tests = wiring.load_tests()
-    wanted = st.query_params.get("test", "")
+    wanted = widgets.from_url("test")
     test = tests.test(wanted) or tests.running_on(service.name)
     if test is None or test.service != service.name:
         return
@@ -458,7 +468,7 @@ def _live_panel(test_id: str) -> None:
     test = wiring.load_tests().test(test_id)
     if test is None:
         return
-    st.subheader("Load test", anchor=False)
+    widgets.section("Load test")
     st.text(test.label)
     if test.running:
         done_s = test.ticks[-1].at_s if test.ticks else 0.0
@@ -520,14 +530,15 @@ def summary_figures(summary: LoadSummary | None, ticks: Sequence[Tick]) -> None:
 # ── Stored runs ───────────────────────────────────────────────────────────────────────────────
 
 
-def stored_runs(ops: Ops, service: Service) -> None:
+def stored_runs(service: Service) -> None:
     """Earlier load tests of this service: choose some, and they lie over each other."""
-    st.subheader("Earlier load tests", anchor=False)
-    runs = {str(run.id): run for run in ops.store.runs(service=service.name)}
+    widgets.section("Earlier load tests")
+    stored = widgets.looked(wiring.runs(service.name), "load tests") or ()
+    runs = {str(run.id): run for run in stored}
     if not runs:
         st.caption("None yet. Every load test is kept here with its version and settings.")
         return
-    asked = [part for part in st.query_params.get("runs", "").split(",") if part in runs]
+    asked = [part for part in widgets.from_url("runs").split(",") if part in runs]
     chosen = st.multiselect(
         "Lay over each other",
         list(runs),
@@ -535,7 +546,7 @@ def stored_runs(ops: Ops, service: Service) -> None:
         format_func=lambda key: f"#{key} {runs[key].name}",
         key=f"runs-{service.name}-{next(iter(runs))}",
     )
-    st.query_params["runs"] = ",".join(chosen)
+    widgets.into_url(runs=",".join(chosen))
     picked = [runs[key] for key in chosen]
     if not picked:
         return
@@ -613,5 +624,5 @@ def asks_for_start(service: Service) -> bool:
     if service.phase is not Phase.STOPPED:
         return False
     st.info(f"{service.name} is stopped: nothing answers.", icon=":material/stop_circle:")
-    widgets.link_to("endpoints", "Start it on Endpoints", service=service.name)
+    widgets.go("Start it on Endpoints", "endpoints", key="start-it", service=service.name)
     return True

@@ -4,21 +4,21 @@ import streamlit as st
 
 from dashboard import trial, widgets, wiring
 
-st.title("Predict", anchor=False)
 with widgets.errors_shown():
-    ops = wiring.ops()
-    service = widgets.service_picker(ops)
+    widgets.headline("Predict")
+    service = trial.service_picker()
     if service is not None and not trial.asks_for_start(service):
         left, right = st.columns(2, gap="large")
-        with left:
-            st.subheader("Request", anchor=False)
+        with left, widgets.errors_shown():
+            widgets.section("Request")
             request, releases = trial.request_form(service)
-        with right:
-            st.subheader("Answer", anchor=False)
             if request is not None:
-                trial.send(ops, service, request, releases)
+                trial.send(wiring.ops(), service, request, releases)
+        with right:
+            widgets.section("Answer")
             trial.answers(service)
-        st.subheader("Again, timed", anchor=False)
-        trial.load_form(ops, service)
+        widgets.section("Again, timed")
+        with widgets.errors_shown():
+            trial.load_form(wiring.ops(), service)
         trial.live(service)
-        trial.stored_runs(ops, service)
+        trial.stored_runs(service)
