@@ -18,7 +18,7 @@ import streamlit as st
 
 from dashboard import charts, loadtests, widgets, wiring
 from dashboard.loadtests import LoadTest
-from services import bench, latency, records
+from services import bench, latency, records, tabular
 from services.domain import (
     Difference,
     InferRequest,
@@ -105,7 +105,7 @@ def request_form(service: Service) -> tuple[InferRequest | None, list[int | None
             form_values = _fields(service, fields)
         elif way == FILE:
             upload = st.file_uploader(
-                "CSV with a header, or JSON", type=["csv", "json"], key="upload"
+                "CSV with a header, JSON, or parquet", type=["csv", "json", "parquet"], key="upload"
             )
         else:
             rows_text = st.text_area(
@@ -174,6 +174,9 @@ def _fields(service: Service, fields: Sequence[bench.FormField]) -> dict[str, st
 
 def _rows_of_file(name: str, content: bytes, service: Service) -> bench.Rows:
     signature = service.intent.signature if service.intent else None
+    if name.lower().endswith(".parquet"):
+        rows = tabular.rows_from_parquet(content)
+        return bench.check_rows(rows, signature) if signature else rows
     if name.lower().endswith(".csv"):
         return bench.parse_rows(content, signature, content="csv")
     return bench.parse_rows(content, signature, content="json")

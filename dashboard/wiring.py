@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import streamlit as st
 
 from dashboard import words
+from dashboard.loadtests import LoadTests
 from dashboard.reads import Look, Reads
 from dashboard.worker import Operation, Worker
 from services import rollout, settings
@@ -33,7 +34,7 @@ from services.domain import (
     VersionRef,
 )
 from services.errors import NotFound
-from services.ports import Ops, Registry, Store
+from services.ports import Ops, Registry, Run, Store
 
 _FRESH_S = 2.0
 """Services, history, audit: seconds for which an answer is taken as it is."""
@@ -87,6 +88,7 @@ class _Desk:
     connections: Connects
     reads: Reads
     worker: Worker = field(default_factory=Worker)
+    load_tests: LoadTests = field(default_factory=LoadTests)
     watched: set[tuple[str, str]] = field(default_factory=set)
     taken_up: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -287,6 +289,21 @@ def entries(limit: int = 200, *, here_only: bool = False) -> Look[tuple[AuditEnt
         lambda: tuple(desk.connections.store.entries(target=where, limit=limit)),
         fresh_s=_FRESH_S,
     )
+
+
+def runs(name: str) -> Look[tuple[Run, ...]]:
+    """Stored load tests of a service, newest first."""
+    desk = _desk()
+    return desk.reads.look(
+        ("store", "runs", name),
+        lambda: tuple(desk.connections.store.runs(service=name)),
+        fresh_s=_FRESH_S,
+    )
+
+
+def load_tests() -> LoadTests:
+    """The load tests that this process knows, the same for every tab."""
+    return _desk().load_tests
 
 
 def checks() -> Mapping[str, Look[tuple[Finding, ...]]]:

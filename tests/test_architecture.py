@@ -23,6 +23,7 @@ HOMES = {
     "sqlalchemy": {"services/store.py", "services/registry/database.py"},
     "streamlit": {
         "dashboard/app.py",
+        "dashboard/trial.py",
         "dashboard/wiring.py",
         "dashboard/widgets.py",
         "dashboard/operations.py",

@@ -16,6 +16,7 @@ from services.domain import (
     Outcome,
     Phase,
     Plan,
+    Progress,
     Registration,
     Release,
     VersionRef,
@@ -41,7 +42,7 @@ def deploy(world: World, reference: str, name: str = "wine", **wish: int) -> Rel
     return rollout.apply(prepared.plan, world, actor="ana", version=prepared.version)
 
 
-def settle(world: World, name: str = "wine") -> rollout.Progress:
+def settle(world: World, name: str = "wine") -> Progress:
     return rollout.settle(world, name, now=world.clock.now)
 
 
