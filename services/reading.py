@@ -334,18 +334,13 @@ def _of_dict(value: Mapping[str, Json], signature: Signature | None) -> Rows:
     names = _names(signature)
     if {"columns", "data"} <= set(value) and "data" not in names:
         return _of_split(value, signature)
-    kinds = (
-        {spec.kind for spec in signature.inputs if isinstance(spec, ColumnSpec)}
-        if (signature is not None)
-        else set()
+    specs = signature.inputs if signature is not None else ()
+    takes_lists = any(
+        isinstance(spec, ColumnSpec) and spec.kind in {ValueKind.ARRAY, ValueKind.ANY}
+        for spec in specs
     )
     lists = [column for column in value.values() if isinstance(column, list)]
-    by_column = (
-        bool(value)
-        and len(lists) == len(value)
-        and not kinds & {ValueKind.ARRAY, ValueKind.ANY}
-        and len({len(column) for column in lists}) == 1
-    )
+    by_column = len(lists) == len(value) and len(set(map(len, lists))) == 1 and not takes_lists
     if by_column:
         return Rows(tuple(value), tuple(zip(*lists, strict=True)))
     return Rows(tuple(value), (tuple(value.values()),))
@@ -475,8 +470,7 @@ def _param_field(spec: ParamSpec, given: Mapping[str, Json]) -> FormField:
 
 
 def _zeros(spec: TensorSpec) -> Json:
-    zero: Json = "" if dtype_of(spec.dtype).code == "BYTES" else 0
-    zero = False if dtype_of(spec.dtype).code == "BOOL" else zero
+    zero = {"BYTES": "", "BOOL": False}.get(dtype_of(spec.dtype).code, 0)
     shape = [1 if size == ANY else size for size in spec.shape]
     return nested([zero] * math.prod(shape), shape) if math.prod(shape) <= 4096 else []
 

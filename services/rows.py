@@ -81,11 +81,13 @@ class Problem:
     """1-based; None when it concerns every row."""
     why: str
     fix: str = ""
+    part: str = "column"
+    """What `column` names: a column, a tensor or a parameter."""
 
     def __str__(self) -> str:
-        where = f"row {self.row}" if self.row is not None else ""
-        if self.column:
-            where = ", ".join(part for part in (where, _named(self.column)) if part)
+        row = "" if self.row is None else f"row {self.row}"
+        name = f'{self.part} "{one_line(self.column, 80)}"' if self.column else ""
+        where = ", ".join(filter(None, (row, name)))
         return f"{where[:1].upper()}{where[1:]}: {self.why}" if where else self.why
 
 
@@ -121,10 +123,6 @@ def width_of(data: Sequence[Sequence[Json]]) -> int:
 def label_of(name: str, at: int) -> str:
     """The name under which MLServer knows a nameless input (mlserver_mlflow/metadata.py)."""
     return name or f"input-{at}"
-
-
-def _named(name: str) -> str:
-    return f'column "{one_line(name, 80)}"'
 
 
 # ── Holding rows against the signature ────────────────────────────────────────────────────────
@@ -631,17 +629,14 @@ def _checked_params(rows: Rows, signature: Signature) -> tuple[Mapping[str, Json
     for name, value in rows.params.items():
         spec = specs.get(name)
         if spec is None:
-            known = (
-                f"The parameters are {_listed(sorted(specs))}."
-                if specs
-                else ("Leave it out: the signature has no parameters.")
-            )
-            problems.append(Problem(name, None, "the signature has no such parameter.", known))
+            fix = f"The parameters are {_listed(sorted(specs))}." if specs else "Leave it out."
+            why = "the signature has no such parameter."
+            problems.append(Problem(name, None, why, fix, "parameter"))
             continue
         try:
             checked[name] = _checked_param(spec, value, rows.typed)
         except Misfit as misfit:
-            problems.append(Problem(name, None, f"as a parameter, {misfit.why}", misfit.fix))
+            problems.append(Problem(name, None, misfit.why, misfit.fix, "parameter"))
     return checked, problems
 
 
@@ -710,20 +705,22 @@ def _checked_tensors(rows: Rows, signature: Signature) -> tuple[Rows, list[Probl
             None,
             "the signature does not know it.",
             f"Leave it out; the tensors are {_listed(sorted(known))}.",
+            "tensor",
         )
         for name in given
         if name not in known
     ]
     checked: dict[str, Json] = {}
     for at, spec in enumerate(specs):
+        label = label_of(spec.name, at)
         if spec.name not in given:
             why = f"it is missing; the signature wants {spec.dtype} {shape_text(spec.shape)}."
-            problems.append(Problem(label_of(spec.name, at), None, why, "Add the tensor."))
+            problems.append(Problem(label, None, why, "Add the tensor.", "tensor"))
             continue
         try:
             checked[spec.name] = _checked_tensor(given[spec.name], spec, rows.typed)
         except Misfit as misfit:
-            problems.append(Problem(label_of(spec.name, at), None, misfit.why, misfit.fix))
+            problems.append(Problem(label, None, misfit.why, misfit.fix, "tensor"))
     return Rows(tensors=checked), problems
 
 
@@ -826,11 +823,9 @@ def _element(
     value: Json, dtype: Dtype, name: str, at: int, shape: Sequence[int], *, typed: bool
 ) -> Json:
     if not typed and isinstance(value, str) and dtype.code != "BYTES":
-        value = (
-            _WORDS.get(value.lower(), value)
-            if dtype.code == "BOOL"
-            else (_number_from_text(value.strip(), value, required=True))
-        )
+        bare = value.strip()
+        is_word = dtype.code == "BOOL" and bare.lower() in _WORDS
+        value = _WORDS[bare.lower()] if is_word else _number_from_text(bare, value, required=True)
     if dtype.code == "BOOL":
         fits = type(value) is bool
     elif dtype.code == "BYTES":
