@@ -1,0 +1,546 @@
+"""The way to one API server: kubeconfig context or in-cluster account, raw JSON, one error door.
+
+Who is asked is decided once, by a context's name, and never follows the kubeconfig's current
+context. Nothing here knows KServe. Callers are kserve.py and journal.py.
+
+Read against kubernetes 37.0.2 (the Python client) and Kubernetes 1.34. The client's typed calls are
+passed by: its connection pool, certificates and token refresh are used, its models are not (a typed
+list costs several times the parse of its JSON; kubernetes-client/python#1921).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import orjson
+import urllib3
+import yaml
+from kubernetes import client as kubernetes_client
+from kubernetes import config as kubernetes_config
+from kubernetes.config.config_exception import ConfigException
+
+from services.domain import Json
+from services.errors import (
+    ConfigError,
+    Conflict,
+    Denied,
+    NotDeployable,
+    NotFound,
+    Unreachable,
+    one_line,
+)
+
+IN_CLUSTER = "in-cluster"
+"""The context that means: the service account of the pod that Slipway runs in."""
+
+CONNECT_TIMEOUT_S = 3.0
+READ_TIMEOUT_S = 15.0
+"""An apply passes KServe's webhooks, which have 10 s each."""
+
+PAGE_SIZE = 500
+"""Objects per list call, as kubectl asks for: keeps one answer in the megabytes."""
+
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+"""A server-side apply; JSON is valid YAML, so the body is sent as JSON."""
+
+_GKE_PLUGIN = "gke-gcloud-auth-plugin"
+_GKE_PLUGIN_FIX = (
+    "Install it: gcloud components install gke-gcloud-auth-plugin (where gcloud came from apt:"
+    " apt-get install google-cloud-cli-gke-gcloud-auth-plugin). Then put it on the PATH of the"
+    " process that runs Slipway:"
+    " export PATH=\"$PATH:$(gcloud info --format='value(installation.sdk_root)')/bin\". A target of"
+    ' kind = "gke" needs no plugin.'
+)
+_RBAC_FIX = "Apply deploy/rbac.yaml for this account, or ask its owner for the right."
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One context of a kubeconfig, as a picker shows it."""
+
+    name: str
+    server: str
+    namespace: str
+    current: bool
+    flavour: str = ""
+    """minikube, kind or gke, told by the context's name or its credentials; "" otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer of the API server that the caller asked to judge itself."""
+
+    status: int
+    body: Json
+
+    @property
+    def ok(self) -> bool:
+        """True for 2xx."""
+        return 200 <= self.status < 300
+
+    @property
+    def message(self) -> str:
+        """The API server's own words, one line; "" when it gave none."""
+        return one_line(self.body.get("message", "")) if isinstance(self.body, dict) else ""
+
+    @property
+    def causes(self) -> tuple[tuple[str, str, str], ...]:
+        """(reason, message, field) of each cause of a refusal."""
+        if not isinstance(self.body, dict):
+            return ()
+        details = self.body.get("details") or {}
+        return tuple(
+            (
+                str(cause.get("reason", "")),
+                one_line(cause.get("message", "")),
+                one_line(cause.get("field", "")),
+            )
+            for cause in details.get("causes") or ()
+        )
+
+
+def contexts(kubeconfig: Path | None = None) -> tuple[Context, ...]:
+    """Every context of the kubeconfig, by name; empty without a kubeconfig. Asks no server."""
+    try:
+        merged = _merged(kubeconfig)
+    except ConfigError:
+        return ()
+    servers = {entry["name"]: entry.get("cluster") or {} for entry in merged.get("clusters") or ()}
+    users = {entry["name"]: entry.get("user") or {} for entry in merged.get("users") or ()}
+    current = merged.get("current-context")
+    found = []
+    for entry in merged.get("contexts") or ():
+        context = entry.get("context") or {}
+        user = users.get(context.get("user"), {})
+        found.append(
+            Context(
+                name=entry["name"],
+                server=str(servers.get(context.get("cluster"), {}).get("server", "")),
+                namespace=str(context.get("namespace") or "default"),
+                current=entry["name"] == current,
+                flavour=_flavour(entry["name"], user),
+            )
+        )
+    return tuple(sorted(found, key=lambda context: context.name))
+
+
+def _flavour(name: str, user: Mapping[str, Json]) -> str:
+    if name == "minikube":
+        return "minikube"
+    if name.startswith("kind-"):
+        return "kind"
+    command = str((user.get("exec") or {}).get("command", ""))
+    return "gke" if name.startswith("gke_") or command.endswith(_GKE_PLUGIN) else ""
+
+
+def _merged(kubeconfig: Path | None) -> dict[str, Json]:
+    """The kubeconfig as one mapping; of several files in KUBECONFIG the first to name it wins."""
+    location = (
+        str(kubeconfig)
+        if kubeconfig
+        else kubernetes_config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION
+    )
+    paths = [Path(part).expanduser() for part in location.split(os.pathsep) if part]
+    merged: dict[str, Json] = {}
+    for path in paths:
+        if not path.is_file():
+            continue
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ConfigError(
+                f"The kubeconfig {path} cannot be read.",
+                why=one_line(error),
+                fix="Write it again with your cluster's own tool.",
+            ) from error
+        for kind in ("clusters", "users", "contexts"):
+            known = merged.setdefault(kind, [])
+            names = {entry["name"] for entry in known}
+            known.extend(e for e in found.get(kind) or () if e.get("name") not in names)
+        merged.setdefault("current-context", found.get("current-context"))
+    if not merged:
+        raise ConfigError(
+            "There is no kubeconfig.",
+            why=f"Looked for {one_line(location)}.",
+            fix="Set KUBECONFIG, or let your cluster's tool write one (minikube start, kind create"
+            " cluster).",
+        )
+    return merged
+
+
+class Cluster:
+    """One API server as one identity. Thread-safe; keeps at most one client.
+
+    Every call is bounded (`CONNECT_TIMEOUT_S`, `READ_TIMEOUT_S`) and raises Unreachable, Denied,
+    NotFound, Conflict or NotDeployable, unless the caller accepts the HTTP status as an answer.
+    """
+
+    def __init__(self, *, target: str, context: str, kubeconfig: Path | None = None) -> None:
+        """Name the context; connects on the first call. `target` is only for messages."""
+        self.target = target
+        self.context = context
+        self._kubeconfig = kubeconfig
+        self._client: Any = None
+        self._lock = threading.RLock()
+        self._connected_at = 0.0
+
+    # ── Connecting ────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def inside(self) -> bool:
+        """True when Slipway runs in a pod of this cluster."""
+        return self.context == IN_CLUSTER
+
+    @property
+    def host(self) -> str:
+        """host:port of the API server; ConfigError when the kubeconfig does not say."""
+        return urlsplit(str(self._api().configuration.host)).netloc
+
+    def _api(self) -> Any:  # noqa: ANN401 (the client has no types)
+        with self._lock:
+            if self._client is None:
+                self._client = self._connected()
+                self._connected_at = time.monotonic()
+            return self._client
+
+    def _reconnect(self) -> bool:
+        """Read the credentials again; False when that was done a moment ago."""
+        with self._lock:
+            if time.monotonic() - self._connected_at < 5:
+                return False
+            self._client = None
+            return True
+
+    def _connected(self) -> Any:  # noqa: ANN401 (the client has no types)
+        configuration = kubernetes_client.Configuration()
+        configuration.connection_pool_maxsize = 16
+        try:
+            if self.inside:
+                kubernetes_config.load_incluster_config(client_configuration=configuration)
+                return kubernetes_client.ApiClient(configuration)
+            plugin = self._plugin()
+            with _logged_errors() as errors:
+                kubernetes_config.load_kube_config(
+                    config_file=str(self._kubeconfig) if self._kubeconfig else None,
+                    context=self.context or None,
+                    client_configuration=configuration,
+                    persist_config=False,
+                )
+        except ConfigException as error:
+            raise ConfigError(
+                f"Target {self.target} cannot be connected.",
+                why=one_line(error),
+                fix="List what there is with kubectl config get-contexts and correct `context` in"
+                " slipway.toml.",
+            ) from error
+        if plugin and "BearerToken" not in configuration.api_key and not configuration.cert_file:
+            # The client logs a failed plugin and goes on as system:anonymous
+            # (kubernetes 37.0.2, kube_config._load_from_exec_plugin).
+            raise _plugin_denied(self.target, plugin, "; ".join(errors))
+        return kubernetes_client.ApiClient(configuration)
+
+    def _plugin(self) -> str:
+        """The exec plugin that this context's user names; Denied when it is not on the PATH."""
+        merged = _merged(self._kubeconfig)
+        named = {entry["name"]: entry for entry in merged.get("contexts") or ()}
+        chosen = named.get(self.context or merged.get("current-context"))
+        if chosen is None:
+            raise ConfigError(
+                f"Target {self.target} names the context {one_line(self.context)!r}, which the"
+                " kubeconfig does not have.",
+                why=f"It has {', '.join(sorted(one_line(name) for name in named)) or 'none'}.",
+                fix="Correct `context` in slipway.toml, or set KUBECONFIG to the file that has it.",
+            )
+        users = {entry["name"]: entry.get("user") or {} for entry in merged.get("users") or ()}
+        user = users.get((chosen.get("context") or {}).get("user"), {})
+        command = str((user.get("exec") or {}).get("command", ""))
+        if command and shutil.which(command) is None and not Path(command).is_file():
+            raise _plugin_denied(self.target, command, "No such program on the PATH")
+        return command
+
+    # ── Asking ────────────────────────────────────────────────────────────────────────────────
+
+    def get(self, path: str, *, doing: str, **query: str | int) -> Json | None:
+        """One object as JSON; None when there is none (404)."""
+        reply = self.send("GET", path, doing=doing, query=query, accept=(404,))
+        return None if reply.status == 404 else reply.body
+
+    def items(self, path: str, *, doing: str, selector: str = "", **query: str) -> list[Json]:
+        """Every object of a list, all pages; empty when the kind does not exist (404)."""
+        found: list[Json] = []
+        asked: dict[str, str | int] = {"limit": PAGE_SIZE, **query}
+        if selector:
+            asked["labelSelector"] = selector
+        while True:
+            reply = self.send("GET", path, doing=doing, query=asked, accept=(404, 410))
+            if reply.status == 404:
+                return found
+            if reply.status == 410:
+                # The list changed under a slow reader: begin again, from one consistent snapshot.
+                found.clear()
+                asked.pop("continue", None)
+                continue
+            found.extend(reply.body.get("items") or ())
+            token = (reply.body.get("metadata") or {}).get("continue")
+            if not token:
+                return found
+            asked["continue"] = token
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        doing: str,
+        query: Mapping[str, str | int] | None = None,
+        body: Json = None,
+        content_type: str = JSON,
+        accept: Sequence[int] = (),
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> Reply:
+        """Send one request. Statuses outside 2xx and `accept` are translated into our errors.
+
+        `doing` completes "Could not … on <target>."
+        """
+        response = self.raw(
+            method,
+            path,
+            doing=doing,
+            query=query,
+            body=None if body is None else orjson.dumps(body),
+            headers={"Content-Type": content_type, "Accept": JSON},
+            read_timeout_s=read_timeout_s,
+        )
+        try:
+            text = response.read()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._unreachable(doing, error) from error
+        finally:
+            response.release_conn()
+        reply = Reply(response.status, _parsed(text))
+        if reply.ok or reply.status in accept:
+            return reply
+        raise self.refused(doing, reply)
+
+    def raw(
+        self,
+        method: str,
+        path: str,
+        *,
+        doing: str,
+        query: Mapping[str, str | int] | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> urllib3.BaseHTTPResponse:
+        """Send one request and give the unread response, whatever its status; Unreachable.
+
+        For log streams and the proxy of pods. The caller reads and releases it.
+        """
+        url = path + ("?" + urlencode(query) if query else "")
+        def once() -> urllib3.BaseHTTPResponse:
+            return self._once(
+                method,
+                url,
+                doing,
+                body=body,
+                headers=headers or {},
+                read_timeout_s=read_timeout_s,
+            )
+
+        response = once()
+        if response.status == 401 and self._reconnect():
+            response.release_conn()
+            response = once()
+        return response
+
+    def _once(
+        self,
+        method: str,
+        url: str,
+        doing: str,
+        *,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        read_timeout_s: float,
+    ) -> urllib3.BaseHTTPResponse:
+        api = self._api()
+        sent = dict(headers)
+        token = api.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        if token:
+            sent["Authorization"] = token
+        try:
+            response: urllib3.BaseHTTPResponse = api.rest_client.pool_manager.request(
+                method,
+                api.configuration.host + url,
+                body=body,
+                headers=sent,
+                timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s),
+                # A kept-alive connection that the server closed meanwhile fails on its first use:
+                # reading once more is safe, writing again is the caller's decision.
+                retries=urllib3.Retry(
+                    total=1, connect=0, read=1, redirect=0, status=0, allowed_methods={"GET"}
+                ),
+                redirect=False,
+                preload_content=False,
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._unreachable(doing, error) from error
+        return response
+
+    # ── Who we are ────────────────────────────────────────────────────────────────────────────
+
+    def identity(self) -> str:
+        """The user that the API server takes us for. Denied when that is nobody."""
+        reply = self.send(
+            "POST",
+            "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+            doing="ask who we are",
+            body={"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"},
+        )
+        name = str(((reply.body.get("status") or {}).get("userInfo") or {}).get("username", ""))
+        if name in {"", "system:anonymous"}:
+            raise self._anonymous("ask who we are")
+        return one_line(name)
+
+    def may(
+        self, verb: str, group: str, resource: str, namespace: str, subresource: str = ""
+    ) -> bool:
+        """Whether this identity may do that, by the cluster's own access review."""
+        attributes = {
+            "verb": verb,
+            "group": group,
+            "resource": resource,
+            "subresource": subresource,
+            "namespace": namespace,
+        }
+        reply = self.send(
+            "POST",
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+            doing=f"ask for the right to {verb} {resource}",
+            body={
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": attributes},
+            },
+        )
+        return bool((reply.body.get("status") or {}).get("allowed"))
+
+    def version(self) -> str:
+        """The API server's version, for example v1.34.4."""
+        found = self.get("/version", doing="read the server's version")
+        return one_line((found or {}).get("gitVersion", "unknown"))
+
+    # ── The door for errors ───────────────────────────────────────────────────────────────────
+
+    def _unreachable(self, doing: str, error: Exception) -> Unreachable:
+        return Unreachable(
+            f"Could not {doing} on {self.target}: {self.host} did not answer.",
+            why=one_line(error),
+            fix=f"Is the cluster up? kubectl --context {self.context} cluster-info",
+        )
+
+    def _anonymous(self, doing: str) -> Denied:
+        return Denied(
+            f"Could not {doing} on {self.target}.",
+            why="The API server takes us for system:anonymous: no credentials were sent, or they"
+            " are not valid any more.",
+            fix="Log in again with your cluster's tool. " + _GKE_PLUGIN_FIX
+            if self._names_gke_plugin()
+            else "Log in again with your cluster's tool.",
+        )
+
+    def _names_gke_plugin(self) -> bool:
+        if self.inside:
+            return False
+        named = {context.name: context for context in contexts(self._kubeconfig)}
+        return self.context in named and named[self.context].flavour == "gke"
+
+    def refused(
+        self, doing: str, reply: Reply
+    ) -> Denied | NotFound | Conflict | NotDeployable | Unreachable:
+        """The error for an answer that is none of ours to judge."""
+        what = f"Could not {doing} on {self.target}."
+        why = reply.message or f"HTTP {reply.status}"
+        if "system:anonymous" in why:
+            return self._anonymous(doing)
+        if "denied the request" in why or "exceeded quota" in why or reply.status in {400, 422}:
+            return NotDeployable(
+                f"{what} Nothing was changed.", why=_words(reply), fix="Change the plan."
+            )
+        match reply.status:
+            case 401:
+                error: Denied | NotFound | Conflict | Unreachable = self._anonymous(doing)
+            case 403:
+                error = Denied(what, why=why, fix=_RBAC_FIX)
+            case 404:
+                error = NotFound(what, why=why)
+            case 409:
+                error = Conflict(f"{what} Nothing was changed.", why=why, fix="Look again.")
+            case _:
+                error = Unreachable(what, why=why, fix="Try again in a moment.")
+        return error
+
+
+def _words(reply: Reply) -> str:
+    causes = "; ".join(f"{field}: {text}" if field else text for _, text, field in reply.causes)
+    return one_line(reply.message if not causes else f"{reply.message} ({causes})", 512)
+
+
+def _parsed(text: bytes) -> Json:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        # A proxy or load balancer between: its words, not its page.
+        return {"message": one_line(text[:512].decode("utf-8", "replace"))}
+
+
+def _plugin_denied(target: str, command: str, why: str) -> Denied:
+    name = one_line(Path(command).name)
+    return Denied(
+        f"Target {target} has no credentials: its plugin {name} failed.",
+        why=one_line(why) or "It gave neither a token nor a certificate.",
+        fix=_GKE_PLUGIN_FIX
+        if name == _GKE_PLUGIN
+        else f"Run {name} yourself to see why, or install it on the PATH of this process.",
+    )
+
+
+@contextmanager
+def _logged_errors() -> Iterator[list[str]]:
+    """Catch what the Kubernetes client logs to the root logger instead of raising it."""
+    caught: list[str] = []
+
+    class _Catch(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            caught.append(one_line(record.getMessage()))
+
+    root, handler = logging.getLogger(), _Catch(logging.ERROR)
+    root.addHandler(handler)
+    try:
+        yield caught
+    finally:
+        root.removeHandler(handler)
+
+
+def path_part(text: str) -> str:
+    """`text` as one segment of an API path: nothing in it can climb to another path."""
+    return quote(text, safe="")
+
+
+def pretty(value: Json) -> str:
+    """JSON text with a stable order, for comparing and hashing."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,982 @@
+"""What an InferenceService is told to be, and what it and its children say: pure, no cluster asked.
+
+`manifest` turns an intent into the object that is applied; `read` turns one look at the object, its
+Deployment or Knative Service and its pods into plain facts. KServe's own Ready, observedGeneration
+and modelStatus are not believed: each can describe the pods of an earlier version.
+
+Read against KServe v0.20.0 and Knative Serving v1.20 (objects of v0.15 to v0.20 are told apart by
+what they hold, never by a version number). Callers: kserve.py, journal.py (names only).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import yaml
+
+from services.domain import (
+    Action,
+    Answering,
+    Change,
+    Drift,
+    Intent,
+    Json,
+    Mode,
+    Outcome,
+    Package,
+    PackageKind,
+    Release,
+    Resources,
+    Scale,
+    Step,
+    StepState,
+    VersionRef,
+    spec_differences,
+)
+from services.errors import NotDeployable, NotFound, NotOffered, one_line
+
+DOMAIN = "slipway.dev"
+"""Prefix of every label and annotation that Slipway writes. StatefulSet and DaemonSet controllers
+adopt ControllerRevisions that match their selectors, which never hold labels of this domain."""
+
+WORKLOAD_LABEL = f"{DOMAIN}/workload"
+"""Number of the release that started the pods: flows into the pod template, so that new pods can be
+told from old ones. A change of traffic alone keeps it, because a new label restarts the pods."""
+
+VERSION_ANNOTATION = f"{DOMAIN}/version"
+DIGEST_ANNOTATION = f"{DOMAIN}/digest"
+
+MODE_ANNOTATION = "serving.kserve.io/deploymentMode"
+FIELD_MANAGER = "slipway"
+STOP_ANNOTATION = "serving.kserve.io/stop"
+SERVICE_LABEL = "serving.kserve.io/inferenceservice"
+
+API_VERSION = "serving.kserve.io/v1beta1"
+KIND = "InferenceService"
+CONTAINER = "kserve-container"
+INITIALIZER = "storage-initializer"
+HTTP_PORT = 8080
+DRAIN_S = 5
+"""Between a pod's leaving and its server's end; ingresses follow endpoints within a second or
+two."""
+
+# KServe v0.15 and before: Serverless and RawDeployment; both spellings live in clusters.
+_MODES = {
+    "knative": Mode.KNATIVE,
+    "serverless": Mode.KNATIVE,
+    "standard": Mode.STANDARD,
+    "rawdeployment": Mode.STANDARD,
+}
+
+# KServe v0.20.0, deployment_reconciler.go: what it puts on the pod template itself.
+_OWNERS = (
+    ("argocd.argoproj.io/tracking-id", "annotations", "Argo CD"),
+    ("argocd.argoproj.io/instance", "labels", "Argo CD"),
+    ("kustomize.toolkit.fluxcd.io/name", "labels", "Flux"),
+    ("helm.toolkit.fluxcd.io/name", "labels", "Flux"),
+    ("meta.helm.sh/release-name", "annotations", "Helm"),
+)
+_OWNING_MANAGERS = {
+    "argocd-controller": "Argo CD",
+    "argocd-application-controller": "Argo CD",
+    "kustomize-controller": "Flux",
+    "helm-controller": "Flux",
+    "helm": "Helm",
+}
+"""Field managers of tools that put back what others change (their documented defaults)."""
+
+
+# ── Writing ───────────────────────────────────────────────────────────────────────────────────
+
+
+def manifest(
+    intent: Intent,
+    *,
+    namespace: str,
+    workload: int,
+    mode_value: str | None,
+    hold_traffic: bool = False,
+) -> dict[str, Json]:
+    """The InferenceService that serves `intent`, as it is applied.
+
+    `mode_value` is the text of the mode's annotation; None leaves it out (an update never changes
+    it). `hold_traffic` keeps all traffic on the revision that had it: see `aborts_canary`.
+    NotOffered for what the mode cannot do; NotDeployable for a patch that cannot be merged.
+    """
+    if intent.canary_percent is not None and intent.mode is not Mode.KNATIVE:
+        raise canary_not_offered(intent.service)
+    annotations: dict[str, str] = {}
+    if mode_value is not None:
+        annotations[MODE_ANNOTATION] = mode_value
+    if intent.version is not None:
+        annotations[VERSION_ANNOTATION] = str(intent.version)
+    if intent.package.digest:
+        annotations[DIGEST_ANNOTATION] = intent.package.digest
+    if intent.stopped:
+        annotations[STOP_ANNOTATION] = "true"
+    predictor = _predictor(intent)
+    if hold_traffic:
+        predictor["canaryTrafficPercent"] = 0
+    elif intent.canary_percent is not None:
+        predictor["canaryTrafficPercent"] = intent.canary_percent
+    made: dict[str, Json] = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {
+            "name": intent.service,
+            "namespace": namespace,
+            "labels": {**dict(intent.labels), WORKLOAD_LABEL: str(workload)},
+            "annotations": annotations,
+        },
+        "spec": {"predictor": predictor},
+    }
+    return _patched(made, intent.patch) if intent.patch.strip() else made
+
+
+def canary_not_offered(service: str) -> NotOffered:
+    """Why Standard mode has no canary, and what works instead."""
+    return NotOffered(
+        f"{service} cannot have a canary. Nothing was changed.",
+        # KServe v0.20.0: spec.canary makes pods but splits no traffic; canaryTrafficPercent is
+        # ignored in Standard mode without a word (kserve/kserve#5335, #4074).
+        why="KServe splits traffic in Knative mode only; this service runs in Standard mode, where"
+        " a percentage would be ignored.",
+        fix=f"Deploy the version as a second service (`--name {service}-next`), compare the two on"
+        " Predict, then deploy it here; or make a new service with `--mode Knative`.",
+    )
+
+
+def _predictor(intent: Intent) -> dict[str, Json]:
+    predictor: dict[str, Json] = {}
+    scale = intent.scale
+    fields = (
+        ("minReplicas", scale.min_replicas),
+        ("maxReplicas", scale.max_replicas),
+        ("scaleMetric", scale.metric),
+        ("scaleTarget", scale.value),
+        ("serviceAccountName", intent.service_account),
+        ("timeout", intent.timeout_s),
+    )
+    predictor.update({key: value for key, value in fields if value is not None})
+    if intent.package.kind is PackageKind.IMAGE:
+        predictor["containers"] = [_container(intent)]
+    else:
+        predictor["model"] = _model(intent)
+    return predictor
+
+
+def _model(intent: Intent) -> dict[str, Json]:
+    model: dict[str, Json] = {
+        # The runtime's list of format versions decides when one is written: "3" of a current
+        # MLflow would end in NoSupportingRuntime on stock runtimes. Without one, all match.
+        "modelFormat": {"name": "mlflow"},
+        # A missing protocol counts as v1, which no MLServer runtime lists.
+        "protocolVersion": "v2",
+        "storageUri": intent.package.uri,
+        "env": _env(intent),
+        **_gentle(intent),
+    }
+    if intent.runtime is not None:
+        model["runtime"] = intent.runtime
+    resources = _resources(intent.resources)
+    if resources:
+        model["resources"] = resources
+    return model
+
+
+def _container(intent: Intent) -> dict[str, Json]:
+    container: dict[str, Json] = {
+        "name": CONTAINER,
+        "image": intent.package.uri,
+        # Standard mode would pull ":latest" never and Knative always; ours are never ":latest".
+        "imagePullPolicy": "IfNotPresent",
+        "ports": [{"containerPort": HTTP_PORT, "protocol": "TCP"}],
+        "env": [
+            {"name": "PROTOCOL", "value": "v2"},
+            {"name": "MLSERVER_MODEL_NAME", "value": intent.service},
+            *_env(intent),
+        ],
+        **_gentle(intent),
+    }
+    resources = _resources(intent.resources)
+    if resources:
+        container["resources"] = resources
+    return container
+
+
+def _gentle(intent: Intent) -> dict[str, Json]:
+    """What keeps requests from pods that cannot answer yet, or no more."""
+    path = f"/v2/models/{intent.service}/ready"
+    gentle: dict[str, Json] = {
+        # KServe adds a TCP probe when there is none, and MLServer opens its port while the model
+        # still loads: a new pod would get requests that it answers with 404.
+        "readinessProbe": {
+            "httpGet": {"path": path, "port": HTTP_PORT},
+            "periodSeconds": 2,
+            "timeoutSeconds": 2,
+            "failureThreshold": 3,
+        }
+    }
+    if intent.mode is not Mode.KNATIVE:  # Knative refuses hooks; its queue-proxy drains itself
+        # A pod leaves the ingress's list seconds after it is told to end: answer until then.
+        gentle["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sleep", str(DRAIN_S)]}}}
+    return gentle
+
+
+def _env(intent: Intent) -> list[dict[str, str]]:
+    env = dict(intent.env)
+    if intent.version is not None:
+        # MLServer 1.7.1 names the answering version in every V2 answer only when it is told it.
+        env.setdefault("MLSERVER_MODEL_VERSION", str(intent.version.number))
+    return [{"name": name, "value": value} for name, value in env.items()]
+
+
+def _resources(resources: Resources) -> dict[str, Json]:
+    wanted = {
+        key: value
+        for key, value in (("cpu", resources.cpu), ("memory", resources.memory))
+        if value is not None
+    }
+    return {"requests": dict(wanted), "limits": dict(wanted)} if wanted else {}
+
+
+_FIXED = (
+    ("apiVersion",),
+    ("kind",),
+    ("metadata", "name"),
+    ("metadata", "namespace"),
+    ("metadata", "labels", WORKLOAD_LABEL),
+    ("metadata", "annotations", VERSION_ANNOTATION),
+    ("metadata", "annotations", DIGEST_ANNOTATION),
+    ("metadata", "annotations", MODE_ANNOTATION),
+    ("spec", "predictor", "canaryTrafficPercent"),
+)
+
+
+def _patched(made: dict[str, Json], patch: str) -> dict[str, Json]:
+    try:
+        extra = yaml.safe_load(patch)
+    except yaml.YAMLError as error:
+        raise NotDeployable(
+            "The patch is no YAML. Nothing was changed.", why=one_line(error)
+        ) from error
+    if not isinstance(extra, dict):
+        raise NotDeployable(
+            "The patch is no mapping. Nothing was changed.",
+            fix="Write fields as in an InferenceService, for example spec: {predictor: {…}}.",
+        )
+    for path in _FIXED:
+        if _at(extra, path) is not None and _at(extra, path) != _at(made, path):
+            raise NotDeployable(
+                f"The patch may not set {'.'.join(path)}. Nothing was changed.",
+                why="Slipway tells releases apart by it.",
+                fix="Take it out of the patch.",
+            )
+    merged = _merge(made, extra)
+    assert isinstance(merged, dict)
+    return merged
+
+
+def _merge(base: Json, extra: Json) -> Json:
+    """Mappings merge, lists of named things merge by name, everything else is replaced."""
+    if isinstance(base, dict) and isinstance(extra, dict):
+        merged = dict(base)
+        for key, value in extra.items():
+            merged[key] = _merge(base[key], value) if key in base else value
+        return merged
+    if _named(base) and _named(extra):
+        by_name = {item["name"]: item for item in base}
+        for item in extra:
+            by_name[item["name"]] = _merge(by_name.get(item["name"]), item)
+        return list(by_name.values())
+    return extra
+
+
+def _named(value: Json) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(item, dict) and isinstance(item.get("name"), str) for item in value
+    )
+
+
+def _at(value: Json, path: Sequence[str]) -> Json:
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def text_of(made: Mapping[str, Json]) -> str:
+    """The manifest as YAML: what is shown, and what `kubectl apply --server-side -f` takes."""
+    return yaml.safe_dump(dict(made), sort_keys=False, allow_unicode=True)
+
+
+# ── Reading the object ────────────────────────────────────────────────────────────────────────
+
+
+def object_version(service: Json) -> str:
+    """Changes whenever the wanted state changes, and not when only the status does.
+
+    The object's resourceVersion changes with every status write of the controller: a plan based on
+    it would go stale in the middle of every roll-out.
+    """
+    metadata = service["metadata"]
+    wish = {key: metadata.get(key) or {} for key in ("labels", "annotations")}
+    text = json.dumps(wish, sort_keys=True)
+    return (
+        f"{metadata.get('uid', '')}.{metadata.get('generation', 0)}"
+        f".{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    )
+
+
+def mode_of(service: Json, default: Mode = Mode.STANDARD) -> Mode:
+    """The deployment mode that the object runs in: its status wins over its annotation."""
+    told = (service.get("status") or {}).get("deploymentMode") or _annotations(service).get(
+        MODE_ANNOTATION
+    )
+    return _MODES.get(str(told).lower(), default) if told else default
+
+
+def mode_value(service: Json) -> str | None:
+    """The live text of the mode's annotation; it is written back as it is, never changed."""
+    value = _annotations(service).get(MODE_ANNOTATION)
+    return None if value is None else str(value)
+
+
+def parsed_mode(text: str) -> Mode | None:
+    """A mode's name in any spelling that KServe has had."""
+    return _MODES.get(text.lower())
+
+
+def workload_of(thing: Json) -> int | None:
+    """The release that started this object's or pod's workload; None when it is not ours."""
+    text = str(_labels(thing).get(WORKLOAD_LABEL, ""))
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def is_stopped(service: Json) -> bool:
+    """Whether the object is told to have no pods."""
+    return str(_annotations(service).get(STOP_ANNOTATION, "")).lower() == "true"
+
+
+def owner_of(service: Json) -> str:
+    """The GitOps tool that would put back what others change; "" when there is none."""
+    metadata = service["metadata"]
+    for key, place, tool in _OWNERS:
+        if key in (metadata.get(place) or {}):
+            return tool
+    for entry in metadata.get("managedFields") or ():
+        tool = _OWNING_MANAGERS.get(str(entry.get("manager", "")), "")
+        if tool:
+            return tool
+    return ""
+
+
+def live_percent(service: Json) -> int | None:
+    """`canaryTrafficPercent` as it stands in the object."""
+    value = _at(service, ("spec", "predictor", "canaryTrafficPercent"))
+    return value if isinstance(value, int) else None
+
+
+def live_intent(service: Json) -> Intent:
+    """The intent that the object's spec amounts to: for services that others made."""
+    predictor = _at(service, ("spec", "predictor")) or {}
+    model = predictor.get("model") or {}
+    container: Json = next(iter(predictor.get("containers") or ()), {})
+    holder = container or model
+    metadata = service["metadata"]
+    if container:
+        package = Package(PackageKind.IMAGE, str(container.get("image", "")))
+    else:
+        package = Package(PackageKind.GCS, str(model.get("storageUri", "")))
+    limits = _at(holder, ("resources", "limits")) or _at(holder, ("resources", "requests")) or {}
+    env = tuple(
+        (str(item.get("name")), str(item.get("value", "")))
+        for item in holder.get("env") or ()
+        if "valueFrom" not in item
+    )
+    return Intent(
+        service=metadata["name"],
+        version=None,
+        package=replace(package, digest=str(_annotations(service).get(DIGEST_ANNOTATION, ""))),
+        mode=mode_of(service),
+        runtime=model.get("runtime"),
+        scale=Scale(
+            predictor.get("minReplicas"),
+            predictor.get("maxReplicas"),
+            predictor.get("scaleMetric"),
+            predictor.get("scaleTarget"),
+        ),
+        resources=Resources(_text(limits.get("cpu")), _text(limits.get("memory"))),
+        service_account=predictor.get("serviceAccountName"),
+        timeout_s=predictor.get("timeout"),
+        env=env,
+        canary_percent=live_percent(service),
+        stopped=is_stopped(service),
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def wanted_release(service: Json, history: Sequence[Release]) -> Release | None:
+    """The release that the object's spec carries now; None when no record fits it.
+
+    Workload, traffic share and stop are compared: a change of traffic alone leaves the label, and
+    an open release whose patch was never sent must not count.
+    """
+    workload = workload_of(service)
+    if workload is None:
+        adopted = next((r for r in history if r.action is Action.ADOPT), None)
+        return adopted if adopted and not any(r.action is Action.DELETE for r in history) else None
+    percent, stopped = live_percent(service), is_stopped(service)
+    for release in history:
+        if release.workload != workload or release.intent.stopped != stopped:
+            continue
+        if release.outcome is Outcome.NOT_APPLIED or release.action is Action.DELETE:
+            continue
+        wished = release.intent.canary_percent
+        held = percent == 0 and wished is None and release.workload != release.number
+        if percent == wished or held:
+            return release
+    return None
+
+
+def drift_of(service: Json, release: Release) -> tuple[Drift, ...]:
+    """The fields that we own in which the object is not what the release recorded."""
+    intent, live = release.intent, live_intent(service)
+    recorded_env = {item["name"]: item["value"] for item in _env(intent)}
+    live_env = dict(live.env)
+    compared = [
+        ("package", intent.package.uri, live.package.uri),
+        ("runtime", intent.runtime, live.runtime if intent.runtime else None),
+        ("service account", intent.service_account, live.service_account),
+        ("timeout", intent.timeout_s, live.timeout_s),
+        ("cpu", intent.resources.cpu, live.resources.cpu if intent.resources.cpu else None),
+        (
+            "memory",
+            intent.resources.memory,
+            live.resources.memory if intent.resources.memory else None,
+        ),
+        ("minimum replicas", intent.scale.min_replicas, live.scale.min_replicas),
+        ("maximum replicas", intent.scale.max_replicas, live.scale.max_replicas),
+        *((f"env {name}", value, live_env.get(name)) for name, value in recorded_env.items()),
+    ]
+    if intent.patch.strip():
+        # What a patch sets is not modelled; only what it leaves alone can be compared.
+        compared = compared[:1]
+    return tuple(
+        Drift(name, one_line(recorded or ""), one_line(seen or ""), _changed_by(service))
+        for name, recorded, seen in compared
+        if recorded != seen
+    )
+
+
+def _changed_by(service: Json) -> str:
+    """The manager that wrote the spec last, other than us and the controller's status."""
+    entries = [
+        entry
+        for entry in service["metadata"].get("managedFields") or ()
+        if entry.get("manager") != FIELD_MANAGER and entry.get("subresource") != "status"
+    ]
+    latest = max(entries, key=lambda entry: str(entry.get("time", "")), default=None)
+    return one_line(latest.get("manager", "")) if latest else ""
+
+
+def last_writer(service: Json) -> str:
+    """The field manager that wrote something other than the status last, ours included."""
+    entries = [
+        entry
+        for entry in service["metadata"].get("managedFields") or ()
+        if entry.get("subresource") != "status"
+    ]
+    latest = max(entries, key=lambda entry: str(entry.get("time", "")), default=None)
+    return one_line(latest.get("manager", "")) if latest else ""
+
+
+def edits(before: Intent | None, service: Json) -> tuple[Change, ...]:
+    """What the object says now that the plan did not see, in the intent's own fields."""
+    if before is None:
+        return ()
+    now = with_drift(before, service)
+    live = live_intent(service)
+    now = replace(now, canary_percent=live.canary_percent, stopped=live.stopped)
+    return spec_differences(before, now)
+
+
+def owned_equal(wished: Json, live: Json) -> bool:
+    """Whether everything that `wished` says stands in `live`, which may say more."""
+    if isinstance(wished, dict):
+        return isinstance(live, dict) and all(
+            owned_equal(value, live.get(key))
+            for key, value in wished.items()
+            if key != "resourceVersion"
+        )
+    if isinstance(wished, list):
+        return (
+            isinstance(live, list)
+            and len(live) >= len(wished)
+            and all(any(owned_equal(item, other) for other in live) for item in wished)
+        )
+    return bool(wished == live)
+
+
+def with_drift(intent: Intent, service: Json) -> Intent:
+    """The recorded intent with what the object really says: what a plan's `before` has to be."""
+    live = live_intent(service)
+    return replace(
+        intent,
+        package=intent.package if intent.package.uri == live.package.uri else live.package,
+        runtime=live.runtime if intent.runtime else None,
+        service_account=live.service_account,
+        timeout_s=live.timeout_s,
+        scale=replace(
+            intent.scale,
+            min_replicas=live.scale.min_replicas,
+            max_replicas=live.scale.max_replicas,
+        ),
+    )
+
+
+def _held(release: Release | None, service: Json) -> bool:
+    """Whether all traffic is held on the revision that had it before an aborted canary."""
+    wished = None if release is None else release.intent.canary_percent
+    return live_percent(service) == 0 and wished is None
+
+
+def expected_percent(release: Release | None, service: Json) -> int:
+    """The share that the wanted workload is to have, in percent."""
+    if release is not None:
+        return 100 if release.intent.canary_percent is None else release.intent.canary_percent
+    percent = live_percent(service)
+    return 100 if percent is None else percent
+
+
+# ── Reading what became of it ─────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at a service: raw objects as the API server gave them."""
+
+    service: Json
+    deployment: Json | None = None
+    """Standard mode's Deployment."""
+    knative: Json | None = None
+    """Knative mode's Service."""
+    revisions: tuple[Json, ...] = ()
+    """Knative mode's Revisions of that Service."""
+    pods: tuple[Json, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What one look amounts to. Counts are of the wanted workload, but `total`."""
+
+    mode: Mode
+    wanted: Release | None
+    workload: int | None
+    caught_up: bool = False
+    desired: int = 0
+    updated: int = 0
+    total: int = 0
+    available: int = 0
+    traffic_as_wanted: bool = False
+    stopped: bool = False
+    asleep: bool = False
+    answering: tuple[Answering, ...] = ()
+    stable: int | None = None
+    pods: tuple[Json, ...] = ()
+    """Living pods of the wanted workload, newest first."""
+    message: str = ""
+    revision: Json | None = None
+    stuck: tuple[str, str] | None = None
+    """(reason, message) of a Deployment or Revision that says itself that it cannot go on."""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def all_serve(self) -> bool:
+        """Every pod of the wanted workload serves, none of an earlier one is left, traffic fits."""
+        counted = self.desired == self.updated == self.total == self.available
+        return self.caught_up and counted and self.traffic_as_wanted
+
+
+def read(look: Look, history: Sequence[Release]) -> Facts:
+    """Say what one look amounts to. Takes anything that a cluster can answer; never raises."""
+    wanted = wanted_release(look.service, history)
+    workload = workload_of(look.service)
+    mode = mode_of(look.service)
+    living = [pod for pod in look.pods if not pod["metadata"].get("deletionTimestamp")]
+    base = Facts(mode=mode, wanted=wanted, workload=workload)
+    if is_stopped(look.service):
+        gone = not living
+        return replace(
+            base,
+            stopped=gone,
+            caught_up=gone,
+            traffic_as_wanted=True,
+            message="stopped" if gone else f"{len(living)} pods are stopping",
+        )
+    if mode is Mode.KNATIVE:
+        return _read_knative(base, look, living, history)
+    return _read_standard(base, look, living, history)
+
+
+def _read_standard(
+    base: Facts, look: Look, living: Sequence[Json], history: Sequence[Release]
+) -> Facts:
+    answering = _shares(ready_by_workload(living), history)
+    mine = _mine(living, base.workload)
+    deployment = look.deployment
+    if deployment is None:
+        message = "KServe has not made the Deployment yet"
+        return replace(base, answering=answering, pods=mine, message=message, desired=1)
+    status, spec = deployment.get("status") or {}, deployment.get("spec") or {}
+    template = spec.get("template") or {}
+    carries = workload_of(template) == base.workload and _carries_package(template, look.service)
+    observed = int(status.get("observedGeneration") or 0)
+    caught_up = carries and observed >= int(deployment["metadata"].get("generation") or 0)
+    replicas = spec.get("replicas")
+    found = replace(
+        base,
+        caught_up=caught_up,
+        desired=1 if replicas is None else int(replicas),
+        updated=int(status.get("updatedReplicas") or 0),
+        total=int(status.get("replicas") or 0),
+        available=int(status.get("availableReplicas") or 0),
+        traffic_as_wanted=True,
+        answering=answering,
+        pods=mine,
+        stuck=_stuck_deployment(deployment) if caught_up else None,
+    )
+    return replace(found, message=_standard_message(found))
+
+
+def _standard_message(facts: Facts) -> str:
+    if not facts.caught_up:
+        return "KServe has not acted on it yet"
+    if facts.updated < facts.desired:
+        return f"{facts.updated} of {facts.desired} new pods created"
+    if facts.total > facts.updated:
+        old = facts.total - facts.updated
+        ready = sum(1 for pod in facts.pods if pod_ready(pod))
+        return f"{ready} of {facts.desired} new pods ready, {old} of the old still there"
+    if facts.available < facts.desired:
+        return f"{facts.available} of {facts.desired} new pods ready"
+    return ""
+
+
+def _stuck_deployment(deployment: Json) -> tuple[str, str] | None:
+    for condition in _conditions(deployment):
+        kind, status = condition.get("type"), condition.get("status")
+        if kind == "ReplicaFailure" and status == "True":
+            return str(condition.get("reason", "")), str(condition.get("message", ""))
+        if kind == "Progressing" and status == "False":
+            return str(condition.get("reason", "")), str(condition.get("message", ""))
+    return None
+
+
+def _read_knative(
+    base: Facts, look: Look, living: Sequence[Json], history: Sequence[Release]
+) -> Facts:
+    knative = look.knative
+    if knative is None:
+        message = "KServe has not made the Knative Service yet"
+        return replace(base, message=message, desired=1, pods=_mine(living, base.workload))
+    workload_by_revision = {
+        revision["metadata"]["name"]: workload_of(revision) for revision in look.revisions
+    }
+    status = knative.get("status") or {}
+    traffic = [entry for entry in status.get("traffic") or () if entry.get("percent")]
+    share: dict[int | None, int] = {}
+    by_revision: dict[str, int] = {}
+    for entry in traffic:
+        name, percent = str(entry.get("revisionName", "")), int(entry["percent"])
+        by_revision[name] = by_revision.get(name, 0) + percent
+        number = workload_by_revision.get(name)
+        share[number] = share.get(number, 0) + percent
+    pods_by_workload = ready_by_workload(living)
+    answering = tuple(
+        _answering(number, percent, pods_by_workload.get(number, 0), history)
+        for number, percent in sorted(share.items(), key=lambda item: -item[1])
+    )
+    revision = _wanted_revision(look, status, base.workload, by_revision)
+    name = revision["metadata"]["name"] if revision else ""
+    mine = tuple(
+        pod
+        for pod in _newest_pods(living)
+        if _labels(pod).get("serving.knative.dev/revision") == name
+    )
+    ready = _condition(revision, "Ready") if revision else None
+    is_ready = bool(ready and ready.get("status") == "True")
+    available = sum(1 for pod in mine if pod_ready(pod))
+    expected = expected_percent(base.wanted, look.service)
+    template = _at(knative, ("spec", "template")) or {}
+    observed = int(status.get("observedGeneration") or 0)
+    caught_up = (
+        workload_of(template) == base.workload
+        and _carries_package(template, look.service)
+        and _asks_for(knative, live_percent(look.service))
+        and observed >= int(knative["metadata"].get("generation") or 0)
+        and revision is not None
+    )
+    if _held(base.wanted, look.service) and status.get("latestCreatedRevisionName") != status.get(
+        "latestReadyRevisionName"
+    ):
+        # The traffic is back already; but the next plan would meet the aborted revision as the
+        # latest ready one, and Knative would send its share there.
+        message = "the traffic is back; its new revision is starting"
+        return replace(
+            base, desired=1, answering=answering, pods=mine, revision=revision, message=message
+        )
+    asleep = caught_up and is_ready and not mine
+    stable = next((n for n in share if n != base.workload and n is not None), None)
+    found = replace(
+        base,
+        caught_up=caught_up,
+        desired=len(mine) if is_ready else max(1, len(mine)),
+        updated=len(mine),
+        total=len(mine),
+        available=available if is_ready else min(available, max(0, len(mine) - 1)),
+        traffic_as_wanted=share.get(base.workload, 0) == expected,
+        asleep=asleep,
+        answering=answering,
+        stable=stable if expected < 100 else None,
+        pods=mine,
+        revision=revision,
+        stuck=_stuck_revision(revision) if caught_up and not is_ready else None,
+    )
+    return replace(found, message=_knative_message(found, name, is_ready, share, expected))
+
+
+def _knative_message(
+    facts: Facts, name: str, is_ready: bool, share: Mapping[int | None, int], expected: int
+) -> str:
+    if not facts.caught_up:
+        return "KServe and Knative have not acted on it yet"
+    if facts.asleep and facts.traffic_as_wanted:
+        return "asleep: the first request wakes it"
+    if not is_ready:
+        return f"revision {name} is not ready yet"
+    if not facts.traffic_as_wanted:
+        return f"{share.get(facts.workload, 0)} of {expected} % of the traffic moved"
+    return ""
+
+
+def _wanted_revision(
+    look: Look, status: Json, workload: int | None, by_revision: Mapping[str, int]
+) -> Json | None:
+    """The revision to judge: of the wanted workload, the one with traffic, else the latest."""
+    mine = [revision for revision in look.revisions if workload_of(revision) == workload]
+    serving = [r for r in mine if by_revision.get(r["metadata"]["name"])]
+    if serving:
+        return max(serving, key=lambda r: by_revision[r["metadata"]["name"]])
+    latest = status.get("latestCreatedRevisionName")
+    return next((r for r in mine if r["metadata"]["name"] == latest), None)
+
+
+def _asks_for(knative: Json, percent: int | None) -> bool:
+    """Whether KServe has handed the traffic share on to the Knative Service."""
+    entries = _at(knative, ("spec", "traffic")) or ()
+    latest = next((entry for entry in entries if entry.get("latestRevision")), None)
+    asked = 100 if latest is None else int(latest.get("percent") or 0)
+    return asked == (100 if percent is None else percent) or len(entries) == 1 == bool(percent)
+
+
+def _stuck_revision(revision: Json | None) -> tuple[str, str] | None:
+    ready = _condition(revision, "Ready") if revision else None
+    if ready and ready.get("status") == "False":
+        return str(ready.get("reason", "")), str(ready.get("message", ""))
+    return None
+
+
+def _carries_package(template: Json, service: Json) -> bool:
+    """Whether a pod template loads what the object's spec says now.
+
+    The label alone would do for our own patches; an edit by others leaves it.
+    """
+    predictor = _at(service, ("spec", "predictor")) or {}
+    model = predictor.get("model") or {}
+    if model.get("storageUri"):
+        sources = [
+            value
+            for key, value in _annotations(template).items()
+            if key.endswith("storage-initializer-sourceuri")
+        ]
+        return not sources or model["storageUri"] in sources
+    image = next((c.get("image") for c in predictor.get("containers") or ()), None)
+    images = [c.get("image") for c in _at(template, ("spec", "containers")) or ()]
+    return image is None or image in images
+
+
+def _mine(living: Iterable[Json], workload: int | None) -> tuple[Json, ...]:
+    pods = _newest_pods(living)
+    if workload is not None:
+        return tuple(pod for pod in pods if workload_of(pod) == workload)
+    # A service that others made: the newest pod's template is the present one.
+    hashes = [_labels(pod).get("pod-template-hash") for pod in pods]
+    return tuple(pod for pod, found in zip(pods, hashes, strict=True) if found == hashes[0])
+
+
+def _newest_pods(pods: Iterable[Json]) -> list[Json]:
+    return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")), reverse=True)
+
+
+def ready_by_workload(living: Iterable[Json]) -> dict[int | None, int]:
+    """Ready pods by workload."""
+    counted: dict[int | None, int] = {}
+    for pod in living:
+        if pod_ready(pod):
+            number = workload_of(pod)
+            counted[number] = counted.get(number, 0) + 1
+    return counted
+
+
+def _shares(ready: Mapping[int | None, int], history: Sequence[Release]) -> tuple[Answering, ...]:
+    """Standard mode: a Kubernetes Service spreads requests over ready pods, whatever their age."""
+    total = sum(ready.values())
+    ordered = sorted(ready.items(), key=lambda item: (-item[1], -(item[0] or 0)))
+    return tuple(
+        _answering(number, round(100 * count / total), count, history) for number, count in ordered
+    )
+
+
+def _answering(
+    workload: int | None, percent: int, replicas: int, history: Sequence[Release]
+) -> Answering:
+    version = next((r.intent.version for r in history if r.workload == workload), None)
+    return Answering(version, workload, percent, replicas)
+
+
+# ── Pods ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def pod_ready(pod: Json) -> bool:
+    """Whether Kubernetes sends requests to this pod."""
+    condition = _condition(pod, "Ready")
+    return bool(condition and condition.get("status") == "True")
+
+
+STEPS = (
+    "applied",
+    "reconciled",
+    "scheduled",
+    "files downloaded",
+    "image pulled",
+    "container up",
+    "model ready",
+)
+
+
+def steps_of(facts: Facts, look: Look, *, model_ready: bool | None) -> tuple[Step, ...]:
+    """The steps of the roll-out of the wanted workload with their times, from the newest pod."""
+    pod = facts.pods[0] if facts.pods else None
+    release = facts.wanted
+    if facts.stopped or release is None:
+        return ()
+    status = (pod or {}).get("status") or {}
+    ends: list[tuple[str, datetime | None]] = [("applied", _written_at(look.service))]
+    created = pod["metadata"].get("creationTimestamp") if pod else None
+    ends.append(("reconciled", _time(created)))
+    ends.append(("scheduled", _passed_at(pod, "PodScheduled")))
+    initializer = next(iter(status.get("initContainerStatuses") or ()), None)
+    has_initializer = bool(pod and _at(pod, ("spec", "initContainers")))
+    if has_initializer:
+        done = _at(initializer or {}, ("state", "terminated")) or {}
+        ended = _time(done.get("finishedAt")) if done.get("exitCode") == 0 else None
+        ends.append(("files downloaded", ended))
+    server = next(
+        (c for c in status.get("containerStatuses") or () if c.get("name") == CONTAINER), None
+    )
+    running = _at(server or {}, ("state", "running")) or {}
+    ends.append(("image pulled", _time(running.get("startedAt"))))
+    ends.append(("container up", _passed_at(pod, "Ready")))
+    ready_at = _passed_at(pod, "Ready") if model_ready else None
+    ends.append(("model ready", ready_at))
+    return _as_steps(ends, release.created_at)
+
+
+def _as_steps(ends: Sequence[tuple[str, datetime | None]], began: datetime) -> tuple[Step, ...]:
+    steps: list[Step] = []
+    since: datetime | None = began
+    for name, ended in ends:
+        if ended is not None:
+            start = since if since is not None and since < ended else ended
+            took = max(0.0, (ended - start).total_seconds())
+            steps.append(Step(name, StepState.DONE, start, took))
+            since = ended
+        elif since is not None:
+            steps.append(Step(name, StepState.RUNNING, since))
+            since = None
+        else:
+            steps.append(Step(name, StepState.PENDING))
+    return tuple(steps)
+
+
+def _written_at(service: Json) -> datetime | None:
+    times = [
+        _time(entry.get("time"))
+        for entry in service["metadata"].get("managedFields") or ()
+        if entry.get("manager") == FIELD_MANAGER
+    ]
+    return max((time for time in times if time), default=None)
+
+
+def _passed_at(pod: Json | None, kind: str) -> datetime | None:
+    condition = _condition(pod, kind) if pod else None
+    if condition and condition.get("status") == "True":
+        return _time(condition.get("lastTransitionTime"))
+    return None
+
+
+def _time(text: Json) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(text)).astimezone(UTC) if text else None
+    except ValueError:
+        return None
+
+
+def time_of(text: Json) -> datetime | None:
+    """A Kubernetes timestamp, aware; None when it is absent or no time."""
+    return _time(text)
+
+
+def _conditions(thing: Json) -> Sequence[Json]:
+    return _at(thing, ("status", "conditions")) or ()
+
+
+def _condition(thing: Json, kind: str) -> Json | None:
+    return next((c for c in _conditions(thing) if c.get("type") == kind), None)
+
+
+def _labels(thing: Json) -> Mapping[str, Json]:
+    return (thing.get("metadata") or {}).get("labels") or {}
+
+
+def _annotations(thing: Json) -> Mapping[str, Json]:
+    return (thing.get("metadata") or {}).get("annotations") or {}
+
+
+# ── Names ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def predictor_name(service: str) -> str:
+    """Name of the Deployment, Kubernetes Service or Knative Service that KServe makes for it."""
+    return f"{service}-predictor"
+
+
+def version_of(thing: Json) -> VersionRef | None:
+    """The version that our annotation on an object or pod names."""
+    model, _, number = str(_annotations(thing).get(VERSION_ANNOTATION, "")).rpartition("/")
+    return VersionRef(model, int(number)) if model and number.isdigit() else None
+
+
+def missing(name: str, where: str) -> NotFound:
+    """The error for a service that does not exist."""
+    return NotFound(
+        f"There is no service {one_line(name)!r} in {where}.",
+        fix="List what there is: slipway status.",
+    )

@@ -1,0 +1,902 @@
+"""Services on a cluster: InferenceServices of one namespace, in Standard and Knative mode.
+
+The one write is a server-side apply of the whole manifest by field manager `slipway`, without force
+and with strict field validation, guarded by the resourceVersion of the object that the plan was
+made from. Nothing else ever touches an InferenceService: its labels and annotations flow into the
+pods and restart them. What the objects mean stands in inferenceservice.py; this module asks.
+
+Read against KServe v0.20.0, Knative Serving v1.20, Kubernetes 1.34. Implements ports.Serving.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import urllib3
+
+from services import inferenceservice as objects
+from services.cluster import APPLY_PATCH, Cluster, Reply, path_part
+from services.domain import (
+    Applied,
+    Cause,
+    Drift,
+    Endpoint,
+    Finding,
+    Intent,
+    Json,
+    LogLine,
+    Mode,
+    Observed,
+    Outcome,
+    Phase,
+    Plan,
+    Rehearsal,
+    Release,
+    Service,
+    StepState,
+    Verdict,
+    WayIn,
+)
+from services.errors import (
+    Conflict,
+    NotFound,
+    SlipwayError,
+    Unreachable,
+    one_line,
+)
+from services.relay import Relay
+
+WRITE_FOR_S = 60.0
+"""A write whose answer was lost is looked for, and sent again, for so long: an API server's
+restart takes about 20 s."""
+
+GATEWAY_TIMEOUT_S = 1.5
+GATEWAY_KEPT_S = 30.0
+"""For so long an ingress found reachable, or not, is believed."""
+
+MAX_LOG_BYTES = 1_000_000
+MAX_LOG_STREAMS = 40
+
+# Where well-known ingresses put their LoadBalancer Service, by their own install manifests.
+_GATEWAYS = (
+    ("kourier-system", "kourier"),
+    ("knative-serving", "kourier"),
+    ("istio-system", "istio-ingressgateway"),
+    ("projectcontour", "envoy"),
+    ("contour-external", "envoy"),
+    ("ingress-nginx", "ingress-nginx-controller"),
+)
+
+
+class Histories(Protocol):
+    """What serving needs of the journal: reading."""
+
+    def history(self, service: str) -> Sequence[Release]:
+        """Releases of one service, newest first."""
+
+    def histories(self) -> Mapping[str, Sequence[Release]]:
+        """Every service's releases, newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class KServeOptions:
+    """What a target's settings say for its services."""
+
+    mode: Mode | None = None
+    """Deployment mode of new services; None = the cluster's default."""
+    runtime: str | None = None
+    """ServingRuntime to use; None = chosen by the library check."""
+    service_account: str | None = None
+    ingress: str = ""
+    """Address of the ingress, http://host:port; "" = found."""
+
+
+class KServeServing:
+    """The InferenceServices of one namespace. Implements ports.Serving."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespace: str,
+        journal: Histories,
+        options: KServeOptions = KServeOptions(),
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Serve from `namespace`. Connects on the first call."""
+        self._cluster = cluster
+        self._namespace = namespace
+        self._journal = journal
+        self._options = options
+        self._sleep = sleep
+        self._relay = Relay(cluster)
+        self._reachable: dict[tuple[str, str], tuple[bool, float]] = {}
+        self._gateway_address: dict[str, str] = {}
+
+    # ── Reading ───────────────────────────────────────────────────────────────────────────────
+
+    def services(self) -> Sequence[Service]:
+        """Every InferenceService of the namespace, by name; those that others made too.
+
+        Five lists, whatever the number of services.
+        """
+        found = self._cluster.items(self._path(), doing="list the services")
+        if not found:
+            return ()
+        histories = self._journal.histories()
+        deployments = _by_name(self._cluster.items(self._deployments(), doing="list Deployments"))
+        pods = _by_label(
+            self._cluster.items(self._pods(), doing="list pods", selector=objects.SERVICE_LABEL),
+            objects.SERVICE_LABEL,
+        )
+        knative, revisions = {}, {}
+        if any(objects.mode_of(service) is Mode.KNATIVE for service in found):
+            knative = _by_name(self._cluster.items(self._knative(), doing="list Knative Services"))
+            revisions = _by_label(
+                self._cluster.items(self._revisions(), doing="list Revisions"),
+                "serving.knative.dev/service",
+            )
+        listed = []
+        for service in found:
+            name = service["metadata"]["name"]
+            child = objects.predictor_name(name)
+            look = objects.Look(
+                service,
+                deployments.get(child),
+                knative.get(child),
+                tuple(revisions.get(child, ())),
+                tuple(pods.get(name, ())),
+            )
+            listed.append(self._service(look, histories.get(name, ())))
+        return tuple(sorted(listed, key=lambda service: service.name))
+
+    def service(self, name: str) -> Service | None:
+        """One service; absence is a value."""
+        look = self._look(name)
+        return None if look is None else self._service(look, self._journal.history(name))
+
+    def observe(self, name: str) -> Observed:
+        """Look once; plain facts of the wanted release, no verdict."""
+        seen_at = datetime.now(UTC)
+        look = self._look(name)
+        if look is None:
+            return Observed(name, seen_at, exists=False, message="there is no InferenceService")
+        facts = objects.read(look, self._journal.history(name))
+        model_ready = self._model_ready(name, facts)
+        failure: Cause | None = None
+        steps = objects.steps_of(facts, look, model_ready=model_ready)
+        if failure is not None:
+            steps = tuple(
+                replace(step, state=StepState.FAILED) if step.state is StepState.RUNNING else step
+                for step in steps
+            )
+        wanted = facts.wanted
+        return Observed(
+            service=name,
+            seen_at=seen_at,
+            wanted_release=wanted.number if wanted else None,
+            wanted_version=wanted.intent.version if wanted else None,
+            caught_up=facts.caught_up,
+            desired=facts.desired,
+            updated=facts.updated,
+            total=facts.total,
+            available=facts.available,
+            model_ready=model_ready,
+            traffic_as_wanted=facts.traffic_as_wanted,
+            stopped=facts.stopped,
+            asleep=facts.asleep,
+            failure=failure,
+            answering=facts.answering,
+            steps=steps,
+            drift=self._drift(look.service, wanted),
+            message=facts.message,
+        )
+
+    def _look(self, name: str) -> objects.Look | None:
+        service = self._cluster.get(self._path(name), doing=f"read {one_line(name)}")
+        if service is None:
+            return None
+        child = objects.predictor_name(name)
+        pods = self._cluster.items(
+            self._pods(),
+            doing=f"list the pods of {name}",
+            selector=f"{objects.SERVICE_LABEL}={name}",
+        )
+        if objects.mode_of(service) is Mode.KNATIVE:
+            return objects.Look(
+                service,
+                knative=self._cluster.get(
+                    f"{self._knative()}/{child}", doing=f"read the Knative Service of {name}"
+                ),
+                revisions=tuple(
+                    self._cluster.items(
+                        self._revisions(),
+                        doing=f"list the Revisions of {name}",
+                        selector=f"serving.knative.dev/service={child}",
+                    )
+                ),
+                pods=tuple(pods),
+            )
+        deployment = self._cluster.get(
+            f"{self._deployments()}/{child}", doing=f"read the Deployment of {name}"
+        )
+        return objects.Look(service, deployment=deployment, pods=tuple(pods))
+
+    def _service(self, look: objects.Look, history: Sequence[Release]) -> Service:
+        facts = objects.read(look, history)
+        service, wanted = look.service, facts.wanted
+        drift = self._drift(service, wanted)
+        intent = wanted.intent if wanted else objects.live_intent(service)
+        if wanted and drift:
+            intent = objects.with_drift(intent, service)
+        phase, message = _phase(facts, wanted)
+        return Service(
+            name=service["metadata"]["name"],
+            target=self._cluster.target,
+            namespace=self._namespace,
+            mode=facts.mode,
+            managed=wanted is not None or facts.workload is not None,
+            object_version=objects.object_version(service),
+            intent=intent,
+            release=wanted.number if wanted else None,
+            phase=phase,
+            message=message,
+            answering=facts.answering,
+            stable=facts.stable,
+            url=(service.get("status") or {}).get("url"),
+            since=wanted.settled_at or wanted.created_at if wanted else None,
+            actor=wanted.actor if wanted else "",
+            verified=bool(wanted and wanted.verified),
+            drift=drift,
+            owner=objects.owner_of(service),
+            asleep=facts.asleep,
+        )
+
+    def _drift(self, service: Json, wanted: Release | None) -> tuple[Drift, ...]:
+        return () if wanted is None else objects.drift_of(service, wanted)
+
+    def _model_ready(self, name: str, facts: objects.Facts) -> bool | None:
+        """What the model servers of the wanted pods say; all of them have to say yes."""
+        ready = [pod for pod in facts.pods if objects.pod_ready(pod)]
+        if not ready or not facts.caught_up:
+            return None
+        return all(self._pod_says_ready(name, pod) for pod in ready[:5])
+
+    def _pod_says_ready(self, name: str, pod: Json) -> bool:
+        path = f"{self._pod_proxy(pod)}/v2/models/{path_part(name)}/ready"
+        try:
+            response = self._cluster.raw(
+                "GET", path, doing="ask the model server", read_timeout_s=3
+            )
+        except Unreachable:
+            return False
+        response.drain_conn()
+        response.release_conn()
+        return response.status == 200
+
+    # ── Planning ──────────────────────────────────────────────────────────────────────────────
+
+    def default_intent(self, intent: Intent) -> Intent:
+        """The intent with what this target fills in: mode, runtime, service account.
+
+        NotOffered for a canary in Standard mode.
+        """
+        service = self._cluster.get(self._path(intent.service), doing="read the service")
+        if service is not None:
+            mode = objects.mode_of(service)
+        elif intent.mode is Mode.LOCAL:
+            mode = self._options.mode or self._default_mode()
+        else:
+            mode = intent.mode
+        if intent.canary_percent is not None and mode is not Mode.KNATIVE:
+            raise objects.canary_not_offered(intent.service)
+        return replace(
+            intent,
+            mode=mode,
+            port=None,
+            runtime=intent.runtime or self._options.runtime,
+            service_account=intent.service_account or self._options.service_account,
+        )
+
+    def rehearse(self, plan: Plan) -> Rehearsal:
+        """Manifest, dry run and preflight; writes nothing."""
+        if plan.after is None:
+            return Rehearsal(f"# deletes InferenceService {plan.service}; its history stays\n")
+        live = self._cluster.get(self._path(plan.service), doing=f"read {plan.service}")
+        history = self._journal.history(plan.service)
+        number = history[0].number + 1 if history else 1
+        made = self._manifest(plan, plan.workload or number, live)
+        return Rehearsal(objects.text_of(made), tuple(self._rehearsed(plan, made)))
+
+    def _rehearsed(self, plan: Plan, made: Mapping[str, Json]) -> Iterator[Finding]:
+        reply = self._send(made, plan.service, dry_run=True)
+        if reply.ok:
+            yield Finding(
+                "dry run", Verdict.PASS, "The API server and KServe's webhooks accept the manifest."
+            )
+        elif reply.status == 404:
+            yield Finding(
+                "dry run",
+                Verdict.FAIL,
+                reply.message or "The API server has no InferenceServices.",
+                f"Create the namespace (kubectl create namespace {self._namespace}),"
+                " or install KServe: slipway doctor.",
+            )
+        elif reply.status == 409:
+            yield Finding("dry run", Verdict.FAIL, _owners_in_words(reply), _OWNERS_FIX)
+        else:
+            yield Finding("dry run", Verdict.FAIL, one_line(reply.message, 512), "Change the plan.")
+
+    def _manifest(self, plan: Plan, workload: int, live: Json | None) -> dict[str, Json]:
+        assert plan.after is not None
+        mode_value = objects.mode_value(live) if live else plan.after.mode.value
+        return objects.manifest(
+            plan.after,
+            namespace=self._namespace,
+            workload=workload,
+            mode_value=mode_value,
+            hold_traffic=_goes_back_from_canary(plan, live),
+        )
+
+    def _default_mode(self) -> Mode:
+        found = self._cluster.get(
+            "/api/v1/namespaces/kserve/configmaps/inferenceservice-config",
+            doing="read KServe's configuration",
+        )
+        text = ((found or {}).get("data") or {}).get("deploy", "")
+        with suppress(ValueError):
+            told = json.loads(text or "{}").get("defaultDeploymentMode", "")
+            return objects.parsed_mode(str(told)) or Mode.STANDARD
+        return Mode.STANDARD
+
+    # ── The one write ─────────────────────────────────────────────────────────────────────────
+
+    def apply(self, plan: Plan, release: Release) -> Applied:
+        """The one write. Conflict when the object is no longer the one that was planned from.
+
+        A write whose answer was lost is looked up before it is sent again.
+        """
+        deadline = time.monotonic() + WRITE_FOR_S
+        sent = False
+        while True:
+            try:
+                live = self._cluster.get(self._path(plan.service), doing=f"read {plan.service}")
+                if sent and self._is_applied(plan, release, live):
+                    return _applied(release, live)
+                self._must_be_as_planned(plan, live)
+                sent = True
+                done = self._write(plan, release, live)
+                if done is not None:
+                    return done
+            except Unreachable:
+                # Whether it was written is not known: look, and only then write again.
+                if not sent or time.monotonic() > deadline:
+                    raise
+            self._sleep(0.5)
+
+    def _write(self, plan: Plan, release: Release, live: Json | None) -> Applied | None:
+        """Send the plan's one write; None when only the status changed since it was read."""
+        if plan.after is None:
+            return self._delete(plan, release, live)
+        made = self._manifest(plan, release.workload, live)
+        if live is not None:
+            made["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
+        reply = self._send(made, plan.service, dry_run=False)
+        if reply.status == 409:
+            if reply.causes:
+                raise Conflict(
+                    f"{plan.service} has fields that others own. Nothing was changed.",
+                    why=_owners_in_words(reply),
+                    fix=_OWNERS_FIX,
+                )
+            return None
+        if not reply.ok:
+            raise self._cluster.refused(f"deploy {plan.service}", reply)
+        if live is None and reply.status == 200:
+            # An apply has no "must not exist": it merged into an object made in this moment.
+            raise Conflict(
+                f"Somebody else created {plan.service} at the same moment.",
+                why="The two manifests were merged.",
+                fix=f"Look at it: slipway status {plan.service}.",
+            )
+        return _applied(release, reply.body)
+
+    def _delete(self, plan: Plan, release: Release, live: Json | None) -> Applied | None:
+        if live is None:
+            return Applied(release.number, "")
+        metadata = live["metadata"]
+        reply = self._cluster.send(
+            "DELETE",
+            self._path(plan.service),
+            doing=f"delete {plan.service}",
+            body={
+                "apiVersion": "v1",
+                "kind": "DeleteOptions",
+                "propagationPolicy": "Background",
+                "preconditions": {
+                    "uid": metadata["uid"],
+                    "resourceVersion": metadata["resourceVersion"],
+                },
+            },
+            accept=(404, 409),
+        )
+        return None if reply.status == 409 else Applied(release.number, "")
+
+    def _send(self, made: Mapping[str, Json], name: str, *, dry_run: bool) -> Reply:
+        query: dict[str, str | int] = {
+            "fieldManager": objects.FIELD_MANAGER,
+            "fieldValidation": "Strict",
+        }
+        if dry_run:
+            query["dryRun"] = "All"
+        refusals = (400, 403, 404, 409, 422, 500) if dry_run else (409,)
+        return self._cluster.send(
+            "PATCH",
+            self._path(name),
+            doing=f"deploy {name}",
+            query=query,
+            body=made,
+            content_type=APPLY_PATCH,
+            accept=refusals,
+        )
+
+    def _is_applied(self, plan: Plan, release: Release, live: Json | None) -> bool:
+        if plan.after is None:
+            return live is None
+        if live is None or objects.workload_of(live) != release.workload:
+            return False
+        wished = self._manifest(plan, release.workload, live)
+        return objects.owned_equal(wished, live)
+
+    def _must_be_as_planned(self, plan: Plan, live: Json | None) -> None:
+        seen = None if live is None else objects.object_version(live)
+        if seen == plan.based_on:
+            return
+        if live is None:
+            why = "It was deleted meanwhile."
+        elif plan.based_on is None:
+            why = "It exists meanwhile."
+        else:
+            fields = ", ".join(
+                f"{change.field} ({change.before or '–'} → {change.after or '–'})"
+                for change in objects.edits(plan.before, live)
+            )
+            who = objects.last_writer(live)
+            why = f"{who or 'Somebody'} changed {fields or 'its labels, annotations or spec'}."
+        raise Conflict(
+            f"{plan.service} changed while you were looking. Nothing was changed.",
+            why=one_line(why, 512),
+            fix="Look at the new plan and confirm it again.",
+        )
+
+    # ── Ways in ───────────────────────────────────────────────────────────────────────────────
+
+    def endpoint(self, name: str, release: int | None = None) -> Endpoint:
+        """The way in; with `release`, the one that reaches exactly that workload's pods.
+
+        In this order: in-cluster address, ingress with Host, the API server's proxy. NotFound until
+        there is one.
+        """
+        look = self._look(name)
+        if look is None:
+            raise objects.missing(name, self._namespace)
+        if release is not None:
+            return self._endpoint_of(look, name, release)
+        if objects.is_stopped(look.service):
+            raise NotFound(f"{name} is stopped.", fix=f"Start it: slipway start {name}.")
+        status = look.service.get("status") or {}
+        if self._cluster.inside:
+            address = (status.get("address") or {}).get("url")
+            if address:
+                return Endpoint(
+                    str(address).rstrip("/"),
+                    name,
+                    WayIn.IN_CLUSTER,
+                    why="Slipway runs in this cluster.",
+                )
+        host = urlsplit(str(status.get("url") or "")).netloc
+        tried = []
+        if host:
+            for gateway in self._gateways(look):
+                if self._answers(gateway, host, name):
+                    return Endpoint(
+                        gateway,
+                        name,
+                        WayIn.INGRESS,
+                        why=f"The ingress at {gateway} answers for Host {host}.",
+                        host=host,
+                    )
+                tried.append(gateway)
+        return self._proxied(look, name, tried)
+
+    def _endpoint_of(self, look: objects.Look, name: str, workload: int) -> Endpoint:
+        pods = [
+            pod
+            for pod in look.pods
+            if objects.workload_of(pod) == workload and objects.pod_ready(pod)
+        ]
+        if not pods:
+            raise NotFound(
+                f"No pod of release {workload} of {name} is ready.",
+                fix=f"Look at slipway status {name}.",
+            )
+        pod = max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
+        return self._pod_endpoint(name, pod, workload)
+
+    def _pod_endpoint(self, name: str, pod: Json, workload: int | None) -> Endpoint:
+        pod_name, address = pod["metadata"]["name"], (pod.get("status") or {}).get("podIP")
+        if self._cluster.inside and address:
+            host = f"[{address}]" if ":" in address else address
+            return Endpoint(
+                f"http://{host}:{_port(pod)}",
+                name,
+                WayIn.IN_CLUSTER,
+                why=f"Straight to pod {pod_name}: Slipway runs in this cluster.",
+                release=workload,
+            )
+        return Endpoint(
+            self._relay.route(self._pod_proxy(pod)),
+            name,
+            WayIn.SERVICE_PROXY,
+            why=f"Exactly pod {pod_name}, through the API server's proxy: two more hops.",
+            headers=self._relay.headers,
+            release=workload,
+        )
+
+    def _proxied(self, look: objects.Look, name: str, tried: Sequence[str]) -> Endpoint:
+        why = "No ingress was found" if not tried else f"No answer from {', '.join(tried)}"
+        if look.deployment is not None:
+            service = f"{objects.predictor_name(name)}:80"
+            return Endpoint(
+                self._relay.route(
+                    f"/api/v1/namespaces/{path_part(self._namespace)}/services/{service}/proxy"
+                ),
+                name,
+                WayIn.SERVICE_PROXY,
+                why=f"{why}; through the API server's service proxy: two more hops.",
+                headers=self._relay.headers,
+            )
+        facts = objects.read(look, self._journal.history(name))
+        pods = [pod for pod in (*facts.pods, *look.pods) if objects.pod_ready(pod)]
+        if not pods:
+            raise NotFound(
+                f"There is no way in to {name} from here.",
+                why=f"{why}, and none of its pods is awake.",
+                fix="Set `ingress` of the target in slipway.toml to the address of its ingress.",
+            )
+        found = self._pod_endpoint(name, pods[0], None)
+        return replace(found, why=f"{why}; {found.why}")
+
+    def _gateways(self, look: objects.Look) -> list[str]:
+        """Addresses at which this service's ingress may listen, likeliest first."""
+        if self._options.ingress:
+            return [self._options.ingress.rstrip("/")]
+        found = []
+        if look.deployment is not None:
+            name = look.service["metadata"]["name"]
+            ingress = self._cluster.get(
+                f"/apis/networking.k8s.io/v1/namespaces/{path_part(self._namespace)}"
+                f"/ingresses/{path_part(name)}",
+                doing=f"read the Ingress of {name}",
+            )
+            found += _balancer_urls(ingress or {}, 80)
+        for namespace, name in _GATEWAYS:
+            key = f"{namespace}/{name}"
+            if key not in self._gateway_address:
+                with suppress(SlipwayError):
+                    service = self._cluster.get(
+                        f"/api/v1/namespaces/{namespace}/services/{name}",
+                        doing="look for an ingress",
+                    )
+                    urls = _balancer_urls(service or {}, 80)
+                    self._gateway_address[key] = urls[0] if urls else ""
+            if self._gateway_address.get(key):
+                found.append(self._gateway_address[key])
+        return list(dict.fromkeys(found))
+
+    def _answers(self, gateway: str, host: str, name: str) -> bool:
+        """Whether the model server, and not just a gateway's 404, answers there for `host`."""
+        key = (gateway, host)
+        known = self._reachable.get(key)
+        if known and time.monotonic() - known[1] < GATEWAY_KEPT_S:
+            return known[0]
+        found = False
+        try:
+            response = urllib3.PoolManager(num_pools=1).request(
+                "GET",
+                f"{gateway}/v2/models/{path_part(name)}/ready",
+                headers={"Host": host},
+                timeout=GATEWAY_TIMEOUT_S,
+                retries=False,
+                redirect=False,
+            )
+            # A gateway without a route answers 404 with an empty body, or as itself (E12).
+            found = response.status == 200 or b"{" in response.data[:64]
+        except urllib3.exceptions.ReadTimeoutError:
+            found = True  # connected, but slow: a service that wakes up
+        except urllib3.exceptions.HTTPError:
+            found = False
+        self._reachable[key] = (found, time.monotonic())
+        return found
+
+    # ── Logs and events ───────────────────────────────────────────────────────────────────────
+
+    def logs(
+        self,
+        name: str,
+        *,
+        container: str | None = None,
+        previous: bool = False,
+        tail: int = 200,
+        follow: bool = False,
+    ) -> Iterator[LogLine]:
+        """Lines of every pod of the service, merged by time, capped. NotFound.
+
+        Without `container`: the initializer and the model server of each pod.
+        """
+        look = self._look(name)
+        if look is None:
+            raise objects.missing(name, self._namespace)
+        streams = [
+            (pod["metadata"]["name"], found)
+            for pod in look.pods
+            for found in _containers(pod, container)
+        ][:MAX_LOG_STREAMS]
+        if not streams:
+            if container is not None and look.pods:
+                raise NotFound(
+                    f"No pod of {name} has a container {one_line(container)!r}.",
+                    why="There are: "
+                    + ", ".join(sorted({c for pod in look.pods for c in _containers(pod, "")})),
+                )
+            return iter(())
+        if follow:
+            return self._followed(streams, tail)
+        lines = [
+            line
+            for pod, found in streams
+            for line in self._log(pod, found, previous=previous, tail=tail)
+        ]
+        lines.sort(key=lambda line: line.time or datetime.min.replace(tzinfo=UTC))
+        return iter(lines[-tail:] if len(streams) == 1 else lines)
+
+    def _log(self, pod: str, container: str, *, previous: bool, tail: int) -> list[LogLine]:
+        response = self._cluster.raw(
+            "GET",
+            f"{self._pods()}/{path_part(pod)}/log",
+            doing=f"read the log of {pod}",
+            query={
+                "container": container,
+                "tailLines": tail,
+                "limitBytes": MAX_LOG_BYTES,
+                "timestamps": "true",
+                "previous": "true" if previous else "false",
+            },
+        )
+        try:
+            # 400 and 404: the container has not started, or had no earlier instance. No log.
+            text = response.read() if response.status == 200 else b""
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable(
+                f"The log of {pod} could not be read to its end.", why=one_line(error)
+            ) from error
+        finally:
+            response.release_conn()
+        source = f"{pod}/{container}"
+        return [_log_line(source, line) for line in text.decode("utf-8", "replace").splitlines()]
+
+    def _followed(self, streams: Sequence[tuple[str, str]], tail: int) -> Iterator[LogLine]:
+        lines: queue.Queue[LogLine | None] = queue.Queue(maxsize=1000)
+        stopped = threading.Event()
+
+        def pump(pod: str, container: str) -> None:
+            with suppress(SlipwayError, urllib3.exceptions.HTTPError, OSError):
+                response = self._cluster.raw(
+                    "GET",
+                    f"{self._pods()}/{path_part(pod)}/log",
+                    doing=f"follow the log of {pod}",
+                    query={
+                        "container": container,
+                        "tailLines": tail,
+                        "timestamps": "true",
+                        "follow": "true",
+                    },
+                    read_timeout_s=3600,
+                )
+                rest = b""
+                for chunk in response.stream(4096):
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    for line in whole:
+                        if stopped.is_set():
+                            response.close()
+                            return
+                        text = line.decode("utf-8", "replace")
+                        lines.put(_log_line(f"{pod}/{container}", text), timeout=60)
+            lines.put(None)
+
+        for pod, container in streams:
+            threading.Thread(target=pump, args=(pod, container), daemon=True).start()
+        left = len(streams)
+        try:
+            while left:
+                line = lines.get()
+                if line is None:
+                    left -= 1
+                else:
+                    yield line
+        finally:
+            stopped.set()
+
+    def events(self, name: str) -> Sequence[LogLine]:
+        """Events of the object, its children and its pods in one timeline, oldest first."""
+        look = self._look(name)
+        if look is None:
+            raise objects.missing(name, self._namespace)
+        return tuple(_event_line(event) for event in self._events(look))
+
+    def _events(self, look: objects.Look) -> list[Json]:
+        """Events about anything that belongs to the service, oldest first."""
+        name = look.service["metadata"]["name"]
+        child = objects.predictor_name(name)
+        names = {name, child, *(pod["metadata"]["name"] for pod in look.pods)}
+        names |= {revision["metadata"]["name"] for revision in look.revisions}
+
+        def belongs(event: Json) -> bool:
+            about = (event.get("involvedObject") or {}).get("name", "")
+            return about in names or str(about).startswith(f"{child}-")
+
+        found = self._cluster.items(
+            f"/api/v1/namespaces/{path_part(self._namespace)}/events",
+            doing=f"list the events of {name}",
+        )
+        return sorted((event for event in found if belongs(event)), key=_event_time)
+
+    # ── Health ────────────────────────────────────────────────────────────────────────────────
+
+    def check(self) -> Sequence[Finding]:
+        """Everything that must hold for this target. Never raises."""
+        return ()
+
+    # ── Paths ─────────────────────────────────────────────────────────────────────────────────
+
+    def _path(self, name: str | None = None) -> str:
+        base = (
+            f"/apis/{objects.API_VERSION}/namespaces/{path_part(self._namespace)}/inferenceservices"
+        )
+        return base if name is None else f"{base}/{path_part(name)}"
+
+    def _pods(self) -> str:
+        return f"/api/v1/namespaces/{path_part(self._namespace)}/pods"
+
+    def _pod_proxy(self, pod: Json) -> str:
+        return f"{self._pods()}/{path_part(pod['metadata']['name'])}:{_port(pod)}/proxy"
+
+    def _deployments(self) -> str:
+        return f"/apis/apps/v1/namespaces/{path_part(self._namespace)}/deployments"
+
+    def _knative(self) -> str:
+        return f"/apis/serving.knative.dev/v1/namespaces/{path_part(self._namespace)}/services"
+
+    def _revisions(self) -> str:
+        return f"/apis/serving.knative.dev/v1/namespaces/{path_part(self._namespace)}/revisions"
+
+
+_OWNERS_FIX = (
+    "Change these fields where they are owned, or let their owner give them up; Slipway does not"
+    " take fields by force."
+)
+
+
+def _owners_in_words(reply: Reply) -> str:
+    said = "; ".join(f"{field}: {message}" for _, message, field in reply.causes)
+    return one_line(said or reply.message, 512)
+
+
+def _goes_back_from_canary(plan: Plan, live: Json | None) -> bool:
+    """Whether the plan returns to pods that still run beside an open canary.
+
+    With the percentage simply taken away, Knative would send everything to the latest *ready*
+    revision, which is the canary, until the restored one is up. At 0 percent all of the traffic
+    goes at once to the revision that had it before the canary.
+    """
+    return (
+        live is not None
+        and plan.after is not None
+        and plan.after.canary_percent is None
+        and plan.workload is not None
+        and plan.workload != objects.workload_of(live)
+        and objects.live_percent(live) is not None
+    )
+
+
+def _applied(release: Release, live: Json | None) -> Applied:
+    return Applied(release.number, "" if live is None else objects.object_version(live))
+
+
+def _phase(facts: objects.Facts, wanted: Release | None) -> tuple[Phase, str]:
+    if facts.stopped:
+        return Phase.STOPPED, "stopped"
+    if wanted is not None and wanted.outcome is Outcome.FAILED:
+        return Phase.FAILED, wanted.cause.what if wanted.cause else "its roll-out failed"
+    if facts.all_serve:
+        return Phase.READY, facts.message
+    if facts.stuck is not None:
+        return Phase.FAILED, one_line(": ".join(part for part in facts.stuck if part))
+    return Phase.ROLLING_OUT, facts.message
+
+
+def _by_name(items: Sequence[Json]) -> dict[str, Json]:
+    return {item["metadata"]["name"]: item for item in items}
+
+
+def _by_label(items: Sequence[Json], label: str) -> dict[str, list[Json]]:
+    grouped: dict[str, list[Json]] = {}
+    for item in items:
+        value = (item["metadata"].get("labels") or {}).get(label)
+        if value:
+            grouped.setdefault(value, []).append(item)
+    return grouped
+
+
+def _port(pod: Json) -> int:
+    """The port on which the model server listens: its first, or MLServer's own."""
+    for container in (pod.get("spec") or {}).get("containers") or ():
+        if container.get("name") == objects.CONTAINER:
+            ports = container.get("ports") or ()
+            return int(ports[0]["containerPort"]) if ports else objects.HTTP_PORT
+    return objects.HTTP_PORT
+
+
+def _containers(pod: Json, chosen: str | None) -> list[str]:
+    """Names of a pod's containers: `chosen` if it is there; "" = all; None = those that tell."""
+    spec = pod.get("spec") or {}
+    every = [
+        str(container["name"])
+        for container in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ()))
+    ]
+    if chosen == "":
+        return every
+    wanted = (objects.INITIALIZER, objects.CONTAINER) if chosen is None else (chosen,)
+    return [name for name in every if name in wanted]
+
+
+def _log_line(source: str, line: str) -> LogLine:
+    stamp, _, text = line.partition(" ")
+    when = objects.time_of(stamp[:26] + "Z" if len(stamp) > 27 else stamp)
+    return LogLine(when, source, one_line(text if when else line, 4096))
+
+
+def _event_time(event: Json) -> str:
+    return str(
+        event.get("lastTimestamp")
+        or event.get("eventTime")
+        or event["metadata"].get("creationTimestamp")
+    )
+
+
+def _event_line(event: Json) -> LogLine:
+    about = event.get("involvedObject") or {}
+    count = int(event.get("count") or 1)
+    times = f" ({count} times)" if count > 1 else ""
+    return LogLine(
+        objects.time_of(_event_time(event)),
+        one_line(f"{about.get('kind', '')}/{about.get('name', '')}"),
+        one_line(f"{event.get('reason', '')}: {event.get('message', '')}{times}", 1024),
+        warning=event.get("type") == "Warning",
+    )
+
+
+def _balancer_urls(thing: Json, port: int) -> list[str]:
+    """http:// addresses in the load balancer's status of a Kubernetes Service or an Ingress."""
+    balancer = (thing.get("status") or {}).get("loadBalancer") or {}
+    hosts = [entry.get("ip") or entry.get("hostname") for entry in balancer.get("ingress") or ()]
+    return [f"http://{host}" if port == 80 else f"http://{host}:{port}" for host in hosts if host]
