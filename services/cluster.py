@@ -351,6 +351,7 @@ class Cluster:
         For log streams and the proxy of pods. The caller reads and releases it.
         """
         url = path + ("?" + urlencode(query) if query else "")
+
         def once() -> urllib3.BaseHTTPResponse:
             return self._once(
                 method,

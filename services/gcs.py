@@ -1,0 +1,484 @@
+"""Packaging `gcs`: copy a version once to a write-once prefix of a bucket that the pods can read.
+
+The place is content-addressed: ``gs://<bucket>/<root>/<model>/<version>/<digest>/``. Every object is
+written with the precondition that it does not exist, so nothing is ever overwritten; a pod that
+starts next month downloads the bytes that were verified today. The manifest beside the prefix
+(``<digest>.json``) is written last and is the commit mark: without it the prefix is half a copy
+that no release names, and the next try sends only what is missing.
+
+Read against google-cloud-storage 3.17 and fake-gcs-server. Implements ports.Packager. Knows no
+MLflow: the registry hands it the files.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import orjson
+import requests
+from google.api_core import exceptions as google_errors
+from google.auth import exceptions as auth_errors
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
+
+from services.domain import (
+    Finding,
+    Json,
+    ModelVersion,
+    Package,
+    PackageKind,
+    Verdict,
+)
+from services.errors import (
+    ConfigError,
+    Denied,
+    NotDeployable,
+    NotFound,
+    SlipwayError,
+    Unreachable,
+    one_line,
+)
+from services.ports import Registry, Report, no_report
+
+UPLOADS_AT_ONCE = 8
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 60.0
+"""Per request; a resumable upload is many requests."""
+RETRY_FOR_S = 60.0
+"""For so long one file's upload is tried again. A precondition makes each try safe: what a lost
+answer had written comes back as 412 and is compared."""
+
+_HASH_CHUNK_BYTES = 1024 * 1024
+
+# Written by MLflow when it downloads through models:/NAME/N (3.17.2); part of the download, not of
+# the version: with it the same bytes would have two digests.
+_NOT_OF_THE_VERSION = frozenset({"registered_model_meta"})
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedFile:
+    """One file of a manifest; `crc32c` base64 as Google Cloud Storage writes it, sha256 hex."""
+
+    path: str
+    size_bytes: int
+    crc32c: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a package holds. The digest covers paths and bytes, not where they came from."""
+
+    model: str
+    version: int
+    digest: str
+    files: tuple[PackagedFile, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """All files together."""
+        return sum(file.size_bytes for file in self.files)
+
+
+class GcsPackager:
+    """Publishes versions below one gs:// root. Implements ports.Packager."""
+
+    def __init__(
+        self, bucket: str, registry: Registry, staging: Path, *, emulator: str = ""
+    ) -> None:
+        """Publish below `bucket` (gs://bucket/root). Versions are staged in `staging` first.
+
+        `emulator` is the address of an emulator (STORAGE_EMULATOR_HOST), asked without credentials;
+        else Application Default Credentials are used.
+        """
+        match = re.fullmatch(
+            r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,221})(?:/(?P<root>.*))?", bucket
+        )
+        if match is None:
+            raise ConfigError(
+                f"{one_line(bucket)!r} names no bucket.",
+                fix='Write bucket = "gs://BUCKET/ROOT" for the target in slipway.toml.',
+            )
+        self._bucket_name = match["bucket"]
+        self._root = (match["root"] or "").strip("/")
+        self._registry = registry
+        self._staging = staging
+        self._emulator = emulator
+        self._lock = threading.Lock()
+
+    # ── The port ──────────────────────────────────────────────────────────────────────────────
+
+    def propose(self, version: ModelVersion) -> Package:
+        """Say where the package will be; writes nothing to the bucket. NotDeployable.
+
+        The version is downloaded to this machine, because its place is named by its bytes.
+        """
+        if version.source.startswith("gs://"):
+            # Where pods can read it already: used as it is.
+            return Package(PackageKind.GCS, version.source.rstrip("/"))
+        manifest = self._staged(version, no_report)[0]
+        return self._package(manifest)
+
+    def make(self, version: ModelVersion, report: Report = no_report) -> Package:
+        """Publish the version, or find it published; uploads only what is missing.
+
+        NotDeployable when other bytes lie under one of the names; Denied, Unreachable, NotFound for
+        the bucket. Whatever happens, nothing that serves changes.
+        """
+        if version.source.startswith("gs://"):
+            return self.propose(version)
+        manifest, folder = self._staged(version, report)
+        if self._is_committed(manifest):
+            report(f"{version.ref} is published already", 1.0)
+            return self._package(manifest)
+        self._upload(manifest, folder, report)
+        self._verify(manifest)
+        self._commit(manifest)
+        report(f"{version.ref} is published, {len(manifest.files)} files verified", 1.0)
+        return self._package(manifest)
+
+    def exists(self, package: Package) -> Finding:
+        """Whether the package is still whole: the manifest is there and every checksum fits."""
+        try:
+            return self._whole(package)
+        except SlipwayError as error:
+            return Finding("package", Verdict.SKIP, f"{error.what} {error.why}".strip(), error.fix)
+
+    # ── Staging ───────────────────────────────────────────────────────────────────────────────
+
+    def _staged(self, version: ModelVersion, report: Report) -> tuple[Manifest, Path]:
+        """The version's files on this machine and their manifest; downloaded once."""
+        place = self._staging / slug(version.ref.model) / str(version.ref.number)
+        with self._lock:
+            if not place.is_dir():
+                report(f"reading {version.ref} from the registry", None)
+                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                fresh = Path(tempfile.mkdtemp(dir=place.parent, prefix=".fresh-"))
+                try:
+                    self._registry.download(version.ref, fresh, report)
+                    # Renaming makes a download that was cut short look like none at all.
+                    fresh.rename(place)
+                finally:
+                    shutil.rmtree(fresh, ignore_errors=True)
+        return manifest_of(place, version.ref.model, version.ref.number), place
+
+    def _package(self, manifest: Manifest) -> Package:
+        uri = f"gs://{self._bucket_name}/{self._prefix(manifest)}"
+        return Package(PackageKind.GCS, uri, manifest.digest, manifest.size_bytes)
+
+    def _prefix(self, manifest: Manifest) -> str:
+        parts = (self._root, slug(manifest.model), str(manifest.version), manifest.digest)
+        return "/".join(part for part in parts if part)
+
+    # ── The bucket ────────────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def _client(self) -> Any:  # noqa: ANN401 (the library has no types)
+        with self._bucket_errors("connect to"):
+            if self._emulator:
+                return storage.Client(
+                    project="emulator",
+                    credentials=AnonymousCredentials(),
+                    client_options={"api_endpoint": self._emulator},
+                )
+            return storage.Client()
+
+    @property
+    def _bucket(self) -> Any:  # noqa: ANN401 (the library has no types)
+        return self._client.bucket(self._bucket_name)
+
+    def _listed(self, prefix: str) -> dict[str, tuple[int, str]]:
+        """Object name below `prefix` → (size in bytes, crc32c)."""
+        with self._bucket_errors("list"):
+            blobs = self._client.list_blobs(
+                self._bucket_name, prefix=f"{prefix}/", timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
+            )
+            return {
+                blob.name[len(prefix) + 1 :]: (int(blob.size or 0), str(blob.crc32c))
+                for blob in blobs
+            }
+
+    def _upload(self, manifest: Manifest, folder: Path, report: Report) -> None:
+        prefix = self._prefix(manifest)
+        there = self._listed(prefix)
+        sent = _Sent(manifest, report)
+        missing = []
+        for file in manifest.files:
+            if file.path in there:
+                _must_equal(f"{prefix}/{file.path}", file, *there[file.path])
+                sent.add(file)
+            else:
+                missing.append(file)
+
+        def upload(file: PackagedFile) -> None:
+            self._put(f"{prefix}/{file.path}", file, folder / file.path)
+            sent.add(file)
+
+        with ThreadPoolExecutor(UPLOADS_AT_ONCE, thread_name_prefix="upload") as pool:
+            for done in [pool.submit(upload, file) for file in missing]:
+                done.result()
+
+    def _put(self, name: str, file: PackagedFile, path: Path) -> None:
+        """Create one object; one that is there already has to hold the same bytes."""
+        blob = self._bucket.blob(name)
+        # The server compares it with what arrived. The library's own check would delete the object
+        # after a mismatch, which needs a right that a write-once account does not have.
+        blob.crc32c = file.crc32c
+        with self._bucket_errors(f"write {one_line(name)} to"):
+            try:
+                blob.upload_from_filename(
+                    str(path),
+                    if_generation_match=0,
+                    checksum=None,
+                    timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+                    retry=storage.retry.DEFAULT_RETRY.with_timeout(RETRY_FOR_S),
+                )
+            except google_errors.PreconditionFailed:
+                self._reload_and_compare(blob, name, file)
+
+    def _reload_and_compare(self, blob: Any, name: str, file: PackagedFile) -> None:  # noqa: ANN401
+        # 412: it exists. Either an answer to our own upload was lost, or it is somebody else's.
+        blob.reload(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
+        _must_equal(name, file, int(blob.size or 0), str(blob.crc32c))
+
+    def _verify(self, manifest: Manifest) -> None:
+        prefix = self._prefix(manifest)
+        there = self._listed(prefix)
+        for file in manifest.files:
+            if file.path not in there:
+                raise Unreachable(
+                    f"{file.path} did not arrive in gs://{self._bucket_name}/{prefix}/."
+                    " Nothing was changed.",
+                    fix="Publish again: only what is missing is sent.",
+                )
+            _must_equal(f"{prefix}/{file.path}", file, *there[file.path])
+        extra = sorted(set(there) - {file.path for file in manifest.files})
+        if extra:
+            raise NotDeployable(
+                f"gs://{self._bucket_name}/{prefix}/ holds files that are not the version's."
+                " Nothing was changed.",
+                why=f"For example {one_line(extra[0])}: pods would download it too.",
+                fix="Find out who writes there, and remove them.",
+            )
+
+    def _commit(self, manifest: Manifest) -> None:
+        body = orjson.dumps(asdict(manifest))
+        name = f"{self._prefix(manifest)}.json"
+        file = PackagedFile(name, len(body), _crc32c(body), hashlib.sha256(body).hexdigest())
+        blob = self._bucket.blob(name)
+        blob.crc32c = file.crc32c
+        with self._bucket_errors("write the manifest to"):
+            try:
+                blob.upload_from_string(
+                    body,
+                    content_type="application/json",
+                    if_generation_match=0,
+                    checksum=None,
+                    timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+                    retry=storage.retry.DEFAULT_RETRY.with_timeout(RETRY_FOR_S),
+                )
+            except google_errors.PreconditionFailed:
+                self._reload_and_compare(blob, name, file)
+
+    def _is_committed(self, manifest: Manifest) -> bool:
+        with self._bucket_errors("read"):
+            blob = self._bucket.blob(f"{self._prefix(manifest)}.json")
+            if not blob.exists(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)):
+                return False
+        self._verify(manifest)
+        return True
+
+    def _whole(self, package: Package) -> Finding:
+        bucket_name, _, prefix = package.uri.removeprefix("gs://").partition("/")
+        prefix = prefix.rstrip("/")
+        if package.kind is not PackageKind.GCS or bucket_name != self._bucket_name:
+            return Finding(
+                "package", Verdict.SKIP, f"{one_line(package.uri)} is not in this target's bucket."
+            )
+        there = self._listed(prefix)
+        if not package.digest:
+            found = "MLmodel" in there
+            verdict = Verdict.PASS if found else Verdict.FAIL
+            word = "is there" if found else "is gone"
+            return Finding("package", verdict, f"{one_line(package.uri)}/MLmodel {word}.")
+        wrong = self._first_wrong(prefix, there)
+        if wrong:
+            return Finding(
+                "package",
+                Verdict.FAIL,
+                f"{one_line(package.uri)} is not whole: {wrong}.",
+                "Deploy the version again from the registry: it is published anew.",
+            )
+        return Finding("package", Verdict.PASS, f"{len(there)} files, every checksum as published.")
+
+    def _first_wrong(self, prefix: str, there: Mapping[str, tuple[int, str]]) -> str:
+        with self._bucket_errors("read"):
+            blob = self._bucket.blob(f"{prefix}.json")
+            try:
+                text = blob.download_as_bytes(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
+            except google_errors.NotFound:
+                return "its manifest is gone"
+        try:
+            files: Sequence[Json] = orjson.loads(text)["files"]
+            wanted = {f["path"]: (int(f["size_bytes"]), str(f["crc32c"])) for f in files}
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            return "its manifest cannot be read"
+        for path, seen in wanted.items():
+            if there.get(path) != seen:
+                return f"{one_line(path)} is {'gone' if path not in there else 'another file'}"
+        extra = set(there) - set(wanted)
+        return f"{one_line(min(extra))} was added" if extra else ""
+
+    # ── The door for errors ───────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def _bucket_errors(self, doing: str) -> Iterator[None]:
+        what = f"Could not {doing} gs://{self._bucket_name}. Nothing that serves was changed."
+        try:
+            yield
+        except auth_errors.DefaultCredentialsError as error:
+            raise Denied(
+                what,
+                why="There are no Application Default Credentials.",
+                fix="Run gcloud auth application-default login; in CI, use Workload Identity"
+                " Federation. For an emulator set STORAGE_EMULATOR_HOST.",
+            ) from error
+        except (auth_errors.RefreshError, google_errors.Unauthorized) as error:
+            raise Denied(
+                what,
+                why=one_line(error),
+                fix="Log in again: gcloud auth application-default login.",
+            ) from error
+        except google_errors.Forbidden as error:
+            raise Denied(
+                what,
+                why=one_line(error),
+                fix="Give this account roles/storage.objectCreator and roles/storage.objectViewer on"
+                f" the bucket: gcloud storage buckets add-iam-policy-binding gs://{self._bucket_name}"
+                " --member=… --role=roles/storage.objectCreator.",
+            ) from error
+        except google_errors.NotFound as error:
+            raise NotFound(
+                what,
+                why=one_line(error),
+                fix=f"Create it (gcloud storage buckets create gs://{self._bucket_name}), or correct"
+                " `bucket` in slipway.toml.",
+            ) from error
+        except google_errors.BadRequest as error:
+            raise Unreachable(
+                what,
+                why=f"The bytes changed on the way, or the request was refused: {one_line(error)}",
+                fix="Publish again: only what is missing is sent.",
+            ) from error
+        except (
+            google_errors.GoogleAPIError,
+            auth_errors.TransportError,
+            requests.RequestException,
+            OSError,
+        ) as error:
+            raise Unreachable(
+                what,
+                why=one_line(error),
+                fix="Publish again: only what is missing is sent.",
+            ) from error
+
+
+class _Sent:
+    """Counts bytes that are in the bucket, for the report."""
+
+    def __init__(self, manifest: Manifest, report: Report) -> None:
+        self._total = manifest.size_bytes or 1
+        self._count = len(manifest.files)
+        self._report = report
+        self._bytes = 0
+        self._files = 0
+        self._lock = threading.Lock()
+
+    def add(self, file: PackagedFile) -> None:
+        with self._lock:
+            self._bytes += file.size_bytes
+            self._files += 1
+            line = f"{self._files} of {self._count} files, {self._bytes} of {self._total} bytes"
+            self._report(line, self._bytes / self._total)
+
+
+def manifest_of(folder: Path, model: str, version: int) -> Manifest:
+    """Hash every file below `folder`. NotDeployable for a link or an empty folder."""
+    files = []
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(root, name)
+            relative = path.relative_to(folder).as_posix()
+            if relative in _NOT_OF_THE_VERSION:
+                continue
+            if path.is_symlink() or not path.is_file():
+                raise NotDeployable(
+                    f"{model}/{version} cannot be published. Nothing was changed.",
+                    why=f"{one_line(relative)} is no plain file.",
+                )
+            files.append(_hashed(path, relative))
+    if not files:
+        raise NotDeployable(
+            f"{model}/{version} cannot be published. Nothing was changed.",
+            why="It has no files.",
+            fix="Register the version again.",
+        )
+    files.sort(key=lambda file: file.path)
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.path}\0{file.size_bytes}\0{file.sha256}\n".encode())
+    return Manifest(model, version, digest.hexdigest(), tuple(files))
+
+
+def _hashed(path: Path, relative: str) -> PackagedFile:
+    sha256, crc32c, size = hashlib.sha256(), google_crc32c.Checksum(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK_BYTES):
+            sha256.update(chunk)
+            crc32c.update(chunk)
+            size += len(chunk)
+    return PackagedFile(
+        relative, size, base64.b64encode(crc32c.digest()).decode(), sha256.hexdigest()
+    )
+
+
+def _crc32c(body: bytes) -> str:
+    checksum = google_crc32c.Checksum()
+    checksum.update(body)
+    return base64.b64encode(checksum.digest()).decode()
+
+
+def slug(model: str) -> str:
+    """A registered model's name as one path segment; names that had to change carry a hash."""
+    kept = re.sub(r"[^A-Za-z0-9_-]+", "-", model).strip("-")[:80]
+    if kept == model:
+        return kept
+    return f"{kept or 'model'}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
+
+
+def _must_equal(name: str, file: PackagedFile, size_bytes: int, crc32c: str) -> None:
+    if (size_bytes, crc32c) != (file.size_bytes, file.crc32c):
+        raise NotDeployable(
+            f"{one_line(name)} holds other bytes. Nothing was overwritten.",
+            why=f"There: {size_bytes} bytes, crc32c {crc32c}; here: {file.size_bytes} bytes,"
+            f" crc32c {file.crc32c}.",
+            fix="Find out who writes to this prefix; Slipway never overwrites a package.",
+        )
+
+
+__all__ = ["GcsPackager", "Manifest", "PackagedFile", "manifest_of", "slug"]
