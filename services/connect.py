@@ -10,11 +10,16 @@ import platform
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from services.domain import TargetKind
-from services.errors import NotOffered
+from services.errors import ConfigError, NotOffered
 from services.ports import Journal, LoadEngine, Ops, Packager, Predictor, Registry, Serving, Store
 from services.settings import Settings, TargetSettings
+
+if TYPE_CHECKING:
+    from services.cluster import Cluster
+    from services.journal import ClusterJournal
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,85 @@ class _LocalOps:
         return LocalJournal(self._root)
 
 
+@dataclass(frozen=True)
+class _ClusterOps:
+    """One namespace of a Kubernetes cluster with KServe."""
+
+    shared: _Shared
+    target: str
+    namespace: str
+    chosen: TargetSettings
+
+    @property
+    def kind(self) -> TargetKind:
+        return self.chosen.kind
+
+    @property
+    def protected(self) -> bool:
+        return self.chosen.protected
+
+    @property
+    def server(self) -> str:
+        return self._cluster.host
+
+    @property
+    def registry(self) -> Registry:
+        return self.shared.registry
+
+    @property
+    def predictor(self) -> Predictor:
+        return self.shared.predictor
+
+    @property
+    def engine(self) -> LoadEngine:
+        return self.shared.engine
+
+    @property
+    def store(self) -> Store:
+        return self.shared.store
+
+    @cached_property
+    def _cluster(self) -> Cluster:
+        from services.cluster import Cluster
+
+        return Cluster(
+            target=self.target,
+            context=self.chosen.context,
+            kubeconfig=Path(self.chosen.kubeconfig) if self.chosen.kubeconfig else None,
+        )
+
+    @cached_property
+    def packager(self) -> Packager:
+        from services.gcs import GcsPackager
+
+        if not self.chosen.bucket:
+            raise ConfigError(
+                f"The target {self.target} has no place for packages.",
+                why="Pods load a version from a bucket, and none is set.",
+                fix=f'Set bucket = "gs://BUCKET/ROOT" for {self.target} in slipway.toml.',
+            )
+        staging = self.shared.settings.state / self.target / "staging"
+        return GcsPackager(self.chosen.bucket, self.registry, staging)
+
+    @cached_property
+    def journal(self) -> ClusterJournal:
+        from services.journal import ClusterJournal
+
+        return ClusterJournal(self._cluster, self.namespace)
+
+    @cached_property
+    def serving(self) -> Serving:
+        from services.kserve import KServeOptions, KServeServing
+
+        options = KServeOptions(
+            mode=self.chosen.mode,
+            runtime=self.chosen.runtime or None,
+            service_account=self.chosen.service_account or None,
+            ingress=self.chosen.ingress,
+        )
+        return KServeServing(self._cluster, self.namespace, self.journal, options)
+
+
 class Connections:
     """The targets of one configuration; parts are shared between calls."""
 
@@ -133,12 +217,14 @@ class Connections:
         where = namespace or chosen.namespace
         key = (name, where)
         if key not in self._ops:
-            self._ops[key] = self._connect(name, chosen)
+            self._ops[key] = self._connect(name, where, chosen)
         return self._ops[key]
 
-    def _connect(self, name: str, chosen: TargetSettings) -> Ops:
+    def _connect(self, name: str, namespace: str, chosen: TargetSettings) -> Ops:
         if chosen.kind is TargetKind.LOCAL:
             return _LocalOps(self._shared, name, chosen.protected)
+        if chosen.kind is TargetKind.KUBERNETES:
+            return _ClusterOps(self._shared, name, namespace, chosen)
         raise NotOffered(
             f"The target {name} cannot be used yet.",
             why=f"This version of Slipway does not reach targets of kind {chosen.kind}.",

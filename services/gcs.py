@@ -1,7 +1,7 @@
 """Packaging `gcs`: copy a version once to a write-once prefix of a bucket that the pods can read.
 
-The place is content-addressed: ``gs://<bucket>/<root>/<model>/<version>/<digest>/``. Every object is
-written with the precondition that it does not exist, so nothing is ever overwritten; a pod that
+The place is content-addressed: ``gs://<bucket>/<root>/<model>/<version>/<digest>/``. Every object
+is written with the precondition that it does not exist, so nothing is ever overwritten; a pod that
 starts next month downloads the bytes that were verified today. The manifest beside the prefix
 (``<digest>.json``) is written last and is the commit mark: without it the prefix is half a copy
 that no release names, and the next try sends only what is missing.
@@ -34,6 +34,7 @@ from google.api_core import exceptions as google_errors
 from google.auth import exceptions as auth_errors
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
+from google.cloud.storage.retry import DEFAULT_RETRY
 
 from services.domain import (
     Finding,
@@ -102,8 +103,8 @@ class GcsPackager:
     ) -> None:
         """Publish below `bucket` (gs://bucket/root). Versions are staged in `staging` first.
 
-        `emulator` is the address of an emulator (STORAGE_EMULATOR_HOST), asked without credentials;
-        else Application Default Credentials are used.
+        `emulator` is the address of an emulator, asked without credentials; else the library's own
+        way holds: STORAGE_EMULATOR_HOST, or Application Default Credentials.
         """
         match = re.fullmatch(
             r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,221})(?:/(?P<root>.*))?", bucket
@@ -245,7 +246,7 @@ class GcsPackager:
                     if_generation_match=0,
                     checksum=None,
                     timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
-                    retry=storage.retry.DEFAULT_RETRY.with_timeout(RETRY_FOR_S),
+                    retry=DEFAULT_RETRY.with_timeout(RETRY_FOR_S),
                 )
             except google_errors.PreconditionFailed:
                 self._reload_and_compare(blob, name, file)
@@ -278,7 +279,9 @@ class GcsPackager:
     def _commit(self, manifest: Manifest) -> None:
         body = orjson.dumps(asdict(manifest))
         name = f"{self._prefix(manifest)}.json"
-        file = PackagedFile(name, len(body), _crc32c(body), hashlib.sha256(body).hexdigest())
+        file = PackagedFile(
+            name, len(body), _base64(google_crc32c.value(body)), hashlib.sha256(body).hexdigest()
+        )
         blob = self._bucket.blob(name)
         blob.crc32c = file.crc32c
         with self._bucket_errors("write the manifest to"):
@@ -289,7 +292,7 @@ class GcsPackager:
                     if_generation_match=0,
                     checksum=None,
                     timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
-                    retry=storage.retry.DEFAULT_RETRY.with_timeout(RETRY_FOR_S),
+                    retry=DEFAULT_RETRY.with_timeout(RETRY_FOR_S),
                 )
             except google_errors.PreconditionFailed:
                 self._reload_and_compare(blob, name, file)
@@ -367,16 +370,14 @@ class GcsPackager:
             raise Denied(
                 what,
                 why=one_line(error),
-                fix="Give this account roles/storage.objectCreator and roles/storage.objectViewer on"
-                f" the bucket: gcloud storage buckets add-iam-policy-binding gs://{self._bucket_name}"
-                " --member=… --role=roles/storage.objectCreator.",
+                fix="Give this account roles/storage.objectCreator and roles/storage.objectViewer"
+                " on it (gcloud storage buckets add-iam-policy-binding).",
             ) from error
         except google_errors.NotFound as error:
             raise NotFound(
                 what,
                 why=one_line(error),
-                fix=f"Create it (gcloud storage buckets create gs://{self._bucket_name}), or correct"
-                " `bucket` in slipway.toml.",
+                fix="Create it (gcloud storage buckets create), or correct `bucket` of the target.",
             ) from error
         except google_errors.BadRequest as error:
             raise Unreachable(
@@ -446,21 +447,17 @@ def manifest_of(folder: Path, model: str, version: int) -> Manifest:
 
 
 def _hashed(path: Path, relative: str) -> PackagedFile:
-    sha256, crc32c, size = hashlib.sha256(), google_crc32c.Checksum(), 0
+    sha256, crc32c, size = hashlib.sha256(), 0, 0
     with path.open("rb") as file:
         while chunk := file.read(_HASH_CHUNK_BYTES):
             sha256.update(chunk)
-            crc32c.update(chunk)
+            crc32c = google_crc32c.extend(crc32c, chunk)
             size += len(chunk)
-    return PackagedFile(
-        relative, size, base64.b64encode(crc32c.digest()).decode(), sha256.hexdigest()
-    )
+    return PackagedFile(relative, size, _base64(crc32c), sha256.hexdigest())
 
 
-def _crc32c(body: bytes) -> str:
-    checksum = google_crc32c.Checksum()
-    checksum.update(body)
-    return base64.b64encode(checksum.digest()).decode()
+def _base64(crc32c: int) -> str:
+    return base64.b64encode(crc32c.to_bytes(4, "big")).decode()
 
 
 def slug(model: str) -> str:
@@ -479,6 +476,3 @@ def _must_equal(name: str, file: PackagedFile, size_bytes: int, crc32c: str) -> 
             f" crc32c {file.crc32c}.",
             fix="Find out who writes to this prefix; Slipway never overwrites a package.",
         )
-
-
-__all__ = ["GcsPackager", "Manifest", "PackagedFile", "manifest_of", "slug"]

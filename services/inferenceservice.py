@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 
 import yaml
 
+from services.checks import Format, Runtime
 from services.domain import (
     Action,
     Answering,
@@ -958,6 +959,30 @@ def _labels(thing: Json) -> Mapping[str, Json]:
 
 def _annotations(thing: Json) -> Mapping[str, Json]:
     return (thing.get("metadata") or {}).get("annotations") or {}
+
+
+def runtime_of(item: Json) -> Runtime:
+    """A ServingRuntime or ClusterServingRuntime, as far as choosing one needs."""
+    spec = item.get("spec") or {}
+    containers = spec.get("containers") or ()
+    server = next((c for c in containers if c.get("name") == CONTAINER), None) or next(
+        iter(containers), {}
+    )
+    return Runtime(
+        name=str(item["metadata"]["name"]),
+        image=str(server.get("image", "")),
+        formats=tuple(
+            Format(
+                str(entry.get("name", "")),
+                _text(entry.get("version")),
+                bool(entry.get("autoSelect")),
+                int(entry.get("priority") or 0),
+            )
+            for entry in spec.get("supportedModelFormats") or ()
+        ),
+        protocols=tuple(str(protocol) for protocol in spec.get("protocolVersions") or ()),
+        disabled=bool(spec.get("disabled")),
+    )
 
 
 # ── Names ─────────────────────────────────────────────────────────────────────────────────────

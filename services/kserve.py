@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 
+from services import checks
 from services import inferenceservice as objects
 from services.cluster import APPLY_PATCH, Cluster, Reply, path_part
 from services.domain import (
@@ -37,6 +38,7 @@ from services.domain import (
     Mode,
     Observed,
     Outcome,
+    PackageKind,
     Phase,
     Plan,
     Rehearsal,
@@ -48,6 +50,7 @@ from services.domain import (
 )
 from services.errors import (
     Conflict,
+    Denied,
     NotFound,
     SlipwayError,
     Unreachable,
@@ -299,13 +302,47 @@ class KServeServing:
             mode = intent.mode
         if intent.canary_percent is not None and mode is not Mode.KNATIVE:
             raise objects.canary_not_offered(intent.service)
+        runtime = intent.runtime or self._options.runtime
+        if intent.package.kind is PackageKind.IMAGE:
+            runtime = None
+        elif runtime is None or runtime == (
+            objects.live_intent(service).runtime if service else None
+        ):
+            runtime = self._fitting_runtime(intent, runtime)
         return replace(
             intent,
             mode=mode,
             port=None,
-            runtime=intent.runtime or self._options.runtime,
+            runtime=runtime,
             service_account=intent.service_account or self._options.service_account,
         )
+
+    def _fitting_runtime(self, intent: Intent, kept: str | None) -> str | None:
+        """The runtime whose libraries fit; the one that the service has, unless that will fail."""
+        runtimes = self._runtimes()
+        known = next((runtime for runtime in runtimes if runtime.name == kept), None)
+        if known is not None:
+            verdict = checks.library_verdict(known, intent.requirements, intent.python_version)
+            if verdict.fit in {checks.Fit.FITS, checks.Fit.UNKNOWN}:
+                return kept
+        chosen = checks.choose_runtime(runtimes, intent.requirements, intent.python_version)
+        return chosen.name if chosen else kept
+
+    def _runtimes(self) -> tuple[checks.Runtime, ...]:
+        """The runtimes that a service of this namespace may use; the namespace's own win."""
+        group = "/apis/serving.kserve.io/v1alpha1"
+        namespace = path_part(self._namespace)
+        found: dict[str, checks.Runtime] = {}
+        for path in (
+            f"{group}/clusterservingruntimes",
+            f"{group}/namespaces/{namespace}/servingruntimes",
+        ):
+            # Listing cluster runtimes needs a cluster role; without it nothing is known of them.
+            with suppress(Denied):
+                for item in self._cluster.items(path, doing="list serving runtimes"):
+                    runtime = objects.runtime_of(item)
+                    found[runtime.name] = runtime
+        return tuple(found.values())
 
     def rehearse(self, plan: Plan) -> Rehearsal:
         """Manifest, dry run and preflight; writes nothing."""
@@ -318,6 +355,14 @@ class KServeServing:
         return Rehearsal(objects.text_of(made), tuple(self._rehearsed(plan, made)))
 
     def _rehearsed(self, plan: Plan, made: Mapping[str, Json]) -> Iterator[Finding]:
+        intent = plan.after
+        assert intent is not None
+        if plan.based_on is None:
+            yield checks.name_finding(plan.service, self._namespace, intent.mode)
+        runtimes = self._runtimes()
+        yield checks.runtime_finding(intent, runtimes)
+        yield checks.library_finding(intent, runtimes)
+        yield from checks.field_findings(intent)
         reply = self._send(made, plan.service, dry_run=True)
         if reply.ok:
             yield Finding(

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 from services.cluster import Cluster
 from services.errors import SlipwayError, one_line
 
-HEADER = "Slipway-Relay"
+HEADER = "X-Slipway-Relay"
 MAX_BODY_BYTES = 64 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024
 READ_TIMEOUT_S = 120.0

@@ -134,13 +134,14 @@ def intent_for(
             why=f"{name} serves the registered model {before.version.model}.",
             fix="Choose another service name, or delete that service first.",
         )
-    kept = before or Intent(name, version.ref, package, Mode.STANDARD)
+    # No mode chosen: LOCAL stands for it, and the target puts its own in (Serving.default_intent).
+    kept = before or Intent(name, version.ref, package, wish.mode or Mode.LOCAL)
     return replace(
         kept,
         service=name,
         version=version.ref,
         package=package,
-        mode=kept.mode if before else (wish.mode or Mode.STANDARD),
+        mode=kept.mode,
         runtime=_chosen(wish.runtime, kept.runtime),
         scale=_chosen(wish.scale, kept.scale),
         resources=_chosen(wish.resources, kept.resources),

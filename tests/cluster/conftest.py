@@ -1,0 +1,297 @@
+"""A real Kubernetes with KServe: whichever context KUBECONFIG or SLIPWAY_TEST_CONTEXT names.
+
+Everything happens in a namespace of its own, made for the run and removed after it. Without a
+context the tier is skipped and says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from services import rollout
+from services.cluster import Cluster, contexts
+from services.domain import (
+    ColumnSpec,
+    Intent,
+    Json,
+    Mode,
+    Plan,
+    Progress,
+    Release,
+    Service,
+    Signature,
+    TargetKind,
+    ValueKind,
+    VersionRef,
+)
+from services.errors import RolloutFailed, SlipwayError
+from services.gcs import GcsPackager
+from services.journal import ClusterJournal
+from services.kserve import KServeOptions, KServeServing
+from services.ports import Ops
+from services.predictor import HttpPredictor
+from services.rollout import Wish
+from tests.memory import MemoryEngine, MemoryRegistry, MemoryStore
+
+FEATURES = ("alcohol", "malic_acid", "ash", "alcalinity_of_ash")
+SIGNATURE = Signature(inputs=tuple(ColumnSpec(name, ValueKind.DOUBLE) for name in FEATURES))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test of this folder is of the cluster tier."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The cluster that the suite was given."""
+    context = os.environ.get("SLIPWAY_TEST_CONTEXT", "")
+    if not context and not os.environ.get("KUBECONFIG"):
+        pytest.skip("no cluster was given: set KUBECONFIG or SLIPWAY_TEST_CONTEXT")
+    known = contexts()
+    chosen = context or next((found.name for found in known if found.current), "")
+    if not chosen:
+        pytest.skip(f"the kubeconfig has no context {context or 'that is current'}")
+    found = Cluster(target="test", context=chosen)
+    try:
+        found.identity()
+        installed = found.get("/apis/serving.kserve.io/v1beta1", doing="look for KServe")
+    except SlipwayError as error:
+        pytest.skip(f"the cluster cannot be used: {error}")
+    if installed is None:
+        pytest.skip("the cluster has no KServe")
+    return found
+
+
+@pytest.fixture(scope="session")
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of this run's own."""
+    name = f"slipway-test-{secrets.token_hex(3)}"
+    cluster.send(
+        "POST",
+        "/api/v1/namespaces",
+        doing="make a namespace",
+        body={"metadata": {"name": name, "labels": {"slipway.dev/test": "true"}}},
+    )
+    yield name
+    cluster.send("DELETE", f"/api/v1/namespaces/{name}", doing="remove the namespace")
+
+
+@pytest.fixture(scope="session")
+def bucket(cluster: Cluster) -> str:
+    """A bucket that both this process and the pods reach: an emulator's, or a given one."""
+    given = os.environ.get("SLIPWAY_TEST_BUCKET")
+    if given:
+        return given
+    emulator = _emulator(cluster)
+    if not emulator:
+        pytest.skip("no bucket: set SLIPWAY_TEST_BUCKET to gs://BUCKET/ROOT")
+    name = f"slipway-test-{secrets.token_hex(3)}"
+    urllib3.request("POST", f"{emulator}/storage/v1/b", json={"name": name})
+    return f"gs://{name}/models"
+
+
+def _emulator(cluster: Cluster) -> str:
+    """The emulator that the cluster's storage initializer is pointed at."""
+    for item in cluster.items(
+        "/apis/serving.kserve.io/v1alpha1/clusterstoragecontainers", doing="look for an emulator"
+    ):
+        for env in item["spec"]["container"].get("env") or ():
+            if env["name"] == "STORAGE_EMULATOR_HOST":
+                return str(env["value"])
+    return ""
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Two real versions, saved as a current MLflow saves by default (skops): 1 says 1, 2 says 2."""
+    import mlflow
+    import pandas as pd
+    import sklearn
+    import skops
+    from mlflow.models import infer_signature
+    from sklearn.dummy import DummyClassifier
+
+    folder = tmp_path_factory.mktemp("models")
+    rows = pd.DataFrame([[13.0, 1.7, 2.4, 15.6]] * 3, columns=list(FEATURES))
+    saved = {}
+    for number in (1, 2):
+        model = DummyClassifier(strategy="constant", constant=number)
+        model.fit(rows, [1, 2, 2])
+        path = folder / str(number)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mlflow.sklearn.save_model(
+                model,
+                str(path),
+                signature=infer_signature(rows, model.predict(rows)),
+                input_example=rows.head(1),
+                pip_requirements=[
+                    f"mlflow=={mlflow.__version__}",
+                    f"scikit-learn=={sklearn.__version__}",
+                    f"skops=={skops.__version__}",
+                ],
+            )
+        saved[number] = path
+    return saved
+
+
+@pytest.fixture
+def registry(trained: dict[int, Path]) -> MemoryRegistry:
+    """A registry that has the trained versions as wine/1 and wine/2."""
+    made = MemoryRegistry()
+    for number, folder in trained.items():
+        add(made, number, folder)
+    return made
+
+
+def add(registry: MemoryRegistry, number: int, folder: Path, **details: Json) -> VersionRef:
+    """Register a saved model's folder as wine/<number>."""
+    example = json.dumps(
+        {"dataframe_split": {"columns": list(FEATURES), "data": [[13.0, 1.7, 2.4, 15.6]]}}
+    )
+    ref = registry.add("wine", number, signature=SIGNATURE, example=example)
+    registry.files[ref] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    requirements = (folder / "requirements.txt").read_text().splitlines()
+
+    registry.details_of[ref] = replace(
+        registry.details_of[ref], requirements=tuple(requirements), **details
+    )
+    return ref
+
+
+@dataclass
+class ClusterOps:
+    """Ops on a real cluster, with registry and store in memory."""
+
+    registry: MemoryRegistry
+    packager: GcsPackager
+    serving: KServeServing
+    journal: ClusterJournal
+    namespace: str
+    server: str
+    target: str = "test"
+    kind: TargetKind = TargetKind.KUBERNETES
+    protected: bool = False
+    predictor: HttpPredictor = field(default_factory=HttpPredictor)
+    engine: MemoryEngine = field(default_factory=MemoryEngine)
+    store: MemoryStore = field(default_factory=MemoryStore)
+
+
+@dataclass
+class Voyage:
+    """One service's journey on the cluster, in the words of the command line."""
+
+    ops: Ops
+    service: str
+    mode: Mode
+
+    def deploy(self, number: int, **wish: Json) -> Progress:
+        prepared = rollout.prepare_deploy(
+            self.ops, f"wine/{number}", name=self.service, wish=Wish(mode=self.mode, **wish)
+        )
+        rollout.refuse_if_blocked(prepared.plan, prepared.findings)
+        rollout.apply(prepared.plan, self.ops, actor="tester", version=prepared.version)
+        return self.follow()
+
+    def begin(self, number: int, **wish: Json) -> None:
+        """Deploy without looking at checks or waiting."""
+        prepared = rollout.prepare_deploy(
+            self.ops, f"wine/{number}", name=self.service, wish=Wish(mode=self.mode, **wish)
+        )
+        rollout.apply(prepared.plan, self.ops, actor="tester", version=prepared.version)
+
+    def plan(self, make: Callable[..., Plan], *args: Json, **kwargs: Json) -> Progress:
+        history = self.ops.journal.history(self.service)
+        plan = make(self.current, history, *args, **kwargs)
+        rollout.apply(plan, self.ops, actor="tester", reason="because")
+        return self.follow()
+
+    def follow(self, timeout_s: float = 240) -> Progress:
+        last = None
+        for progress in rollout.follow(self.ops, self.service, timeout_s=timeout_s, every_s=0.5):
+            last = progress
+        assert last is not None
+        return last
+
+    def failure(self, timeout_s: float = 120) -> RolloutFailed:
+        with pytest.raises(RolloutFailed) as caught:
+            self.follow(timeout_s)
+        return caught.value
+
+    @property
+    def current(self) -> Service:
+        return rollout.require(self.ops, self.service)
+
+    @property
+    def releases(self) -> list[Release]:
+        return list(self.ops.journal.history(self.service))
+
+    def answer(self) -> int:
+        """What the service predicts for the example: the number of the version that answers."""
+        from services.bench import request_for_example
+
+        endpoint = self.ops.serving.endpoint(self.service)
+        example = self.ops.registry.details(VersionRef("wine", 1)).example
+        request = request_for_example(SIGNATURE, example, model_name=endpoint.model_name)
+        prediction = self.ops.predictor.infer(endpoint, request)
+        (output,) = prediction.outputs
+        return int(output.values[0])  # noqa: PD011 (no data frame: an Output of ours)
+
+
+@pytest.fixture
+def ops(
+    cluster: Cluster,
+    namespace: str,
+    bucket: str,
+    registry: MemoryRegistry,
+    tmp_path: Path,
+) -> ClusterOps:
+    """The ports on the real cluster."""
+    journal = ClusterJournal(cluster, namespace)
+    emulator = "" if os.environ.get("SLIPWAY_TEST_BUCKET") else _emulator(cluster)
+    return ClusterOps(
+        registry=registry,
+        packager=GcsPackager(bucket, registry, tmp_path / "staging", emulator=emulator),
+        serving=KServeServing(cluster, namespace, journal, KServeOptions()),
+        journal=journal,
+        namespace=namespace,
+        server=cluster.host,
+    )
+
+
+@pytest.fixture
+def voyage(ops: ClusterOps) -> Iterator[Callable[[Mode], Voyage]]:
+    """Make a service of the given mode; removed after the test."""
+    begun: list[Voyage] = []
+
+    def begin(mode: Mode) -> Voyage:
+        begun.append(Voyage(ops, f"wine-{secrets.token_hex(2)}", mode))
+        return begun[-1]
+
+    yield begin
+    for made in begun:
+        path = ops.serving._path(made.service)
+        ops.serving._cluster.send("DELETE", path, doing="clean up", accept=(404,))
+        until = time.monotonic() + 60
+        while ops.serving.service(made.service) and time.monotonic() < until:
+            time.sleep(0.5)
+
+
+def intent_of(service: Service) -> Intent:
+    """The wanted intent of a service that has one."""
+    assert service.intent is not None
+    return service.intent
