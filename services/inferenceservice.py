@@ -965,7 +965,7 @@ def runtime_of(item: Json) -> Runtime:
     """A ServingRuntime or ClusterServingRuntime, as far as choosing one needs."""
     spec = item.get("spec") or {}
     containers = spec.get("containers") or ()
-    server = next((c for c in containers if c.get("name") == CONTAINER), None) or next(
+    server: Json = next((c for c in containers if c.get("name") == CONTAINER), None) or next(
         iter(containers), {}
     )
     return Runtime(
