@@ -22,6 +22,8 @@ from services.domain import Json, Mode, PackageKind, TargetKind
 from services.errors import ConfigError, NotFound, one_line
 
 PREFIX = "SLIPWAY_"
+CONFIG = "SLIPWAY_CONFIG"
+"""The configuration file's path, as `--config`: how `slipway ui` hands it to the dashboard."""
 TEST_PREFIX = "SLIPWAY_TEST_"
 """What the test suite is told about its machine: no setting."""
 LOCAL = "local"
@@ -202,9 +204,11 @@ def find_file(config: str | Path | None = None) -> Path | None:
 def load(config: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Read file and environment. ConfigError names file, key and the nearest known key."""
     env = os.environ if environ is None else environ
-    path = find_file(config)
+    path = find_file(config or env.get(CONFIG) or None)
     tree: dict[str, Any] = _read(path) if path else {}
     for name, value in sorted(env.items()):
+        if name == CONFIG:
+            continue
         if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX):
             _place(tree, name.removeprefix(PREFIX).lower().split("__"), value)
     registry = tree.setdefault("registry", {})
@@ -233,6 +237,16 @@ def surroundings(environ: Mapping[str, str] | None = None) -> Surroundings:
         summary_file=_path(env.get("GITHUB_STEP_SUMMARY")) if in_github else None,
         output_file=_path(env.get("GITHUB_OUTPUT")) if in_github else None,
     )
+
+
+def environment_for(config: str | Path | None, target: str | None) -> dict[str, str]:
+    """This process's environment for one that takes its place, with what the options said."""
+    handed_on = dict(os.environ)
+    if config is not None:
+        handed_on[CONFIG] = str(Path(config).expanduser().absolute())
+    if target is not None:
+        handed_on[f"{PREFIX}DEFAULT_TARGET"] = target
+    return handed_on
 
 
 def _os_user(env: Mapping[str, str]) -> str:

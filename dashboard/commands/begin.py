@@ -12,6 +12,7 @@ from pathlib import Path
 from dashboard import views
 from dashboard.commands.session import Answer, Session, aliases_text
 from dashboard.terminal import table
+from services import settings
 from services.errors import ConfigError, one_line
 from services.settings import Settings
 
@@ -78,12 +79,12 @@ def ui(session: Session) -> Answer:
     if args.seed:
         _seed_when_empty(session)
     session.terminal.say(f"The dashboard opens on http://localhost:{args.port}")
-    command = [sys.executable, "-m", "streamlit", "run", str(Path(__file__).with_name("app.py"))]
+    app = Path(__file__).parent.parent / "app.py"
+    command = [sys.executable, "-m", "streamlit", "run", str(app)]
     command += ["--server.port", str(args.port), "--server.address", "localhost"]
     command += ["--server.headless", "true", "--browser.gatherUsageStats", "false"]
-    passed = [("--config", args.config), ("--target", args.target)]
-    given = [part for name, value in passed if value is not None for part in (name, value)]
-    os.execv(sys.executable, [*command, *(["--", *given] if given else [])])  # noqa: S606 — no shell; the dashboard takes this process's place, so that signals reach it
+    handed_on = settings.environment_for(args.config, args.target)
+    os.execve(sys.executable, command, handed_on)  # noqa: S606 — no shell; the dashboard takes this process's place, so that signals reach it
 
 
 def _require_free(port: int) -> None:

@@ -95,3 +95,15 @@ def test_in_a_workflow_the_actor_is_the_one_of_the_workflow() -> None:
     )
     assert around.actor == "ana"
     assert around.origin == "https://github.com/acme/models/actions/runs/7"
+
+
+def test_the_configuration_file_can_be_named_by_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "other.toml"
+    file.write_text('[registry]\ntracking_uri = "http://a"\n')
+    assert settings.load(environ={"SLIPWAY_CONFIG": str(file)}).tracking_uri == "http://a"
+
+
+def test_options_are_handed_on_to_the_dashboard(toml: Path) -> None:
+    toml.write_text('[targets.b]\nkind = "local"\n')
+    handed_on = settings.environment_for("slipway.toml", "b")
+    assert settings.load(environ=handed_on).target()[0] == "b"
