@@ -20,6 +20,8 @@ T = TypeVar("T")
 VERSION_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933")
 ERROR_COLOUR = "#C0392B"
 QUANTILES = (("p50", "#0072B2", "solid"), ("p95", "#E69F00", "dash"), ("p99", "#CC79A7", "dot"))
+MOST_BARS = 60
+"""A histogram with more bars than this is noise on a screen."""
 MOST_POINTS = 600
 """Points per line: ten minutes at one a second; longer runs are thinned by their worst value."""
 
@@ -46,6 +48,16 @@ def response_over_time(
             line={"color": colour, "dash": dash, "width": 2},
             hovertemplate="%{y:.1f} ms<extra>" + name + "</extra>",
         )
+    figure.add_scatter(
+        x=seconds,
+        y=_thinned(
+            [_ms((tick.service if service else tick.response).max) for tick in ticks], _worst
+        ),
+        name="max",
+        mode="markers",
+        marker={"color": "#888888", "size": 5, "symbol": "line-ew-open"},
+        hovertemplate="%{y:.1f} ms<extra>max</extra>",
+    )
     if slo_s is not None:
         figure.add_hline(
             y=slo_s * 1000,
@@ -89,9 +101,10 @@ def histogram(runs: Mapping[str, LoadSummary]) -> go.Figure:
     figure = _figure(title, "milliseconds (logarithmic)", "share of requests, percent")
     for index, (name, summary) in enumerate(runs.items()):
         total = sum(count for _, count in summary.histogram) or 1
+        bars = _wider(summary.histogram)
         figure.add_scatter(
-            x=[bound * 1000 for bound, _ in summary.histogram],
-            y=[100 * count / total for _, count in summary.histogram],
+            x=[bound * 1000 for bound, _ in bars],
+            y=[100 * count / total for _, count in bars],
             name=name,
             mode="lines",
             line={"color": colour_of(index), "shape": "hvh", "width": 2},
@@ -143,6 +156,13 @@ def _named(percentiles: Percentiles) -> tuple[tuple[str, float | None], ...]:
         ("p99", percentiles.p99),
         ("p99.9", percentiles.p99_9),
     )
+
+
+def _wider(bars: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
+    """Neighbouring bars joined until there are at most MOST_BARS; the counts' sum stays."""
+    width = -(-len(bars) // MOST_BARS) or 1
+    joined = [bars[at : at + width] for at in range(0, len(bars), width)]
+    return [(part[-1][0], sum(count for _, count in part)) for part in joined]
 
 
 def _figure(title: str, x_title: str, y_title: str) -> go.Figure:

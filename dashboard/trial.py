@@ -296,13 +296,16 @@ def _facts(prediction: Prediction) -> None:
     who = str(prediction.version) if prediction.version else "not told"
     if prediction.release is not None:
         who += f", release {prediction.release}"
-    facts = st.columns(3)
-    facts[0].metric("Answered by", who)
-    facts[1].metric("Latency", f"{timing.total_s * 1000:.1f} ms")
-    facts[2].metric("HTTP status", str(prediction.http_status))
+    widgets.facts(
+        {
+            "Answered by": who,
+            "Latency": f"{timing.total_s * 1000:.1f} ms",
+            "HTTP status": str(prediction.http_status),
+        }
+    )
     st.caption(
         f"connect {timing.connect_s * 1000:.1f} ms, wait {timing.wait_s * 1000:.1f} ms,"
-        f" read {timing.read_s * 1000:.1f} ms, by {prediction.via} ({prediction.protocol})"
+        f" read {timing.read_s * 1000:.1f} ms; by {prediction.via}, protocol {prediction.protocol}"
     )
 
 
@@ -383,7 +386,7 @@ def load_form(ops: Ops, service: Service) -> None:
             key="mode",
         )
         first, second, third, fourth = st.columns(4)
-        count = first.number_input("Requests (burst)", 1, 1_000_000, 500, key="count")
+        count = first.number_input("Requests (burst)", 1, 1_000_000, 1_000, key="count")
         at_once = second.number_input("At a time", 1, 256, 4, key="concurrency")
         rate = third.number_input("Per second (steady)", 1, 20_000, 20, key="rate")
         seconds = fourth.number_input("For at most, seconds", 1, 3_600, 15, key="seconds")
@@ -418,11 +421,13 @@ def load_form(ops: Ops, service: Service) -> None:
     )
     label = f"{version}, {asked}"
 
+    who = wiring.actor()  # asked here: the thread that saves the run belongs to no session
+
     def run(summary: LoadSummary) -> Run:
         return Run(
             id=None,
             name=label,
-            actor=wiring.actor(),
+            actor=who,
             created_at=datetime.now(UTC).isoformat(),
             target=ops.target,
             namespace=ops.namespace,
@@ -495,8 +500,6 @@ def _time_charts(test: LoadTest) -> None:
     left, right = st.columns(2)
     left.plotly_chart(charts.response_over_time(test.ticks), key=f"response-{test.id}")
     right.plotly_chart(charts.rate_over_time(test.ticks), key=f"rate-{test.id}")
-    if test.summary is not None:
-        st.plotly_chart(charts.histogram({test.label: test.summary}), key=f"spread-{test.id}")
 
 
 def summary_figures(summary: LoadSummary | None, ticks: Sequence[Tick]) -> None:
@@ -560,15 +563,15 @@ def stored_runs(service: Service) -> None:
     left.plotly_chart(charts.histogram(by_label), key="runs-histogram")
     right.plotly_chart(charts.percentile_bars(by_label), key="runs-percentiles")
     st.dataframe([_run_row(run) for run in picked], hide_index=True)
-    export = st.columns(3)
-    export[0].download_button("CSV", _as_csv(picked), "load-tests.csv", key="runs-csv")
-    export[1].download_button(
+    export = st.container(horizontal=True)
+    export.download_button("CSV", _as_csv(picked), "load-tests.csv", key="runs-csv")
+    export.download_button(
         "JSON",
         "[" + ",".join(records.dump(run) for run in picked) + "]",
         "load-tests.json",
         key="runs-json",
     )
-    export[2].download_button(
+    export.download_button(
         "Chart as HTML",
         charts.histogram(by_label).to_html(include_plotlyjs="cdn"),
         "load-tests.html",
