@@ -1,0 +1,148 @@
+"""The Predict page: a request built, checked, sent and timed."""
+
+from __future__ import annotations
+
+import time
+
+from streamlit.testing.v1 import AppTest
+
+from dashboard import wiring
+from services.domain import ColumnSpec, LoadMode, Signature, ValueKind
+from services.errors import InferenceFailed
+from tests.memory import World
+from tests.pages.conftest import OpenPage, rows_of, words_of
+
+
+def send(app: AppTest) -> AppTest:
+    return app.button(key="send").click().run()
+
+
+def test_without_a_service_the_next_step_is_a_deploy(open_page: OpenPage) -> None:
+    assert "No service on local" in words_of(open_page("predict"))
+
+
+def test_the_form_is_prefilled_with_the_example_of_the_version(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    app = open_page("predict", service="wine")
+    assert [(field.label, field.value) for field in app.text_input] == [
+        ("alcohol", "13.2"),
+        ("hue", "1.05"),
+    ]
+
+
+def test_a_request_that_fits_is_sent_once_and_names_the_version_that_answered(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine", [1, 2])
+    app = send(open_page("predict", service="wine"))
+    assert len(world.predictor.sent) == 1
+    assert "wine/2, release 2" in words_of(app)
+
+
+def test_a_field_that_does_not_fit_is_named_and_nothing_is_sent(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    app = open_page("predict", service="wine")
+    app.text_input[1].set_value("pale")
+    app = send(app)
+    assert not world.predictor.sent
+    assert rows_of(app)[0]["field"] == "hue"
+
+
+def test_rows_can_be_pasted_as_csv(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    app = open_page("predict", service="wine")
+    app.get("button_group")[0].set_value("JSON or CSV").run()
+    app.text_area[0].set_value("alcohol,hue\n12.5,1\n13,2\n")
+    send(app)
+    assert [request.rows for request in world.predictor.sent] == [2]
+
+
+def test_an_endpoint_that_fails_is_told_with_the_request_to_try_by_hand(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    world.predictor.fails = InferenceFailed("wine answered with HTTP 500.", "A column is missing.")
+    words = words_of(send(open_page("predict", service="wine")))
+    assert "HTTP 500" in words
+    assert "curl" in words
+
+
+def test_a_stopped_service_offers_the_way_to_start_it(world: World, open_page: OpenPage) -> None:
+    from services import rollout
+
+    world.serves("wine")
+    rollout.apply(rollout.plan_stop(rollout.require(world, "wine")), world, actor="ana")
+    rollout.settle(world, "wine", now=world.clock.now)
+    words = words_of(open_page("predict", service="wine"))
+    assert "wine is stopped" in words
+    assert "Start it on Endpoints" in words
+
+
+def test_a_hundred_columns_are_asked_for_as_text(world: World, open_page: OpenPage) -> None:
+    wide = Signature(tuple(ColumnSpec(f"c{at}", ValueKind.DOUBLE) for at in range(100)))
+    world.registry.add("wide", signature=wide, example=None)
+    world.serves("wide")
+    app = open_page("predict", service="wide")
+    assert not app.text_input
+    assert app.text_area
+
+
+def test_both_sides_of_a_canary_can_be_asked_side_by_side(
+    world: World, open_page: OpenPage
+) -> None:
+    from services import rollout
+
+    world.serves("wine", [1])
+    world.registry.add("wine", 2)
+    wish = rollout.Wish(canary_percent=30)
+    made = rollout.prepare_deploy(world, "wine/2", name="wine", wish=wish)
+    rollout.apply(made.plan, world, actor="ana", version=made.version)
+    rollout.settle(world, "wine", now=world.clock.now)
+    app = open_page("predict", service="wine")
+    app.selectbox(key="side").set_value("each version, side by side")
+    app = send(app)
+    assert len(world.predictor.sent) == 2
+    assert "same outputs" in words_of(app)
+
+
+def load_test(app: AppTest, mode: LoadMode = LoadMode.BURST) -> AppTest:
+    app.radio(key="mode").set_value(mode)
+    app = app.button(key="start_load").click().run()
+    for _ in range(100):
+        tests = [wiring.load_tests().running_on("wine")]
+        if tests == [None]:
+            break
+        time.sleep(0.1)
+    wiring.forget_reads()
+    return app.run()
+
+
+def test_a_load_test_repeats_the_example_and_is_kept(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    app = load_test(open_page("predict", service="wine"))
+    assert [run.version for run in world.store.kept] == ["wine/1"]
+    assert "The figures can be trusted." in words_of(app)
+
+
+def test_a_load_test_sends_what_the_form_asked_for(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    app = open_page("predict", service="wine")
+    app.number_input(key="rate").set_value(7)
+    app.number_input(key="seconds").set_value(2)
+    load_test(app, LoadMode.STEADY_RATE)
+    load = world.engine.loads[0]
+    assert (load.mode, load.rate, load.duration_s) == (LoadMode.STEADY_RATE, 7.0, 2.0)
+
+
+def test_two_runs_are_laid_over_each_other_with_a_verdict(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    app = load_test(load_test(open_page("predict", service="wine")))
+    picker = next(one for one in app.multiselect if one.label == "Lay over each other")
+    app = picker.set_value(["2", "1"]).run()
+    assert len(app.info) == 1
