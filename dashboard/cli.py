@@ -420,11 +420,11 @@ def _run(
     session: Session | None = None
     log_path: Path | None = None
     try:
-        from services import settings as settings_module
-
         args = _arguments(words, terminal)
         if args is None:
             return OK
+        from services import settings as settings_module
+
         surroundings = settings_module.surroundings(environ)
         terminal.in_github = surroundings.in_github
         settings = settings_module.load(args.config, environ)

@@ -76,6 +76,7 @@ def ui(session: Session) -> Answer:
             fix="Install it with its extra: `uv sync --extra dashboard`, or `make setup`.",
         )
     _require_free(args.port)
+    session.settings.target(args.target)
     if args.seed:
         _seed_when_empty(session)
     session.terminal.say(f"The dashboard opens on http://localhost:{args.port}")

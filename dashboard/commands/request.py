@@ -18,6 +18,7 @@ from services.domain import (
     LoadMode,
     LoadSummary,
     Objective,
+    Phase,
     Protocol,
     Service,
     Tick,
@@ -28,6 +29,7 @@ from services.errors import (
     NotFound,
     ObjectiveMissed,
     SlipwayError,
+    Unreachable,
     one_line,
 )
 from services.ports import Run
@@ -39,12 +41,23 @@ INPUT_BYTES_LIMIT = 64 * 1024 * 1024
 def predict(session: Session) -> Answer:
     """One request, held against the signature before it is sent."""
     args, ops = session.args, session.ops
-    service = rollout.require(ops, args.name)
+    service = _awake(rollout.require(ops, args.name))
     endpoint = ops.serving.endpoint(service.name, _release_of(service, args.version))
     request = _request(session, service, endpoint.model_name)
     prediction = ops.predictor.infer(endpoint, request)
     document = views.prediction_document(prediction)
     return Answer(document, _prediction_lines(document))
+
+
+def _awake(service: Service) -> Service:
+    """The service; Unreachable, with the way to start it, while it is stopped."""
+    if service.phase is Phase.STOPPED:
+        raise Unreachable(
+            f"{service.name} is stopped. The request was not sent.",
+            why=service.message,
+            fix=f"Start it: `slipway start {service.name}`.",
+        )
+    return service
 
 
 def _release_of(service: Service, number: int | None) -> int | None:
@@ -124,7 +137,7 @@ def _prediction_lines(document: views.PredictionDocument) -> Iterator[str]:
 def bench(session: Session) -> Answer:
     """A load test: a burst or a steady rate. ObjectiveMissed, InferenceFailed."""
     args, ops = session.args, session.ops
-    service = rollout.require(ops, args.name)
+    service = _awake(rollout.require(ops, args.name))
     endpoint = ops.serving.endpoint(service.name)
     load = Load(
         endpoint=endpoint,

@@ -199,6 +199,16 @@ def test_rows_that_do_not_fit_are_not_sent(cli: Cli, world: World) -> None:
     assert len(world.predictor.sent) == sent
 
 
+@pytest.mark.parametrize("words", [("predict",), ("bench", "--rate", "1", "--duration", "1")])
+def test_a_stopped_service_is_said_to_be_stopped(cli: Cli, words: tuple[str, ...]) -> None:
+    cli("stop", "wine")
+
+    ran = cli(words[0], "wine", *words[1:], "--json")
+
+    assert ran.code == 3
+    assert ran.document["error"]["fix"] == "Start it: `slipway start wine`."
+
+
 # ── Confirming ────────────────────────────────────────────────────────────────────────────────
 
 

@@ -1,0 +1,151 @@
+"""The real command as a process: its streams, its start, its signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+SLIPWAY = str(Path(sys.executable).with_name("slipway"))
+ROOT = Path(__file__).parents[2]
+
+
+def slipway(
+    *words: str, folder: Path, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [SLIPWAY, *words],
+        cwd=folder,
+        env={**os.environ, **(environ or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_help_needs_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from dashboard.cli import main; main(['--help']);"
+        "heavy = {'mlflow', 'kubernetes', 'google.cloud', 'sqlalchemy', 'pydantic', 'requests',"
+        " 'rich', 'streamlit', 'pandas', 'numpy'} & set(sys.modules);"
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+
+    ran = python(code, tmp_path)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_the_command_line_never_meets_streamlit(tmp_path: Path) -> None:
+    code = (
+        "import sys; from dashboard.cli import main; code = main(['doctor', '--json']);"
+        "import dashboard.commands.begin, dashboard.commands.operate, dashboard.commands.watch,"
+        " dashboard.commands.request, dashboard.commands.package;"
+        "sys.exit('streamlit' in sys.modules)"
+    )
+
+    ran = python(code, tmp_path)
+
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_without_streamlit_all_but_the_dashboard_works(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['streamlit'] = None;"
+        "from dashboard.cli import main;"
+        "sys.exit(main(['targets', '--json']) * 100 + main(['ui', '--json']))"
+    )
+
+    ran = python(code, tmp_path)
+
+    assert ran.returncode == 2, ran.stderr
+    assert "uv sync --extra dashboard" in ran.stderr
+
+
+def test_a_fresh_folder_has_one_target_and_no_service(tmp_path: Path) -> None:
+    targets = slipway("targets", "--json", folder=tmp_path)
+    status = slipway("status", "--json", folder=tmp_path)
+
+    assert [row["name"] for row in json.loads(targets.stdout)["targets"]] == ["local"]
+    assert json.loads(status.stdout) == {"services": []}
+
+
+def test_usage_errors_are_one_document(tmp_path: Path) -> None:
+    ran = slipway("fly", "--json", folder=tmp_path)
+
+    assert ran.returncode == 2
+    assert json.loads(ran.stdout)["error"]["kind"] == "ConfigError"
+
+
+def test_a_registry_that_does_not_answer_exits_with_3(tmp_path: Path) -> None:
+    ran = slipway(
+        "models", "--json", folder=tmp_path, environ={"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}
+    )
+
+    assert ran.returncode == 3
+    assert json.loads(ran.stdout)["error"]["kind"] == "Unreachable"
+
+
+def test_python_m_dashboard_is_the_same_command(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "dashboard", "--version"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (ran.returncode, ran.stdout) == (0, slipway("--version", folder=tmp_path).stdout)
+
+
+def test_the_commands_of_a_dead_reader_end_quietly(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ran = subprocess.run(
+        [SLIPWAY, "doctor"],
+        cwd=tmp_path,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+
+    assert ran.returncode == 141
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_watch_with_130(tmp_path: Path, number: signal.Signals) -> None:
+    words = ["watch", "--model", "wine", "--alias", "champion", "--name", "wine", "--json"]
+    environ = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}
+    with subprocess.Popen(
+        [SLIPWAY, *words], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        decision = json.loads(watching.stdout.readline())
+        watching.send_signal(number)
+        rest = watching.stdout.read()
+
+    assert decision["outcome"] == "Unreachable"
+    assert (watching.returncode, json.loads(rest)["error"]["kind"]) == (130, "Interrupted")

@@ -1,0 +1,136 @@
+"""The documentation names all that there is: verbs, options, exit codes, settings, errors."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from dashboard.cli import READER_GONE, VERBS, parser
+from dashboard.commands.session import INTERRUPTED
+from services import errors
+from services.errors import SlipwayError
+from services.settings import PREFIX, Settings, TargetSettings
+
+ROOT = Path(__file__).parent.parent
+CLI = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+ERRORS = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    """What stands under a heading, up to the next one of any level."""
+    found = re.search(rf"(?ms)^#+ {re.escape(heading)}$(.*?)(?=^#|\Z)", text)
+    return found[1] if found else ""
+
+
+def options_of(found: argparse.ArgumentParser) -> set[str]:
+    return {
+        option
+        for action in found._actions
+        for option in action.option_strings
+        if option.startswith("--")
+    }
+
+
+def verbs() -> dict[str, argparse.ArgumentParser]:
+    [choices] = [
+        action.choices
+        for action in parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    ]
+    return dict(choices)
+
+
+GLOBALS = options_of(parser())
+# Verbs that repeat another's options say so instead of listing them again.
+AS_ANOTHER = {
+    "plan": "deploy",
+    "render": "deploy",
+    "canary": "deploy",
+    "promote": "deploy",
+    "abort": "deploy",
+    "rollback": "deploy",
+    "stop": "deploy",
+    "start": "deploy",
+    "delete": "deploy",
+    "bench": "predict",
+}
+
+
+@pytest.mark.parametrize("option", sorted(GLOBALS))
+def test_every_global_option_has_a_row(option: str) -> None:
+    assert f"`{option}" in section(CLI, "Global options")
+
+
+@pytest.mark.parametrize("verb", [verb.name for verb in VERBS])
+def test_every_verb_has_a_section_with_its_options(verb: str) -> None:
+    text = section(CLI, verb) + section(CLI, AS_ANOTHER.get(verb, verb))
+
+    missing = {option for option in options_of(verbs()[verb]) - GLOBALS if option not in text} | (
+        {verb} if not section(CLI, verb) else set()
+    )
+
+    assert missing == set()
+
+
+def test_every_section_of_a_verb_is_a_verb() -> None:
+    assert set(re.findall(r"(?m)^### (\w+)$", CLI)) == {verb.name for verb in VERBS}
+
+
+def _kinds() -> list[type[SlipwayError]]:
+    return [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, SlipwayError) and kind is not SlipwayError
+    ]
+
+
+@pytest.mark.parametrize(
+    "code",
+    sorted({0, READER_GONE, INTERRUPTED, SlipwayError.exit_code, *(k.exit_code for k in _kinds())}),
+)
+def test_every_exit_code_has_a_row(code: int) -> None:
+    assert f"\n| {code} |" in section(CLI, "Exit codes")
+
+
+@pytest.mark.parametrize("kind", _kinds(), ids=lambda kind: kind.__name__)
+def test_every_error_has_a_section_with_its_exit_code(kind: type[SlipwayError]) -> None:
+    assert f"Exit {kind.exit_code}." in section(ERRORS, kind.__name__)
+
+
+def settings_of(
+    section_type: type[BaseModel], path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    for name, found in section_type.model_fields.items():
+        annotation = found.annotation
+        if section_type is Settings and name == "targets":
+            yield from settings_of(TargetSettings, (*path, name, "NAME"))
+        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from settings_of(annotation, (*path, name))
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("path", settings_of(Settings), ids=".".join)
+def test_every_setting_has_a_row_with_its_variable(path: tuple[str, ...]) -> None:
+    variable = PREFIX + "__".join(part.upper() for part in path)
+
+    assert f"| `{'.'.join(path)}` | `{variable}` |" in CONFIGURATION
+
+
+@pytest.mark.parametrize("path", settings_of(Settings), ids=".".join)
+def test_every_setting_is_in_the_example_file(path: tuple[str, ...]) -> None:
+    example = (ROOT / "slipway.toml.example").read_text(encoding="utf-8")
+
+    assert re.search(rf"(?m)^#? ?{re.escape(path[-1])} *=", example)
+
+
+def test_every_setting_in_the_docs_exists() -> None:
+    documented = set(re.findall(r"(?m)^\| `([\w.]+)` \| `SLIPWAY_", CONFIGURATION))
+
+    assert documented == {".".join(path) for path in settings_of(Settings)}
