@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from services.bench import request_for_example
+from services.compare import signature_changes
 from services.domain import (
     Action,
     AuditEntry,
@@ -740,14 +741,18 @@ def prepare_deploy(ops: Ops, reference: str, *, name: str, wish: Wish = Wish()) 
     intent = ops.serving.default_intent(intent)
     plan = plan_deploy(current, intent, target=ops.target, namespace=ops.namespace)
     rehearsal = ops.serving.rehearse(plan)
-    findings = (*_version_findings(version, details), *rehearsal.findings)
+    findings = (
+        *_version_findings(version, details),
+        *_caller_findings(plan),
+        *rehearsal.findings,
+    )
     return Prepared(plan, findings, rehearsal.manifest, version, details)
 
 
 def prepare(ops: Ops, plan: Plan) -> Prepared:
     """A plan without a version to read (roll-back, canary, stop, …), rehearsed."""
     rehearsal = ops.serving.rehearse(plan)
-    findings = rehearsal.findings
+    findings = (*_caller_findings(plan), *rehearsal.findings)
     if plan.after is not None and plan.action in {Action.ROLLBACK, Action.START, Action.ABORT}:
         findings = (ops.packager.exists(plan.after.package), *findings)
     return Prepared(plan, findings, rehearsal.manifest)
@@ -764,6 +769,26 @@ def require(ops: Ops, name: str) -> Service:
             fix=f"Deploy one: `slipway deploy REF --name {name}`.",
         )
     return current
+
+
+def _caller_findings(plan: Plan) -> tuple[Finding, ...]:
+    """Whether callers of what is wanted now could go on: one warning per breaking change."""
+    before, after = plan.before, plan.after
+    if before is None or after is None or before.version == after.version:
+        return ()
+    breaking = [c for c in signature_changes(before.signature, after.signature) if c.breaking]
+    if not breaking:
+        return (Finding("callers", Verdict.PASS, f"requests for {before.version} still fit."),)
+    return tuple(
+        Finding(
+            "callers",
+            Verdict.WARN,
+            f"{change.field} changes from {change.left or 'absent'}"
+            f" to {change.right or 'absent'}. {change.why}".strip(),
+            "Tell the callers first, or deploy it as another service.",
+        )
+        for change in breaking
+    )
 
 
 def _version_findings(version: ModelVersion, details: VersionDetails) -> tuple[Finding, ...]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import cast
 
 from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import ButtonGroup
 
 from dashboard import wiring
 from services.domain import ColumnSpec, LoadMode, Signature, ValueKind
@@ -55,7 +57,7 @@ def test_a_field_that_does_not_fit_is_named_and_nothing_is_sent(
 def test_rows_can_be_pasted_as_csv(world: World, open_page: OpenPage) -> None:
     world.serves("wine")
     app = open_page("predict", service="wine")
-    app.get("button_group")[0].set_value("JSON or CSV").run()
+    cast("ButtonGroup[str]", app.get("button_group")[0]).set_value("JSON or CSV").run()
     app.text_area[0].set_value("alcohol,hue\n12.5,1\n13,2\n")
     send(app)
     assert [request.rows for request in world.predictor.sent] == [2]

@@ -12,6 +12,7 @@ from services import rollout
 from services.domain import (
     Action,
     Cause,
+    ColumnSpec,
     Observed,
     Outcome,
     Phase,
@@ -19,6 +20,9 @@ from services.domain import (
     Progress,
     Registration,
     Release,
+    Signature,
+    ValueKind,
+    Verdict,
     VersionRef,
 )
 from services.errors import (
@@ -30,7 +34,7 @@ from services.errors import (
     RolloutTimeout,
     Unreachable,
 )
-from tests.memory import START, World
+from tests.memory import START, WINE, World
 
 BROKEN = Cause("The model did not load", "No module named 'skops'.", "Add skops.")
 
@@ -370,6 +374,16 @@ def test_services_that_others_own_are_not_changed(world: World) -> None:
     world.serving.held["wine"].owner = "Argo CD"
     with pytest.raises(NotDeployable, match="belongs to Argo CD"):
         roll_back(world)
+
+
+def test_a_breaking_signature_change_is_a_warning_of_the_plan(world: World) -> None:
+    world.serves("wine", [1])
+    paler = Signature(inputs=(ColumnSpec("alcohol", ValueKind.DOUBLE),), outputs=WINE.outputs)
+    world.registry.add("wine", 2, signature=paler)
+    made = rollout.prepare_deploy(world, "wine/2", name="wine")
+    warned = [f.detail for f in made.findings if f.name == "callers" and f.verdict is Verdict.WARN]
+    assert len(warned) == 1
+    assert "hue" in warned[0]
 
 
 def test_following_a_failed_roll_out_says_what_still_answers(world: World) -> None:
