@@ -36,6 +36,9 @@ from services.domain import (
 from services.errors import one_line
 
 _EVIDENCE_LINES = 20
+_EVIDENCE_SHOWN = 6
+"""So many lines stand open; more are folded."""
+_BAD = {Outcome.FAILED, Outcome.TIMEOUT, Outcome.NOT_APPLIED}
 
 
 # ── Plans ─────────────────────────────────────────────────────────────────────────────────────
@@ -46,7 +49,7 @@ def plan_shown(made: rollout.Prepared, checked_at: datetime | None) -> None:
     plan = made.plan
     before = words.version_words(plan.before.version) if plan.before else "nothing"
     after = words.version_words(plan.after.version) if plan.after else "nothing"
-    with st.container(border=True):
+    with st.container():
         widgets.facts({"Service": plan.service, "Wanted now": before, "Wanted after": after})
         rows = words.change_rows(plan.changes)
         if rows:
@@ -64,6 +67,16 @@ def plan_shown(made: rollout.Prepared, checked_at: datetime | None) -> None:
             widgets.when(checked_at, "Checked ")
         with st.expander("What is sent to the target"):
             st.code(made.manifest, language="yaml")
+
+
+def nothing_to_do(plan: Plan) -> None:
+    """Say that what would be wanted is wanted already."""
+    wanted = words.version_words(plan.after.version) if plan.after else "nothing"
+    st.info(
+        widgets.literal(f"Nothing to do: {plan.service} is wanted to serve {wanted} already."),
+        icon=":material/check:",
+    )
+    widgets.go("Open the service", "endpoints", key="open", service=plan.service)
 
 
 def confirm(
@@ -161,9 +174,13 @@ def _rollout_drawn(name: str) -> None:
         if look.error is not None:
             widgets.error_box(look.error, warning=True)
             st.text(f"Shown: as of {widgets.moment(look.at)}.")
-        steps(progress.steps)
+        if newest.settled and newest.outcome not in _BAD:
+            with st.expander("Steps"):
+                steps(progress.steps)
+        else:
+            steps(progress.steps)
         cause = progress.cause or newest.cause
-        if cause is not None and newest.outcome not in {Outcome.VERIFIED, Outcome.STOPPED}:
+        if cause is not None and (newest.outcome in _BAD or newest.outcome is Outcome.SERVING):
             cause_box(cause, progress)
 
 
@@ -221,7 +238,10 @@ def cause_box(cause: Cause, progress: Progress | None = None) -> None:
     """Why a release failed, what still answers, what to do, and the lines that say so."""
     answers = words.answers_words(progress.answering) if progress else ""
     still = f" {answers} still answers." if answers else " Nothing answers."
-    st.error(widgets.literal(words.cause_sentence(cause) + (still if progress else ""), 600))
+    if progress is not None and progress.outcome is Outcome.SERVING:
+        st.warning(widgets.literal(f"{words.cause_sentence(cause)} {answers} answers.", 600))
+    else:
+        st.error(widgets.literal(words.cause_sentence(cause) + (still if progress else ""), 600))
     with st.container(gap=None):
         if cause.why:
             st.text(one_line(cause.why, 1000))
@@ -233,11 +253,10 @@ def cause_box(cause: Cause, progress: Progress | None = None) -> None:
         if cause.fix:
             widgets.fix_line(cause.fix)
     if cause.evidence:
-        with st.expander("The lines that say so"):
-            st.code(
-                "\n".join(one_line(line, 1000) for line in cause.evidence[:_EVIDENCE_LINES]),
-                language=None,
-            )
+        few = len(cause.evidence) <= _EVIDENCE_SHOWN
+        with st.expander("The lines that say so", expanded=few):
+            lines = [one_line(line, 1000) for line in cause.evidence[:_EVIDENCE_LINES]]
+            st.code("\n".join(lines), language=None)
 
 
 # ── One service, opened ───────────────────────────────────────────────────────────────────────
@@ -268,7 +287,7 @@ def head(service: Service) -> None:
         }
     )
     if service.url:
-        st.code(service.url, language=None)
+        st.code(service.url, language=None, width="content")
     for drift in service.drift:
         by = f", by {one_line(drift.by)}" if drift.by else ""
         st.warning(
@@ -312,28 +331,31 @@ def actions(service: Service) -> None:
     """What can be done with the service; the one being planned stands in the URL as `do`."""
     if not service.managed or service.owner:
         return
-    doing = widgets.from_url("do")
-    with st.container(horizontal=True):
-        for word, label in _offers(service):
-            st.button(
-                label,
-                key=f"do-{word}",
-                type="primary" if word == doing else "secondary",
-                on_click=_choose,
-                args=(word if word != doing else None,),
-            )
+    offers = _offers(service)
+    if st.session_state.get("do") not in offers:
+        st.session_state.pop("do", None)  # a stopped service offers other things than before
+    with st.container(horizontal=True, vertical_alignment="center"):
+        doing = st.segmented_control(
+            "Change the service",
+            list(offers),
+            format_func=lambda word: offers.get(word, word),
+            key="do",
+            bind="query-params",
+            label_visibility="collapsed",
+        )
         wanted = words.wanted_version(service)
         widgets.go(
             "Deploy another version", "deploy", key="deploy",
             service=service.name, model=wanted.model if wanted else None,
         )  # fmt: skip
         widgets.go("Predict", "predict", key="predict", service=service.name)
-    if doing in _PLANS:
+    if doing is not None:
         with st.container(border=True):
             _planned(service, doing)
 
 
-def _offers(service: Service) -> list[tuple[str, str]]:
+def _offers(service: Service) -> dict[str, str]:
+    """Action → label, of what the service's state allows."""
     canary = service.intent is not None and service.intent.canary_percent is not None
     running = service.phase is not Phase.STOPPED
     broken = service.phase in {Phase.FAILED, Phase.UNKNOWN}
@@ -346,11 +368,13 @@ def _offers(service: Service) -> list[tuple[str, str]]:
         ("stop", "Stop", running),
         ("delete", "Delete", True),
     ]
-    return [(word, label) for word, label, offered in offers if offered]
+    return {word: label for word, label, offered in offers if offered}
 
 
-def _choose(word: str | None) -> None:
-    widgets.into_url(do=word, to=None)
+def _done() -> None:
+    """Close the plan that was confirmed: a second click meets no button."""
+    st.session_state["do"] = None
+    st.session_state.pop("return_to", None)
 
 
 def _planned(service: Service, doing: str) -> None:
@@ -385,10 +409,10 @@ def _planned(service: Service, doing: str) -> None:
     if made is None:
         return
     if made.plan.nothing_to_do:
-        st.info("Nothing to do: that is what is wanted already.", icon=":material/check:")
+        nothing_to_do(made.plan)
         return
     plan_shown(made, look.at)
-    confirm(made, then=lambda: _choose(None))
+    confirm(made, then=_done)
 
 
 def _release_picker(name: str) -> int | None:
@@ -403,15 +427,15 @@ def _release_picker(name: str) -> int | None:
         f" {words.OUTCOME_WORDS[release.outcome]}, {widgets.moment(release.created_at)}"
         for release in releases
     }
-    asked = widgets.from_url("to")
-    numbers = list(said)
-    at = numbers.index(int(asked)) if asked.isdecimal() and int(asked) in numbers else None
+    if st.session_state.get("return_to") not in said:
+        st.session_state.pop("return_to", None)
     return st.selectbox(
         "Return to",
-        numbers,
-        index=at,
+        list(said),
+        index=None,
         format_func=lambda number: said.get(number, str(number)),
         key="return_to",
+        bind="query-params",
         placeholder="The newest verified release that is not live",
         width=560,
     )
@@ -481,7 +505,8 @@ def history_table(name: str, service: Service | None = None) -> None:
 
     def chosen() -> None:
         for at in st.session_state[key].selection.rows:
-            widgets.into_url(do="rollback", to=rows[at]["release"])
+            st.session_state["do"] = "rollback"
+            st.session_state["return_to"] = rows[at]["release"]
 
     st.dataframe(
         rows,

@@ -22,6 +22,8 @@ from services.errors import one_line
 
 LISTED = 2_000
 """Rows of one table: more are searched, not scrolled."""
+LISTED_OPEN = 14
+"""Longer lists scroll in a box of their own."""
 _METRICS_SHOWN = 6
 _FILES_SHOWN = 500
 
@@ -55,16 +57,16 @@ def model_list(models: Sequence[RegisteredModel], serving: Serving) -> Registere
         widgets.table(
             rows,
             {
-                "model": st.column_config.TextColumn("Registered model", pinned=True),
+                "model": "Registered model",
                 "versions": st.column_config.NumberColumn("Versions", width="small"),
                 "aliases": widgets.chips_column("Aliases", rows, "aliases"),
                 "serves on": widgets.chips_column("Serves on", rows, "serves on"),
-                "updated": widgets.time_column("Updated"),
             },
             key="models",
             choose="model",
             param="model",
             alt="Registered models",
+            height=560 if len(rows) > LISTED_OPEN else None,
         )
         if len(found) > LISTED:
             st.caption(f"The first {LISTED} of {len(found)}: search for the others.")
@@ -87,7 +89,7 @@ def version_list(versions: Sequence[ModelVersion], serving: Serving) -> tuple[Mo
     rows = [{**row, "state": [row["state"]]} for row in rows]
     shown = [f"metric {one_line(name, 60)}" for name in metrics[:_METRICS_SHOWN]]
     columns = {
-        "version": st.column_config.NumberColumn("Version", width="small", pinned=True),
+        "version": st.column_config.NumberColumn("Version", width="small"),
         "aliases": widgets.chips_column("Aliases", rows, "aliases"),
         "serves on": widgets.chips_column("Serves on", rows, "serves on"),
         "state": widgets.state_column("State", rows, "state"),

@@ -37,6 +37,9 @@ PAGES = Path(__file__).parent.parent / "pages"
 REFRESH_S = 1.0
 """How often an open panel looks again."""
 
+_ROWS_OPEN = 16
+"""Longer tables scroll in a box of their own."""
+
 T = TypeVar("T")
 Row = words.Row
 
@@ -83,7 +86,7 @@ def error_box(error: SlipwayError, *, warning: bool = False) -> None:
 
 def fix_line(fix: str) -> None:
     """What to do, with the command that it quotes in a form to copy."""
-    st.text(f"Fix: {one_line(fix, 1000)}")
+    st.text(f"Fix: {one_line(fix, 1000).replace('`', '')}")
     for command in re.findall(r"`([^`]+)`", fix)[:2]:
         if " " in command and not command.startswith("--"):
             st.code(command, language=None)
@@ -368,7 +371,7 @@ def service_table(rows: Sequence[Row], *, key: str, param: str) -> None:
     table(
         rows,
         {
-            "service": st.column_config.TextColumn("Service", pinned=True),
+            "service": "Service",
             "state": state_column("State", rows, "state"),
             "answers": st.column_config.TextColumn("Answers"),
             "wanted": st.column_config.TextColumn("Wanted"),
@@ -385,7 +388,7 @@ def service_table(rows: Sequence[Row], *, key: str, param: str) -> None:
     )
 
 
-def audit_table(entries: Sequence[AuditEntry], *, key: str, height: int | None = None) -> None:
+def audit_table(entries: Sequence[AuditEntry], *, key: str) -> None:
     """Audit entries as a table; choosing one opens its service."""
     rows = [{**row, "outcome": [row["outcome"]]} for row in words.audit_rows(entries)]
 
@@ -399,7 +402,7 @@ def audit_table(entries: Sequence[AuditEntry], *, key: str, height: int | None =
         hide_index=True,
         on_select=chosen,
         selection_mode="single-row",
-        height=height or "auto",
+        height=620 if len(rows) > _ROWS_OPEN else "auto",
         alt="Changes, newest first",
         column_config={
             "at": time_column("When"),

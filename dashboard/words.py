@@ -150,7 +150,8 @@ def trouble(service: Service) -> str:
     if service.phase is Phase.FAILED:
         still = f"{answers} still answers." if answers else "Nothing answers."
         said = one_line(service.message).rstrip(".")
-        return f"{wanted} failed{': ' + said if said else ''}. {still}"
+        what = said if wanted in said else f"{wanted} failed{': ' + said if said else ''}"
+        return f"{what}. {still}"
     if service.drift:
         first = service.drift[0]
         return f"Drift in {first.field}: recorded {first.recorded}, seen {first.seen}."
@@ -221,7 +222,6 @@ def model_rows(
             "versions": model.version_count,
             "aliases": [one_line(alias, 40) for alias in sorted(model.aliases)],
             "serves on": list(serving.get(model.name, ())),
-            "updated": model.updated_at,
         }
         for model in models
     ]
@@ -553,6 +553,16 @@ def findings_sentence(findings: Sequence[Finding]) -> str:
         f"{skipped} not checked" if skipped else "",
     ]
     return ", ".join(filter(None, parts)) or "nothing checked"
+
+
+def health_sentence(findings: Sequence[Finding]) -> str:
+    """The answer that the Health page's visitor came for."""
+    if not findings:
+        return "Checking registry, target and store."
+    failed = sum(finding.verdict is Verdict.FAIL for finding in findings)
+    if failed:
+        return f"{failed} of {len(findings)} checks failed."
+    return f"Everything that was checked works: {findings_sentence(findings)}."
 
 
 def by_gravity(findings: Iterable[Finding]) -> list[Finding]:

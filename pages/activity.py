@@ -51,5 +51,5 @@ with widgets.errors_shown():
                 key="export",
                 on_click="ignore",
             )
-        widgets.audit_table(entries, key="audit", height=620)
+        widgets.audit_table(entries, key="audit")
         st.caption("Choose a row to open its service.")

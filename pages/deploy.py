@@ -5,23 +5,23 @@ import streamlit as st
 from dashboard import operations, versions, widgets, wiring
 
 with widgets.errors_shown(), st.container(width=900):
-    widgets.headline("Deploy")
+    title = st.empty()
     version = versions.version_picker()
-    if version is not None:
+    if version is None:
+        with title:
+            widgets.headline("Choose what to deploy.")
+    else:
         name = operations.service_name(version.ref.model)
-        wish = operations.wish(name)
+        with title:
+            widgets.headline(f"Deploy {version.ref} to {wiring.target()} as {name}.")
+        look = wiring.prepared_deploy(str(version.ref), name, operations.wish(name))
         widgets.section("Plan")
-        look = wiring.prepared_deploy(str(version.ref), name, wish)
         made = widgets.looked(look, "the plan")
         if made is not None and made.plan.nothing_to_do:
-            st.info(
-                f"Nothing to do: {name} is wanted to serve {widgets.literal(version.ref)} already.",
-                icon=":material/check:",
-            )
-            widgets.go("Open the service", "endpoints", key="open", service=name)
+            operations.nothing_to_do(made.plan)
         elif made is not None:
-            breaking = versions.differences_to_live(made)
             operations.plan_shown(made, look.at)
+            breaking = versions.differences_to_live(made)
             agreed = not breaking or st.checkbox(
                 "Callers of the present version will break, and I want that.", key="agree"
             )
