@@ -331,16 +331,13 @@ def actions(service: Service) -> None:
     """What can be done with the service; the one being planned stands in the URL as `do`."""
     if not service.managed or service.owner:
         return
-    offers = _offers(service)
-    if st.session_state.get("do") not in offers:
-        st.session_state.pop("do", None)  # a stopped service offers other things than before
     with st.container(horizontal=True, vertical_alignment="center"):
-        doing = st.segmented_control(
+        doing = widgets.choice(
             "Change the service",
-            list(offers),
-            format_func=lambda word: offers.get(word, word),
-            key="do",
-            bind="query-params",
+            _offers(service),
+            name="do",
+            key=_doing(service.name),
+            widget=st.segmented_control,
             label_visibility="collapsed",
         )
         wanted = words.wanted_version(service)
@@ -371,10 +368,15 @@ def _offers(service: Service) -> dict[str, str]:
     return {word: label for word, label, offered in offers if offered}
 
 
-def _done() -> None:
-    """Close the plan that was confirmed: a second click meets no button."""
-    st.session_state["do"] = None
-    st.session_state.pop("return_to", None)
+def _doing(name: str) -> str:
+    """Key of what is being planned for a service."""
+    return f"do-{name}"
+
+
+def _plan(name: str, doing: str | None, to: int | None = None) -> None:
+    """Open another plan, or none: a second click on a confirmed one meets no button."""
+    st.session_state[_doing(name)] = doing
+    st.session_state[f"to-{name}"] = str(to) if to else None
 
 
 def _planned(service: Service, doing: str) -> None:
@@ -412,7 +414,7 @@ def _planned(service: Service, doing: str) -> None:
         nothing_to_do(made.plan)
         return
     plan_shown(made, look.at)
-    confirm(made, then=_done)
+    confirm(made, then=lambda: _plan(name, None))
 
 
 def _release_picker(name: str) -> int | None:
@@ -423,22 +425,20 @@ def _release_picker(name: str) -> int | None:
         if not release.intent.stopped and release.action is not Action.DELETE
     ]
     said = {
-        release.number: f"Release {release.number}: {words.version_words(release.intent.version)},"
-        f" {words.OUTCOME_WORDS[release.outcome]}, {widgets.moment(release.created_at)}"
+        str(release.number): f"Release {release.number}:"
+        f" {words.version_words(release.intent.version)}, {words.OUTCOME_WORDS[release.outcome]},"
+        f" {widgets.moment(release.created_at)}"
         for release in releases
     }
-    if st.session_state.get("return_to") not in said:
-        st.session_state.pop("return_to", None)
-    return st.selectbox(
+    chosen = widgets.choice(
         "Return to",
-        list(said),
-        index=None,
-        format_func=lambda number: said.get(number, str(number)),
-        key="return_to",
-        bind="query-params",
+        said,
+        name="to",
+        key=f"to-{name}",
         placeholder="The newest verified release that is not live",
         width=560,
     )
+    return int(chosen) if chosen else None
 
 
 def _blast_radius(service: Service) -> None:
@@ -505,8 +505,7 @@ def history_table(name: str, service: Service | None = None) -> None:
 
     def chosen() -> None:
         for at in st.session_state[key].selection.rows:
-            st.session_state["do"] = "rollback"
-            st.session_state["return_to"] = rows[at]["release"]
+            _plan(name, "rollback", rows[at]["release"])
 
     st.dataframe(
         rows,

@@ -117,6 +117,8 @@ class Reads:
             silent = key[0] in self._silent
         if future is not None and wait and not silent:
             self._await(key, future)
+            if future.done():  # its callback may run a moment later than those that wait
+                self._take(key, future, keep)
         with self._lock:
             error, waiting = entry.error, entry.future is not None
             if waiting and silent and error is None:
@@ -172,10 +174,10 @@ class Reads:
         error = future.exception()
         told = told_error(error) if error is not None else None
         with self._lock:
-            self.answers += 1
             entry = self._entries.get(key)
             if entry is None or entry.future is not future:
-                return  # dropped meanwhile
+                return  # taken already, or dropped meanwhile
+            self.answers += 1
             entry.future = None
             doubted, entry.doubted = entry.doubted, False
             now = time.monotonic()

@@ -290,22 +290,24 @@ def version_picker() -> ModelVersion | None:
     if model is None:
         return None
     found = wiring.versions(model)
-    versions = found.value or ()
+    if found.value is None:  # the URL's version stays for when it comes
+        widgets.looked(found, f"versions of {model}")
+        return None
+    by_number = {str(version.ref.number): version for version in found.value}
     with second:
-        latest = newest(versions)
-        by_number = {str(version.ref.number): version for version in versions}
-        number = widgets.picker(
+        latest = newest(found.value)
+        number = widgets.choice(
             "Version",
-            list(by_number),
-            key="version",
-            index=0 if latest else None,
-            format_func=lambda text: _version_label(by_number, text),
+            {number: _version_label(version) for number, version in by_number.items()},
+            name="version",
+            key=f"version-{model}",
+            default=str(latest.ref.number) if latest else None,
+            placeholder="No version",
         )
     widgets.looked(found, f"versions of {model}")
     return by_number.get(number or "")
 
 
-def _version_label(by_number: Mapping[str, ModelVersion], number: str) -> str:
-    version = by_number.get(number)
-    aliases = ", ".join(version.aliases) if version else ""
-    return f"{number} ({one_line(aliases, 80)})" if aliases else number
+def _version_label(version: ModelVersion) -> str:
+    aliases = one_line(", ".join(version.aliases), 80)
+    return f"{version.ref.number} ({aliases})" if aliases else str(version.ref.number)

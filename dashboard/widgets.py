@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -326,6 +326,36 @@ def picker(label: str, options: Sequence[str], *, key: str, **more: Any) -> str 
     if asked and asked not in options:
         gone(asked, label.lower())
     chosen: str | None = st.selectbox(label, options, key=key, bind="query-params", **more)
+    return chosen
+
+
+def choice(
+    label: str,
+    labels: Mapping[str, str],
+    *,
+    name: str,
+    key: str = "",
+    default: str | None = None,
+    widget: Callable[..., Any] = st.selectbox,
+    **more: Any,  # noqa: ANN401 - passed on
+) -> str | None:
+    """One of the keys of `labels`, drawn by its label; the key itself stands in the URL as `name`.
+
+    Streamlit's own binding would write the label, which changes with aliases and wording.
+    """
+    key = key or name
+    if key not in st.session_state or st.session_state[key] not in (None, *labels):
+        asked = from_url(name)
+        if asked and asked not in labels:
+            gone(asked, label.lower())
+        st.session_state[key] = asked if asked in labels else default
+    if widget is st.selectbox:
+        more = {"index": None} | more
+    chosen: str | None = widget(
+        label, list(labels), format_func=lambda one: labels.get(one, one), key=key, **more
+    )
+    if from_url(name) != (chosen or ""):
+        into_url(**{name: chosen})
     return chosen
 
 

@@ -12,7 +12,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -69,7 +69,7 @@ class Worker:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="slipway-step")
         self._lock = threading.Lock()
         self._operations: dict[str, Operation] = {}
-        self._futures: dict[str, Future[object]] = {}
+        self._ends: dict[str, threading.Event] = {}
 
     def start(
         self,
@@ -91,16 +91,21 @@ class Worker:
             operation = Operation(nonce, target, service, title, datetime.now(UTC))
             self._operations[nonce] = operation
             self._forget_oldest()
+            end = self._ends[nonce] = threading.Event()
             future: Future[object] = self._pool.submit(job, self._reporter(nonce))
-            self._futures[nonce] = future
-        future.add_done_callback(lambda ended: done(self._ended(nonce, ended)))
+
+        def finish(ended: Future[object]) -> None:
+            done(self._ended(nonce, ended))
+            end.set()
+
+        future.add_done_callback(finish)
         return True
 
     def wait(self, nonce: str, timeout_s: float) -> None:
         """Wait for an operation, at most so long: quick ones are then seen at once."""
-        future = self._futures.get(nonce)
-        if future is not None:
-            wait([future], timeout_s)
+        end = self._ends.get(nonce)
+        if end is not None:
+            end.wait(timeout_s)
 
     def of(self, target: str, service: str) -> Operation | None:
         """The newest operation on a service, or None."""
@@ -141,7 +146,7 @@ class Worker:
             if self._operations[oldest].state is State.RUNNING:
                 break
             del self._operations[oldest]
-            self._futures.pop(oldest, None)
+            self._ends.pop(oldest, None)
 
 
 def told_error(error: BaseException) -> SlipwayError:

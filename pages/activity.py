@@ -25,16 +25,15 @@ with widgets.errors_shown():
     elif everything:
         with st.container(horizontal=True, vertical_alignment="bottom"):
             service = st.text_input("Service", key="service", bind="query-params", width=220)
-            action = st.selectbox(
+            action = widgets.choice(
                 "Action",
-                [action.value for action in Action],
-                format_func=lambda value: words.ACTION_WORDS[Action(value)],
-                index=None, key="action", bind="query-params", width=220, placeholder="Any",
+                {action.value: words.ACTION_WORDS[action] for action in Action},
+                name="action", width=220, placeholder="Any",
             )  # fmt: skip
-            outcome = st.selectbox(
+            outcome = widgets.choice(
                 "Outcome",
-                [outcome.value for outcome in Outcome],
-                index=None, key="outcome", bind="query-params", width=220, placeholder="Any",
+                {outcome.value: words.OUTCOME_WORDS[outcome] for outcome in Outcome},
+                name="outcome", width=220, placeholder="Any",
             )  # fmt: skip
             entries = [
                 entry
