@@ -19,10 +19,9 @@ BODY = (
     b'"shape":[1,1],"datatype":"FP64","data":[0.5]}]}'
 )
 ANSWER = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: "
-    + str(len(BODY)).encode()
-    + b"\r\n\r\n"
-    + BODY
+    # ab speaks HTTP/1.0 and would wait for the end of the connection without the second header.
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: keep-alive\r\n"
+    b"content-length: " + str(len(BODY)).encode() + b"\r\n\r\n" + BODY
 )
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 

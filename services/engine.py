@@ -683,6 +683,7 @@ class _LoadProcess:
         self.nobody = Answerer(release=config.release)
         self.answerers: dict[tuple[int | None, str | None], Answerer] = {}
         self.names_version = False
+        self.named_before = (self.nobody, b"\0", self.nobody)
         self.checked = 0
 
         self.connections: set[_Connection] = set()
@@ -704,9 +705,13 @@ class _LoadProcess:
         self.ended = False
 
         self.base_ns = self.start_ns = self.last_sent_ns = self.last_done_ns = 0
-        self.measured = self.failures = 0
+        self.failures = 0
+        # A burst's own bounds: the moment and the count at which nothing more is sent.
+        self.end_ns = 0
+        self.left = config.max_requests
         self.piece = Slice(0.0)
-        self.response = self.piece.response
+        # Where response and service time are one, because the request left when it was meant to.
+        self.on_time: dict[Answerer, Histogram] = {}
         self.busy_before_s = _busy_s()
 
     # Answers
@@ -749,33 +754,50 @@ class _LoadProcess:
         who = head.who
         if error is None:
             # A look at every answer, a full reading of some: parsing all would make us the limit.
-            whole = cut or data.endswith(b"}")
-            if data.find(connection.mark, start) < 0 or not whole or self.full_check_is_due():
+            self.checked = checked = self.checked + 1
+            if (
+                data.find(connection.mark, start) < 0
+                or not (data.endswith(b"}") or cut)
+                or checked <= _FULL_CHECKS_AT_FIRST
+                or not checked % _FULL_CHECK_EVERY
+            ):
                 error = self.check_in_full(data[start:], connection.mark, cut=cut)
             if self.names_version and who.version is None:
-                found = _MODEL_VERSION.search(data, start, start + _VERSION_WITHIN)
-                if found is not None:
-                    who = self.answerer(who.release, found[1].decode("utf-8", "replace"))
+                who = self.who_in_body(who, data, start)
         self.in_flight -= 1
-        if connection.intended_ns >= self.start_ns:
+        intended_ns = connection.intended_ns
+        if intended_ns >= self.start_ns:
             self.last_done_ns = now
-            if error is None:
-                times = self.response.get(who)
-                if times is None:
-                    times = self.response[who] = Histogram()
-                times.record(now - connection.intended_ns)
-                self.piece.service.record(now - connection.sent_ns)
-            else:
+            if error is not None:
                 self.count(error)
+            elif intended_ns == connection.sent_ns:
+                times = self.on_time.get(who)
+                if times is None:
+                    times = self.on_time[who] = Histogram()
+                times.record(now - intended_ns)
+            else:
+                times = self.piece.response.get(who)
+                if times is None:
+                    times = self.piece.response[who] = Histogram()
+                times.record(now - intended_ns)
+                self.piece.service.record(now - connection.sent_ns)
         connection.broken = head.status >= 500
         if head.keep:
             self.free(connection, now)
         else:
             connection.transport.close()
 
-    def full_check_is_due(self) -> bool:
-        self.checked += 1
-        return self.checked <= _FULL_CHECKS_AT_FIRST or not self.checked % _FULL_CHECK_EVERY
+    def who_in_body(self, who: Answerer, data: bytes, start: int) -> Answerer:
+        """Who answered, with the version that the body names."""
+        known, beginning, found_before = self.named_before
+        if known is who and data.startswith(beginning, start):
+            return found_before
+        found = _MODEL_VERSION.search(data, start, start + _VERSION_WITHIN)
+        if found is None:
+            return who
+        named = self.answerer(who.release, one_line(found[1].decode("utf-8", "replace"), 64))
+        self.named_before = (who, data[start : found.end()], named)
+        return named
 
     def check_in_full(self, body: bytes, mark: bytes, *, cut: bool) -> str | None:
         """The kind of failure of a body with a good status; None for a prediction."""
@@ -857,12 +879,13 @@ class _LoadProcess:
         """A connection has its answer: it takes the next request that is due, or rests."""
         connection.freed_ns = now
         if not self.interval_ns:
-            if self.burst_is_over(now):
+            if now < self.end_ns and self.left > 0:
+                if now >= self.start_ns:
+                    self.left -= 1
+                self.send(connection, now, now)
+            else:
                 self.idle.append(connection)
                 self.end_if_done()
-            else:
-                self.take_number(now)
-                self.send(connection, now, now)
             return
         due_ns = self.due_ns
         if due_ns > now:
@@ -880,17 +903,6 @@ class _LoadProcess:
         if self.all_busy and self.due_ns > now:
             self.all_busy = False
             self.wake_for_next(now)
-
-    def take_number(self, now: int) -> None:
-        if now >= self.start_ns:
-            self.measured += 1
-
-    def burst_is_over(self, now: int) -> bool:
-        return (
-            bool(self.stopping)
-            or self.measured >= self.config.max_requests
-            or now >= self.start_ns + self.config.duration_s * NS
-        )
 
     def advance(self) -> None:
         self.number += 1
@@ -931,11 +943,12 @@ class _LoadProcess:
     def open_in_burst(self) -> None:
         """One more connection of a burst, with its first request, unless the burst is over."""
         now = _clock()
-        if self.burst_is_over(now):
-            self.end_if_done()
-        else:
-            self.take_number(now)
+        if now < self.end_ns and self.left > 0:
+            if now >= self.start_ns:
+                self.left -= 1
             self.open_for(now)
+        else:
+            self.end_if_done()
 
     def open_for(self, intended_ns: int) -> None:
         """Make a connection for a request that waits for it."""
@@ -998,6 +1011,7 @@ class _LoadProcess:
             self.start_ns = self.base_ns + int(self.warm_up * self.interval_ns)
         else:
             self.start_ns = self.base_ns + int(config.warm_up_s * NS)
+            self.end_ns = self.start_ns + int(config.duration_s * NS)
         self.busy_before_s = _busy_s()
         self.sweep()
         self.flush()
@@ -1013,9 +1027,7 @@ class _LoadProcess:
                 self.open_in_burst()
             for connection in ready:
                 self.free(connection, _clock())
-            self.loop.call_at(
-                self.loop_time(self.start_ns + config.duration_s * NS), self.end_if_done
-            )
+            self.loop.call_at(self.loop_time(self.end_ns) + 0.002, self.end_if_done)
         await self.done
 
     async def connect_ahead(self) -> None:
@@ -1068,7 +1080,10 @@ class _LoadProcess:
 
     def hand_over(self, now: int) -> None:
         piece, self.piece = self.piece, Slice(0.0)
-        self.response = self.piece.response
+        on_time, self.on_time = self.on_time, {}
+        for who, times in on_time.items():
+            piece.response.setdefault(who, Histogram()).merge(times)
+            piece.service.merge(times)
         busy_s = _busy_s()
         piece.end_s = (now - self.start_ns) / NS
         piece.cpu_s, self.busy_before_s = busy_s - self.busy_before_s, busy_s
@@ -1087,6 +1102,7 @@ class _LoadProcess:
         self.stopping = self.stopping or why
         self.due_ns = _NEVER
         self.number = self.total
+        self.end_ns = 0
 
     def stop_by_hand(self) -> None:
         self.stop("stopped by hand")
@@ -1094,7 +1110,10 @@ class _LoadProcess:
         self.loop.call_later(_DRAIN_S, self.end)
 
     def end_if_done(self) -> None:
-        sent_all = self.number >= self.total if self.interval_ns else self.burst_is_over(_clock())
+        if self.interval_ns:
+            sent_all = self.number >= self.total
+        else:
+            sent_all = self.left <= 0 or _clock() >= self.end_ns
         if sent_all and not self.in_flight:
             self.end()
 
