@@ -147,10 +147,13 @@ def write(row: str, text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], default=list(ROWS))
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
+    unknown = set(options.rows) - set(ROWS)
+    if unknown:
+        parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     print(f"{machine()}\n{versions()}")
     if tools.missing():
         print(f"Not installed here, so not measured: {', '.join(tools.missing())}.")
@@ -158,7 +161,7 @@ def main() -> None:
         print(f"Not measured: {name} ({why}).")
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(options.quick, tools.body_file(Path(folder)))
-        for row in options.rows:
+        for row in options.rows or ROWS:
             module = importlib.import_module(ROWS[row])
             print(f"\n## Row {row}: {module.TITLE}\n\nGoal: {module.GOAL}\n", flush=True)
             before = f"{time.strftime('%Y-%m-%d')}, {machine()}"
