@@ -19,7 +19,7 @@ world.serves("wine", [1])
 wiring.use(WorldConnections(world))
 app = AppTest.from_file("dashboard/app.py", default_timeout=120).run()
 assert not app.exception and not app.error, app.error
-heavy = {"mlflow", "kubernetes", "google.cloud", "sqlalchemy", "sklearn", "plotly.graph_objs"}
+heavy = {"mlflow", "kubernetes", "google.cloud", "sqlalchemy", "sklearn"}
 print(",".join(sorted(heavy & set(sys.modules))))
 """
 
