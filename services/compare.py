@@ -274,7 +274,18 @@ def _flavor_changes(
             there = ("present", "") if flavor in before else ("", "present")
             yield Difference(f"flavor {flavor}", *there)
         else:
-            yield from _mappings(f"flavor {flavor}", before[flavor], after[flavor])
+            yield from _mappings(
+                f"flavor {flavor}", _form_of(before[flavor]), _form_of(after[flavor])
+            )
+
+
+def _form_of(settings: Mapping[str, str]) -> dict[str, str]:
+    """What decides whether a server can load it; file names and Python entry points do not."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if name.endswith(("_format", "_version")) and name != "python_version"
+    }
 
 
 def _metric_changes(

@@ -15,7 +15,8 @@ HOMES = {
         "services/registry/server.py",
         "services/registry/database.py",
         "services/registry/files.py",
-        "services/demo.py",
+        "services/demo/__init__.py",
+        "services/demo/shipping.py",
     },
     "kubernetes": {"services/cluster.py", "services/kserve.py", "services/journal.py"},
     "google": {"services/cluster.py", "services/gcs.py"},
@@ -30,7 +31,7 @@ HOMES = {
         "dashboard/versions.py",
     },
     "plotly": {"dashboard/charts.py"},
-    "pandas": {"dashboard/charts.py"},
+    "pandas": {"dashboard/charts.py", "services/demo/__init__.py"},
     "pyarrow": {"services/tabular.py"},
 }
 """Each foreign library → the files that may import it (pages may import streamlit too)."""
