@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -149,3 +152,39 @@ def test_a_signal_ends_a_watch_with_130(tmp_path: Path, number: signal.Signals) 
 
     assert decision["outcome"] == "Unreachable"
     assert (watching.returncode, json.loads(rest)["error"]["kind"]) == (130, "Interrupted")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_ui_serves_the_dashboard_on_loopback_and_ends_with_its_signal(tmp_path: Path) -> None:
+    port = _free_port()
+    with subprocess.Popen(
+        [SLIPWAY, "ui", "--port", str(port)],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as dashboard:
+        try:
+            answered = _answer(f"http://127.0.0.1:{port}/_stcore/health", dashboard)
+        finally:
+            dashboard.send_signal(signal.SIGTERM)
+            dashboard.wait(timeout=60)
+
+    assert answered == "ok"
+
+
+def _answer(url: str, process: subprocess.Popen[bytes]) -> str:
+    """What the address answers, once it does; "" when the process ended before."""
+    for _ in range(240):
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            if process.poll() is not None:
+                return ""
+            time.sleep(0.25)
+    return ""
