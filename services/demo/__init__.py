@@ -140,6 +140,7 @@ def _mlflow(tracking_uri: str) -> Iterator[MlflowClient]:
     """MLflow, quiet and pointed at the registry; the one door for its errors."""
     # Recorded, not only ignored: MLflow puts its own filter over ours and prints all the same.
     with warnings.catch_warnings(record=True):
+        warnings.simplefilter("ignore")
         import mlflow
         from mlflow import environment_variables as settings
         from mlflow.exceptions import MlflowException

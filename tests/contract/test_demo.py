@@ -59,9 +59,8 @@ def registry(folder: Path) -> Registry:
 
 
 def test_a_seeding_that_was_killed_is_taken_up_where_it_stopped(registry: Registry) -> None:
-    found = [
-        version.ref for model in registry.models() for version in registry.versions(model.name)
-    ]
+    models = registry.models()
+    found = [version.ref for model in models for version in registry.versions(model.name)]
     assert sorted(found) == sorted(EVERY)
     assert is_seeded(models)
     assert not is_seeded(models[1:])
