@@ -879,7 +879,7 @@ def steps_of(facts: Facts, look: Look, *, model_ready: bool | None) -> tuple[Ste
     if facts.stopped or release is None:
         return ()
     status = (pod or {}).get("status") or {}
-    ends: list[tuple[str, datetime | None]] = [("applied", _written_at(look.service))]
+    ends: list[tuple[str, datetime | None]] = [("applied", written_at(look.service))]
     created = pod["metadata"].get("creationTimestamp") if pod else None
     ends.append(("reconciled", _time(created)))
     ends.append(("scheduled", _passed_at(pod, "PodScheduled")))
@@ -917,13 +917,21 @@ def _as_steps(ends: Sequence[tuple[str, datetime | None]], began: datetime) -> t
     return tuple(steps)
 
 
-def _written_at(service: Json) -> datetime | None:
+def written_at(service: Json) -> datetime | None:
+    """When Slipway wrote the object last, to the second; None when it never did."""
     times = [
         _time(entry.get("time"))
         for entry in service["metadata"].get("managedFields") or ()
         if entry.get("manager") == FIELD_MANAGER
     ]
     return max((time for time in times if time), default=None)
+
+
+def server_started_at(pod: Json) -> datetime | None:
+    """When the model server's present instance started; None while none runs."""
+    states = _at(pod, ("status", "containerStatuses")) or ()
+    server: Json = next((state for state in states if state.get("name") == CONTAINER), {})
+    return _time((_at(server, ("state", "running")) or {}).get("startedAt"))
 
 
 def _passed_at(pod: Json | None, kind: str) -> datetime | None:

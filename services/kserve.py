@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from services import checks
+from services import checks, symptoms
 from services import inferenceservice as objects
 from services.cluster import APPLY_PATCH, Cluster, Reply, path_part
 from services.domain import (
@@ -65,6 +65,9 @@ restart takes about 20 s."""
 GATEWAY_TIMEOUT_S = 1.5
 GATEWAY_KEPT_S = 30.0
 """For so long an ingress found reachable, or not, is believed."""
+
+FAILURE_LINES = 400
+LOOK_AT_LOG_EVERY_S = 2.0
 
 MAX_LOG_BYTES = 1_000_000
 MAX_LOG_STREAMS = 40
@@ -122,6 +125,7 @@ class KServeServing:
         self._options = options
         self._sleep = sleep
         self._relay = Relay(cluster)
+        self._log_looked: dict[str, float] = {}
         self._reachable: dict[tuple[str, str], tuple[bool, float]] = {}
         self._gateway_address: dict[str, str] = {}
 
@@ -175,7 +179,7 @@ class KServeServing:
             return Observed(name, seen_at, exists=False, message="there is no InferenceService")
         facts = objects.read(look, self._journal.history(name))
         model_ready = self._model_ready(name, facts)
-        failure: Cause | None = None
+        failure = None if facts.stopped else self._failure(look, facts, model_ready)
         steps = objects.steps_of(facts, look, model_ready=model_ready)
         if failure is not None:
             steps = tuple(
@@ -285,6 +289,51 @@ class KServeServing:
         response.drain_conn()
         response.release_conn()
         return response.status == 200
+
+    def _failure(
+        self, look: objects.Look, facts: objects.Facts, model_ready: bool | None
+    ) -> Cause | None:
+        """The first concrete cause on the new pods, with the log lines that say so."""
+        wanted = facts.wanted
+        if wanted is None or (facts.all_serve and model_ready):
+            return None
+        now = datetime.now(UTC)
+        written_at = objects.written_at(look.service) or wanted.created_at
+        trouble = symptoms.trouble_of(facts.pods, facts.stuck, now, written_at)
+        if trouble is None and not facts.caught_up and not facts.pods:
+            trouble = symptoms.refused_spec(self._events(look), written_at)
+        if trouble is None:
+            return self._loading_failure(facts, wanted, now)
+        lines: Sequence[str] = ()
+        if trouble.has_log:
+            lines = self._last_lines(trouble.pod, trouble.container, previous=trouble.previous)
+        return symptoms.cause_of(trouble, wanted.intent, lines)
+
+    def _last_lines(self, pod: str, container: str, *, previous: bool) -> Sequence[str]:
+        lines = self._log(pod, container, previous=previous, tail=FAILURE_LINES)
+        if not lines or (len(lines) == 1 and "unable to retrieve container logs" in lines[0].text):
+            # The node keeps one earlier instance; when it is gone, the present one has to do.
+            lines = self._log(pod, container, previous=not previous, tail=FAILURE_LINES)
+        return [line.text for line in lines]
+
+    def _loading_failure(
+        self, facts: objects.Facts, wanted: Release, now: datetime
+    ) -> Cause | None:
+        """A server that stays up without its model says so only in its log."""
+        for pod in facts.pods[:3]:
+            started = objects.server_started_at(pod)
+            if started is None or objects.pod_ready(pod) or (now - started).total_seconds() < 5:
+                continue
+            name = pod["metadata"]["name"]
+            looked = self._log_looked.get(name, 0.0)
+            if time.monotonic() - looked < LOOK_AT_LOG_EVERY_S:
+                continue
+            self._log_looked[name] = time.monotonic()
+            lines = self._last_lines(name, objects.CONTAINER, previous=False)
+            found = symptoms.loading_cause(name, wanted.intent, lines)
+            if found is not None:
+                return found
+        return None
 
     # ── Planning ──────────────────────────────────────────────────────────────────────────────
 
