@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from services import records
-from services.domain import Cause, Outcome, Plan, Release
+from services.domain import Action, Cause, Outcome, Plan, Release
 from services.errors import Conflict, NotDeployable
 from services.local.state import ServiceFolder, create_once, exclusive, now, write_whole
 
@@ -118,9 +118,11 @@ def recover(folder: ServiceFolder, release: Release) -> Release:
     """
     wish = folder.wish()
     if wish is not None and wish.release == release.number:
-        if folder.supervised():
+        if folder.supervised() or folder.awaited():
             return release
         return _close(folder, release.number, Outcome.FAILED, abandoned(folder))
+    if wish is None and release.action is Action.DELETE:
+        return _close(folder, release.number, Outcome.DELETED, None)
     if wish is None or wish.release < release.number:
         if now() - release.created_at < _UNAPPLIED_AFTER:
             return release

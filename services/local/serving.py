@@ -99,7 +99,7 @@ class LocalServing:
     def service(self, name: str) -> Service | None:
         """One service; None when there is none of that name."""
         folder = self._folder(name)
-        wish = folder.wish() if folder else None
+        wish = _present(folder) if folder else None
         if folder is None or wish is None:
             return None
         seen = self._observed(folder, wish)
@@ -131,7 +131,7 @@ class LocalServing:
     def observe(self, name: str) -> Observed:
         """Look once; plain facts."""
         folder = self._folder(name)
-        wish = folder.wish() if folder else None
+        wish = _present(folder) if folder else None
         if folder is None or wish is None:
             return Observed(name, now(), exists=False)
         return self._observed(folder, wish)
@@ -234,9 +234,10 @@ class LocalServing:
         folder = ServiceFolder(self._root, plan.service)
         folder.make()
         with folder.locked():
-            present = folder.wish()
+            present = _present(folder)
             applied = Applied(release.number, str(release.number))
-            if present is not None and present.release == release.number:
+            newest = folder.wish()
+            if newest is not None and newest.release == release.number:
                 return applied
             seen = str(present.release) if present else None
             if seen != plan.based_on:
@@ -272,6 +273,8 @@ class LocalServing:
         command = [sys.executable, "-m", "services.local.supervisor", str(self._root), folder.name]
         if self._uv is not None:
             command += ["--uv", str(self._uv)]
+        if _size(folder.supervisor_log) > _LOG_READ_BYTES:
+            folder.supervisor_log.replace(folder.supervisor_log.with_suffix(".log.1"))
         descriptor = os.open(folder.supervisor_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             process = subprocess.Popen(
@@ -314,6 +317,8 @@ class LocalServing:
         version = wish.intent.version if wish.intent else None
         base = Observed(folder.name, now(), wanted_release=wish.release, wanted_version=version)
         caught_up = seen.release == wish.release
+        if not folder.supervised() and folder.awaited():
+            return replace(base, desired=1 if wish.running else 0, message="being started")
         if not folder.supervised():
             return _unsupervised(base, folder, wish, seen, caught_up=caught_up)
         shares = wish.shares()
@@ -451,6 +456,17 @@ class LocalServing:
         )
 
 
+def _present(folder: ServiceFolder) -> Wish | None:
+    """What is wished of a service; None when there is none, or one that nobody removes any more.
+
+    A supervisor that died while it removed its service took every process along: what is left is
+    the file, and the next deployment replaces it.
+    """
+    wish = folder.wish()
+    gone = wish is not None and wish.intent is None
+    return None if gone and not folder.supervised() and not folder.awaited() else wish
+
+
 def _unsupervised(
     base: Observed, folder: ServiceFolder, wish: Wish, seen: Seen, *, caught_up: bool
 ) -> Observed:
@@ -459,8 +475,7 @@ def _unsupervised(
     is_open = release is not None and release.outcome is Outcome.OPEN
     if not wish.running:
         # Stopped in good order; or its supervisor died first, and its processes with it.
-        done = wish.intent is not None
-        return replace(base, caught_up=True, stopped=done, steps=seen.steps if caught_up else ())
+        return replace(base, caught_up=True, stopped=True, steps=seen.steps if caught_up else ())
     cause = abandoned(folder)
     if is_open:
         said = folder.supervisor_log.read_text(errors="replace") if seen.release else ""

@@ -41,6 +41,9 @@ STALE_AFTER_S = 10.0
 # Writers hold a lock for milliseconds; whoever waits longer than this met a stuck process.
 _LOCK_WAIT_S = 10.0
 
+# Between the two writes of apply lies the start of a process.
+_STARTED_WITHIN_S = 5.0
+
 _EVENTS_LIMIT_BYTES = 512 * 1024
 
 
@@ -353,6 +356,23 @@ class ServiceFolder:
         """Whether a supervisor runs for this service."""
         process = self.supervisor()
         return process is not None and process.alive()
+
+    def awaited(self) -> bool:
+        """Whether the supervisor for the newest wish is just being started.
+
+        apply writes the wish first and names the supervisor next; a look in between finds none.
+        """
+        try:
+            wished = self._wish.stat().st_mtime
+        except FileNotFoundError:
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            if self._supervisor.stat().st_mtime > wished:
+                return False
+        wish, seen = self.wish(), self.seen()
+        if wish is not None and seen is not None and seen.release == wish.release:
+            return False  # one came, acted on it, and ended
+        return time.time() - wished < _STARTED_WITHIN_S
 
     def answered(self) -> tuple[Share, ...]:
         """The shares that took traffic last; empty after a stop."""

@@ -156,10 +156,12 @@ class Supervisor:
             return
         release = find_release(self._folder, wish.release)
         if release is not None and release.outcome in {Outcome.FAILED, Outcome.NOT_APPLIED}:
-            # Somebody gave it up before this supervisor came: a new plan is needed to try again.
-            self._left.set()
+            # Somebody gave it up before we came to it: a new plan is needed to try again.
+            given_up = release.cause or Cause(f"Release {release.number} was given up.")
+            self._publish(release=wish.release, failure=given_up)
+            if not self._routes:
+                self._left.set()
             return
-        self._steps = {}
         names = _STEPS if wish.running else _STOP_STEPS
         self._steps = {name: Step(name, StepState.PENDING) for name in names}
         self._publish(

@@ -157,6 +157,16 @@ def test_a_supervisor_killed_in_mid_deploy_leaves_a_failure_and_no_lock(machine:
     assert machine.outcome(again).outcome is Outcome.STOPPED
 
 
+def test_a_supervisor_killed_in_mid_delete_leaves_no_service(machine: Machine) -> None:
+    machine.deploy(1)
+    machine.supervisor().suspend()  # so that it does nothing about the delete
+    machine.apply(rollout.plan_delete(machine.service()))
+    machine.supervisor().kill()
+    eventually(lambda: machine.serving.service("wine") is None, 10)
+    assert not machine.serving.observe("wine").exists
+    assert machine.deploy(2).outcome is Outcome.VERIFIED
+
+
 def test_after_a_restart_a_version_that_fails_makes_way_for_the_one_that_answered(
     serving: Machine,
 ) -> None:
