@@ -10,8 +10,8 @@ Read against KServe v0.20.0, Knative Serving v1.20, Kubernetes 1.34. Implements 
 
 from __future__ import annotations
 
-import json
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,12 +50,12 @@ from services.domain import (
 )
 from services.errors import (
     Conflict,
-    Denied,
     NotFound,
     SlipwayError,
     Unreachable,
     one_line,
 )
+from services.facilities import Facilities
 from services.relay import Relay
 
 WRITE_FOR_S = 60.0
@@ -71,6 +71,9 @@ LOOK_AT_LOG_EVERY_S = 2.0
 
 MAX_LOG_BYTES = 1_000_000
 MAX_LOG_STREAMS = 40
+
+_OLD_MODES = {Mode.STANDARD: "RawDeployment", Mode.KNATIVE: "Serverless"}
+"""As KServe up to v0.15 writes them; it refuses the new names (kserve/kserve#4701)."""
 
 # Where well-known ingresses put their LoadBalancer Service, by their own install manifests.
 _GATEWAYS = (
@@ -124,6 +127,7 @@ class KServeServing:
         self._journal = journal
         self._options = options
         self._sleep = sleep
+        self._facilities = Facilities(cluster, namespace)
         self._relay = Relay(cluster)
         self._log_looked: dict[str, float] = {}
         self._reachable: dict[tuple[str, str], tuple[bool, float]] = {}
@@ -346,7 +350,7 @@ class KServeServing:
         if service is not None:
             mode = objects.mode_of(service)
         elif intent.mode is Mode.LOCAL:
-            mode = self._options.mode or self._default_mode()
+            mode = self._options.mode or self._facilities.default_mode()
         else:
             mode = intent.mode
         if intent.canary_percent is not None and mode is not Mode.KNATIVE:
@@ -368,7 +372,7 @@ class KServeServing:
 
     def _fitting_runtime(self, intent: Intent, kept: str | None) -> str | None:
         """The runtime whose libraries fit; the one that the service has, unless that will fail."""
-        runtimes = self._runtimes()
+        runtimes = self._facilities.runtimes()
         known = next((runtime for runtime in runtimes if runtime.name == kept), None)
         if known is not None:
             verdict = checks.library_verdict(known, intent.requirements, intent.python_version)
@@ -376,22 +380,6 @@ class KServeServing:
                 return kept
         chosen = checks.choose_runtime(runtimes, intent.requirements, intent.python_version)
         return chosen.name if chosen else kept
-
-    def _runtimes(self) -> tuple[checks.Runtime, ...]:
-        """The runtimes that a service of this namespace may use; the namespace's own win."""
-        group = "/apis/serving.kserve.io/v1alpha1"
-        namespace = path_part(self._namespace)
-        found: dict[str, checks.Runtime] = {}
-        for path in (
-            f"{group}/clusterservingruntimes",
-            f"{group}/namespaces/{namespace}/servingruntimes",
-        ):
-            # Listing cluster runtimes needs a cluster role; without it nothing is known of them.
-            with suppress(Denied):
-                for item in self._cluster.items(path, doing="list serving runtimes"):
-                    runtime = objects.runtime_of(item)
-                    found[runtime.name] = runtime
-        return tuple(found.values())
 
     def rehearse(self, plan: Plan) -> Rehearsal:
         """Manifest, dry run and preflight; writes nothing."""
@@ -406,12 +394,7 @@ class KServeServing:
     def _rehearsed(self, plan: Plan, made: Mapping[str, Json]) -> Iterator[Finding]:
         intent = plan.after
         assert intent is not None
-        if plan.based_on is None:
-            yield checks.name_finding(plan.service, self._namespace, intent.mode)
-        runtimes = self._runtimes()
-        yield checks.runtime_finding(intent, runtimes)
-        yield checks.library_finding(intent, runtimes)
-        yield from checks.field_findings(intent)
+        yield from self._facilities.plan_findings(intent, creates=plan.based_on is None)
         reply = self._send(made, plan.service, dry_run=True)
         if reply.ok:
             yield Finding(
@@ -432,7 +415,9 @@ class KServeServing:
 
     def _manifest(self, plan: Plan, workload: int, live: Json | None) -> dict[str, Json]:
         assert plan.after is not None
-        mode_value = objects.mode_value(live) if live else plan.after.mode.value
+        old_names = live is None and self._facilities.names_old_modes()
+        new = _OLD_MODES.get(plan.after.mode) if old_names else plan.after.mode.value
+        mode_value = objects.mode_value(live) if live else new
         return objects.manifest(
             plan.after,
             namespace=self._namespace,
@@ -440,17 +425,6 @@ class KServeServing:
             mode_value=mode_value,
             hold_traffic=_goes_back_from_canary(plan, live),
         )
-
-    def _default_mode(self) -> Mode:
-        found = self._cluster.get(
-            "/api/v1/namespaces/kserve/configmaps/inferenceservice-config",
-            doing="read KServe's configuration",
-        )
-        text = ((found or {}).get("data") or {}).get("deploy", "")
-        with suppress(ValueError):
-            told = json.loads(text or "{}").get("defaultDeploymentMode", "")
-            return objects.parsed_mode(str(told)) or Mode.STANDARD
-        return Mode.STANDARD
 
     # ── The one write ─────────────────────────────────────────────────────────────────────────
 
@@ -464,7 +438,7 @@ class KServeServing:
         while True:
             try:
                 live = self._cluster.get(self._path(plan.service), doing=f"read {plan.service}")
-                if sent and self._is_applied(plan, release, live):
+                if self._is_applied(plan, release, live):
                     return _applied(release, live)
                 self._must_be_as_planned(plan, live)
                 sent = True
@@ -683,6 +657,13 @@ class KServeServing:
                 doing=f"read the Ingress of {name}",
             )
             found += _balancer_urls(ingress or {}, 80)
+        return list(dict.fromkeys([*found, *self._known_gateways()]))
+
+    def _known_gateways(self) -> list[str]:
+        """The set ingress, else the load balancers of well-known ingresses."""
+        if self._options.ingress:
+            return [self._options.ingress.rstrip("/")]
+        found = []
         for namespace, name in _GATEWAYS:
             key = f"{namespace}/{name}"
             if key not in self._gateway_address:
@@ -695,7 +676,7 @@ class KServeServing:
                     self._gateway_address[key] = urls[0] if urls else ""
             if self._gateway_address.get(key):
                 found.append(self._gateway_address[key])
-        return list(dict.fromkeys(found))
+        return found
 
     def _answers(self, gateway: str, host: str, name: str) -> bool:
         """Whether the model server, and not just a gateway's 404, answers there for `host`."""
@@ -858,7 +839,11 @@ class KServeServing:
 
     def check(self) -> Sequence[Finding]:
         """Everything that must hold for this target. Never raises."""
-        return ()
+        try:
+            ways_in = [url for url in self._known_gateways() if _listens(url)]
+        except SlipwayError:
+            ways_in = []
+        return tuple(self._facilities.findings(ways_in))
 
     # ── Paths ─────────────────────────────────────────────────────────────────────────────────
 
@@ -987,6 +972,16 @@ def _event_line(event: Json) -> LogLine:
         one_line(f"{event.get('reason', '')}: {event.get('message', '')}{times}", 1024),
         warning=event.get("type") == "Warning",
     )
+
+
+def _listens(url: str) -> bool:
+    """Whether somebody takes connections at an http:// address."""
+    parts = urlsplit(url)
+    try:
+        with socket.create_connection((parts.hostname, parts.port or 80), GATEWAY_TIMEOUT_S):
+            return True
+    except OSError:
+        return False
 
 
 def _balancer_urls(thing: Json, port: int) -> list[str]:

@@ -104,6 +104,12 @@ def bucket(cluster: Cluster) -> str:
     return f"gs://{name}/models"
 
 
+@pytest.fixture(scope="session")
+def emulator(cluster: Cluster) -> str:
+    """Address of the bucket's emulator; "" for a real bucket."""
+    return "" if os.environ.get("SLIPWAY_TEST_BUCKET") else _emulator(cluster)
+
+
 def _emulator(cluster: Cluster) -> str:
     """The emulator that the cluster's storage initializer is pointed at."""
     for item in cluster.items(
@@ -149,13 +155,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return saved
 
 
-@pytest.fixture
-def registry(trained: dict[int, Path]) -> MemoryRegistry:
-    """A registry that has the trained versions as wine/1 and wine/2."""
+@pytest.fixture(scope="session")
+def versions(trained: dict[int, Path]) -> MemoryRegistry:
+    """A registry that has the trained versions as wine/1 and wine/2; tests leave it as it is."""
     made = MemoryRegistry()
     for number, folder in trained.items():
         add(made, number, folder)
     return made
+
+
+@pytest.fixture
+def registry(versions: MemoryRegistry) -> MemoryRegistry:
+    """The same registry, for one test."""
+    return versions
 
 
 def add(registry: MemoryRegistry, number: int, folder: Path, **details: Json) -> VersionRef:
@@ -253,16 +265,16 @@ class Voyage:
 
 
 @pytest.fixture
-def ops(
+def ops(  # noqa: PLR0917 (fixtures by name)
     cluster: Cluster,
     namespace: str,
     bucket: str,
+    emulator: str,
     registry: MemoryRegistry,
     tmp_path: Path,
 ) -> ClusterOps:
     """The ports on the real cluster."""
     journal = ClusterJournal(cluster, namespace)
-    emulator = "" if os.environ.get("SLIPWAY_TEST_BUCKET") else _emulator(cluster)
     return ClusterOps(
         registry=registry,
         packager=GcsPackager(bucket, registry, tmp_path / "staging", emulator=emulator),

@@ -1,0 +1,424 @@
+"""What a cluster offers for serving: KServe, Knative, runtimes, rights, credentials, room.
+
+Gathers the facts behind Health, `slipway doctor` and the preflight of a plan; each finding names
+the command that mends it. Reads only. Callers: kserve.py.
+
+Read against KServe v0.20.0 (namespace kserve, its own install manifests) and Knative v1.20.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import orjson
+
+from services import checks
+from services import inferenceservice as objects
+from services.cluster import Cluster, path_part
+from services.domain import Finding, Intent, Json, Mode, PackageKind, Verdict
+from services.errors import Denied, SlipwayError, one_line
+
+KEPT_S = 20.0
+"""Runtimes and configuration change seldom; a plan and its rehearsal read them once."""
+
+_KSERVE = "kserve"
+_SERVING = "/apis/serving.kserve.io/v1alpha1"
+_RBAC_FIX = "Apply deploy/rbac.yaml for this account, or ask its owner for the right."
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """Something that Slipway asks of the API server, as RBAC names it."""
+
+    group: str
+    resource: str
+    verbs: tuple[str, ...]
+    what_for: str
+    subresource: str = ""
+
+    @property
+    def name(self) -> str:
+        """As a Role writes it: pods/log."""
+        return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+
+
+RIGHTS = (
+    Right("serving.kserve.io", "inferenceservices", ("get", "list"), "see services"),
+    Right("serving.kserve.io", "inferenceservices", ("create", "patch"), "deploy and roll back"),
+    Right("serving.kserve.io", "servingruntimes", ("list",), "choose a runtime"),
+    Right("apps", "controllerrevisions", ("get", "list"), "read the history"),
+    Right("apps", "controllerrevisions", ("create", "patch"), "record releases"),
+    Right("coordination.k8s.io", "leases", ("get", "create", "update", "patch"), "lock a service"),
+    Right("apps", "deployments", ("get", "list"), "watch roll-outs in Standard mode"),
+    Right("serving.knative.dev", "services", ("get", "list"), "watch roll-outs in Knative mode"),
+    Right("serving.knative.dev", "revisions", ("list",), "watch roll-outs in Knative mode"),
+    Right("", "pods", ("list",), "watch roll-outs"),
+    Right("", "pods", ("get",), "read logs", "log"),
+    Right("", "pods", ("get", "create"), "test a release on exactly its pods", "proxy"),
+    Right("", "services", ("get", "create"), "reach services without an ingress", "proxy"),
+    Right("", "events", ("list",), "explain failures"),
+    Right("", "serviceaccounts", ("get",), "check the pods' credentials"),
+    Right("", "resourcequotas", ("list",), "check the quota"),
+    Right("networking.k8s.io", "ingresses", ("get",), "find the way in"),
+)
+"""The verbs that deploy/rbac.yaml grants; each is used, and each missing one has its own words."""
+
+DELETING = Right("serving.kserve.io", "inferenceservices", ("delete",), "delete services")
+"""Only in the shipped Role's optional part."""
+
+
+class Facilities:
+    """Facts about one namespace of one cluster. Every method may raise Unreachable and Denied."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._kept: dict[str, tuple[Json, float]] = {}
+
+    def _read(self, key: str, read: Callable[[], Json]) -> Json:
+        value, since = self._kept.get(key, (None, 0.0))
+        if key not in self._kept or time.monotonic() - since > KEPT_S:
+            value = read()
+            self._kept[key] = (value, time.monotonic())
+        return value
+
+    # ── Facts ─────────────────────────────────────────────────────────────────────────────────
+
+    def runtimes(self) -> tuple[checks.Runtime, ...]:
+        """The runtimes that a service of this namespace may use; the namespace's own win."""
+        found: dict[str, checks.Runtime] = {}
+        for path in (
+            f"{_SERVING}/clusterservingruntimes",
+            f"{_SERVING}/namespaces/{path_part(self._namespace)}/servingruntimes",
+        ):
+            for item in self._read(path, partial(self._listed, path)):
+                runtime = objects.runtime_of(item)
+                found[runtime.name] = runtime
+        return tuple(found.values())
+
+    def _listed(self, path: str) -> list[Json]:
+        try:
+            return self._cluster.items(path, doing="list serving runtimes")
+        except Denied:
+            # Listing cluster runtimes needs a cluster role; without it nothing is known of them.
+            return []
+
+    def configuration(self) -> Mapping[str, Json]:
+        """KServe's ConfigMap, each key parsed; empty when it cannot be read."""
+
+        def read() -> Json:
+            try:
+                found = self._cluster.get(
+                    f"/api/v1/namespaces/{_KSERVE}/configmaps/inferenceservice-config",
+                    doing="read KServe's configuration",
+                )
+            except Denied:
+                return {}
+            parsed = {}
+            for key, text in ((found or {}).get("data") or {}).items():
+                try:
+                    parsed[key] = orjson.loads(text)
+                except orjson.JSONDecodeError:
+                    continue  # _example and the like
+            return parsed
+
+        value: Mapping[str, Json] = self._read("configuration", read)
+        return value
+
+    def default_mode(self) -> Mode:
+        """The deployment mode that the cluster gives to services that name none."""
+        told = (self.configuration().get("deploy") or {}).get("defaultDeploymentMode", "")
+        return objects.parsed_mode(str(told)) or Mode.STANDARD
+
+    def has_knative(self) -> bool:
+        """Whether Knative Serving's kinds exist."""
+        found = self._read(
+            "knative",
+            lambda: self._cluster.get("/apis/serving.knative.dev/v1", doing="look for Knative"),
+        )
+        return found is not None
+
+    def kserve_version(self) -> str:
+        """From the controller's image tag, for example v0.20.0; "" when it may not be seen."""
+        controller = self._controller()
+        containers = ((controller or {}).get("spec") or {}).get("template", {}).get("spec", {})
+        for container in containers.get("containers") or ():
+            image = str(container.get("image", ""))
+            if "kserve-controller" in image:
+                return one_line(image.rpartition(":")[2], 40)
+        return ""
+
+    def names_old_modes(self) -> bool:
+        """Whether this KServe knows the modes only as RawDeployment and Serverless (≤ v0.15)."""
+        parts = self.kserve_version().removeprefix("v").split(".")
+        try:
+            return (int(parts[0]), int(parts[1])) < (0, 16)
+        except (ValueError, IndexError):
+            return False
+
+    def _controller(self) -> Json:
+        def read() -> Json:
+            try:
+                return self._cluster.get(
+                    f"/apis/apps/v1/namespaces/{_KSERVE}/deployments/kserve-controller-manager",
+                    doing="look at KServe's controller",
+                )
+            except Denied:
+                return None
+
+        return self._read("controller", read)
+
+    def missing_rights(self, rights: Sequence[Right] = RIGHTS) -> list[tuple[Right, list[str]]]:
+        """Each right of which this identity lacks verbs, by the cluster's own access review."""
+        missing = []
+        for right in rights:
+            lacking = [
+                verb
+                for verb in right.verbs
+                if not self._cluster.may(
+                    verb, right.group, right.resource, self._namespace, right.subresource
+                )
+            ]
+            if lacking:
+                missing.append((right, lacking))
+        return missing
+
+    # ── Preflight of a plan ───────────────────────────────────────────────────────────────────
+
+    def plan_findings(self, intent: Intent, *, creates: bool) -> Iterator[Finding]:
+        """What has to hold before this intent is written. Writes nothing."""
+        verb = "create" if creates else "patch"
+        if not self._cluster.may(verb, "serving.kserve.io", "inferenceservices", self._namespace):
+            yield Finding(
+                "permission",
+                Verdict.FAIL,
+                f"You may not {verb} inferenceservices in {self._namespace}.",
+                _RBAC_FIX,
+            )
+        if creates:
+            yield checks.name_finding(intent.service, self._namespace, intent.mode)
+        if intent.mode is Mode.KNATIVE and not self.has_knative():
+            yield Finding(
+                "mode",
+                Verdict.FAIL,
+                "Knative is not installed in this cluster.",
+                "Deploy with --mode Standard, or install Knative Serving.",
+            )
+        runtimes = self.runtimes()
+        if runtimes:
+            yield checks.runtime_finding(intent, runtimes)
+            yield checks.library_finding(intent, runtimes)
+        else:
+            yield Finding("runtime", Verdict.SKIP, "The cluster's runtimes may not be listed.")
+        yield from checks.field_findings(intent)
+        if intent.package.kind is PackageKind.GCS:
+            yield self._credentials(intent.service_account)
+        yield from self._quota()
+
+    def _credentials(self, service_account: str | None) -> Finding:
+        """Which way the pods get at the bucket, and whether it exists."""
+        name, check = service_account or "default", "storage credentials"
+        try:
+            account = self._cluster.get(
+                f"/api/v1/namespaces/{path_part(self._namespace)}/serviceaccounts/{path_part(name)}",
+                doing="look at the ServiceAccount",
+            )
+        except Denied as error:
+            return Finding(check, Verdict.SKIP, error.why, error.fix)
+        if account is None:
+            return Finding(
+                check,
+                Verdict.FAIL,
+                f"There is no ServiceAccount {one_line(name)} in {self._namespace}.",
+                f"kubectl create serviceaccount {one_line(name)} -n {self._namespace}",
+            )
+        annotations = account["metadata"].get("annotations") or {}
+        google = annotations.get("iam.gke.io/gcp-service-account")
+        if google:
+            return Finding(
+                check,
+                Verdict.PASS,
+                f"Workload Identity as {one_line(google)}, by {one_line(name)}.",
+            )
+        secrets = [str(entry.get("name", "")) for entry in account.get("secrets") or ()]
+        if secrets:
+            return Finding(
+                check,
+                Verdict.PASS,
+                f"The Secrets of ServiceAccount {one_line(name)}: {one_line(', '.join(secrets))}.",
+            )
+        return Finding(
+            check,
+            Verdict.PASS if service_account is None else Verdict.WARN,
+            f"ServiceAccount {one_line(name)} has neither a Secret nor Workload Identity: the pods"
+            " read the bucket anonymously, by the node's account, or from an emulator.",
+            "" if service_account is None else "See docs/kserve-targets.md for the three ways.",
+        )
+
+    def _quota(self) -> Iterator[Finding]:
+        try:
+            quotas = self._cluster.items(
+                f"/api/v1/namespaces/{path_part(self._namespace)}/resourcequotas",
+                doing="look at the quota",
+            )
+        except Denied:
+            return
+        for quota in quotas:
+            status = quota.get("status") or {}
+            hard, used = status.get("hard") or {}, status.get("used") or {}
+            full = [key for key, limit in hard.items() if str(used.get(key)) == str(limit)]
+            spoken = ", ".join(f"{key} {used.get(key, 0)} of {hard[key]}" for key in sorted(hard))
+            yield Finding(
+                "quota",
+                Verdict.WARN if full else Verdict.PASS,
+                one_line(f"{quota['metadata']['name']}: {spoken}.", 512),
+                "Ask for less, stop another service, or have the quota raised." if full else "",
+            )
+
+    # ── Health ────────────────────────────────────────────────────────────────────────────────
+
+    def findings(self, ways_in: Sequence[str]) -> list[Finding]:
+        """Everything that must hold for this target, for Health and `slipway doctor`.
+
+        `ways_in`: addresses of ingresses that answered. Never raises: a part that cannot be looked
+        at is a finding itself.
+        """
+        found: list[Finding] = []
+        parts: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+            ("API server", self._server_findings),
+            ("rights", self._right_findings),
+            ("KServe", self._kserve_findings),
+            ("modes", self._mode_findings),
+            ("runtimes", self._runtime_findings),
+            ("ingress", lambda: self._ingress_findings(ways_in)),
+            ("storage", lambda: iter((self._credentials(None),))),
+            ("quota", self._quota),
+            ("room", self._room_findings),
+        )
+        for name, part in parts:
+            try:
+                found.extend(part())
+            except SlipwayError as error:
+                why = f"{error.what} {error.why}".strip()
+                found.append(Finding(name, Verdict.FAIL, why, error.fix))
+                if name == "API server":
+                    break  # nothing else can be asked
+        return found
+
+    def _server_findings(self) -> Iterator[Finding]:
+        who = self._cluster.identity()
+        detail = (
+            f"Kubernetes {self._cluster.version()} at {self._cluster.host}"
+            f" (context {self._cluster.context}), as {who}."
+        )
+        yield Finding("API server", Verdict.PASS, detail)
+        path = f"/api/v1/namespaces/{path_part(self._namespace)}"
+        try:
+            exists = self._cluster.get(path, doing="look at the namespace") is not None
+        except Denied:
+            yield Finding("namespace", Verdict.SKIP, f"{self._namespace} may not be looked at.")
+            return
+        yield Finding(
+            "namespace",
+            Verdict.PASS if exists else Verdict.FAIL,
+            f"{self._namespace} {'exists' if exists else 'does not exist'}.",
+            "" if exists else f"kubectl create namespace {self._namespace}",
+        )
+
+    def _right_findings(self) -> Iterator[Finding]:
+        missing = self.missing_rights()
+        for right, verbs in missing:
+            yield Finding(
+                "permission",
+                Verdict.FAIL,
+                f"You may not {' or '.join(verbs)} {right.name} in {self._namespace}:"
+                f" needed to {right.what_for}.",
+                _RBAC_FIX,
+            )
+        if not missing:
+            count = sum(len(right.verbs) for right in RIGHTS)
+            yield Finding("permission", Verdict.PASS, f"All {count} rights that are needed.")
+
+    def _kserve_findings(self) -> Iterator[Finding]:
+        kinds = self._cluster.get("/apis/serving.kserve.io/v1beta1", doing="look for KServe")
+        if kinds is None:
+            yield Finding(
+                "KServe",
+                Verdict.FAIL,
+                "KServe is not installed in this cluster.",
+                "Install it: https://kserve.github.io/website/docs/getting-started/quickstart-guide",
+            )
+            return
+        controller, version = self._controller(), self.kserve_version()
+        if controller is None:
+            yield Finding("KServe", Verdict.PASS, "Installed; its controller may not be seen.")
+            return
+        up = int((controller.get("status") or {}).get("availableReplicas") or 0)
+        yield Finding(
+            "KServe",
+            Verdict.PASS if up else Verdict.FAIL,
+            f"KServe {version}, controller and webhook {'up' if up else 'down'}.",
+            ""
+            if up
+            else "kubectl describe pods -n kserve -l control-plane=kserve-controller-manager",
+        )
+
+    def _mode_findings(self) -> Iterator[Finding]:
+        knative = self.has_knative()
+        modes = "Standard and Knative" if knative else "Standard"
+        detail = f"{modes}; the default is {self.default_mode()}."
+        if not knative and self.default_mode() is Mode.KNATIVE:
+            yield Finding(
+                "modes",
+                Verdict.WARN,
+                f"{detail} Knative is the default, but is not installed.",
+                'Set mode = "Standard" for the target, or install Knative Serving.',
+            )
+            return
+        yield Finding("modes", Verdict.PASS, detail)
+
+    def _runtime_findings(self) -> Iterator[Finding]:
+        able = [runtime for runtime in self.runtimes() if runtime.takes_mlflow]
+        if not able:
+            yield Finding(
+                "runtimes",
+                Verdict.FAIL,
+                "No runtime that takes MLflow models over V2 was found.",
+                "Install KServe's cluster runtimes, or allow listing clusterservingruntimes"
+                " (deploy/rbac.yaml).",
+            )
+        for runtime in able:
+            known = ", ".join(f"{name} {version}" for name, version in runtime.libraries.items())
+            source = f"; by its tag: {known}" if known else "; its libraries are not known"
+            yield Finding(
+                f"runtime {one_line(runtime.name, 60)}",
+                Verdict.PASS,
+                one_line(f"image {runtime.image}{source}.", 512),
+            )
+
+    def _ingress_findings(self, ways_in: Sequence[str]) -> Iterator[Finding]:
+        if ways_in:
+            yield Finding("ingress", Verdict.PASS, f"Answers at {', '.join(ways_in)}.")
+            return
+        yield Finding(
+            "ingress",
+            Verdict.WARN,
+            "No ingress answers from here; requests go through the API server's proxy.",
+            "Set `ingress` for the target, or run `minikube tunnel`.",
+        )
+
+    def _room_findings(self) -> Iterator[Finding]:
+        try:
+            nodes = self._cluster.items("/api/v1/nodes", doing="look at the nodes")
+        except Denied:
+            yield Finding("room", Verdict.SKIP, "The nodes may not be looked at.")
+            return
+        spoken = [
+            f"{one_line(node['metadata']['name'], 60)}: {room.get('cpu')} CPU, {room.get('memory')}"
+            for node in nodes
+            if (room := (node.get("status") or {}).get("allocatable") or {})
+        ]
+        yield Finding("room", Verdict.PASS, one_line(f"{'; '.join(spoken)}.", 512))
