@@ -38,6 +38,8 @@ from services.errors import one_line
 _EVIDENCE_LINES = 20
 _EVIDENCE_SHOWN = 6
 """So many lines stand open; more are folded."""
+_NOTED_S = 900.0
+"""What was not carried out is told for so long; the audit keeps it."""
 _BAD = {Outcome.FAILED, Outcome.TIMEOUT, Outcome.NOT_APPLIED}
 
 
@@ -56,13 +58,13 @@ def plan_shown(made: rollout.Prepared, checked_at: datetime | None) -> None:
             st.dataframe(
                 rows,
                 hide_index=True,
+                placeholder="",
                 alt="What the plan changes",
                 column_config={"field": "Field", "now": "Wanted now", "after": "Wanted after"},
             )
-        failed = rollout.blocking(made.findings)
         label = f"Checks: {words.findings_sentence(made.findings)}"
-        attention = any(f.verdict is not Verdict.PASS for f in made.findings)
-        with st.expander(label, expanded=bool(failed) or attention):
+        attention = any(f.verdict in {Verdict.WARN, Verdict.FAIL} for f in made.findings)
+        with st.expander(label, expanded=attention):
             widgets.findings(made.findings)
             widgets.when(checked_at, "Checked ")
         with st.expander("What is sent to the target"):
@@ -109,6 +111,8 @@ def confirm(
     failed = rollout.blocking(made.findings)
     if failed:
         blocked = blocked or f"{failed[0].name} failed: {failed[0].detail}"
+    if wiring.is_open(plan.service):
+        blocked = blocked or "Another operation on it is under way."
     if typed != plan.service:
         blocked = blocked or "The name is not typed yet."
 
@@ -132,9 +136,13 @@ def confirm(
 # ── The roll-out panel ────────────────────────────────────────────────────────────────────────
 
 
-def rollout_panel(name: str) -> None:
+def rollout_panel(name: str, *, titled: bool = False) -> None:
     """How far the last operation on a service is: looks again until it ended, then once more."""
     live = wiring.is_open(name)
+    if not live and not wiring.history(name).value and wiring.operation(name) is None:
+        return
+    if titled:
+        widgets.section("Roll-out" if live else "Last release")
 
     @st.fragment(run_every=widgets.REFRESH_S if live else None, key=f"rollout-{name}")
     def panel() -> None:
@@ -142,8 +150,7 @@ def rollout_panel(name: str) -> None:
             wiring.begin_run(0.9)
         with widgets.errors_shown():
             _rollout_drawn(name)
-        if live and not wiring.is_open(name):
-            wiring.settled(name)
+        if live and wiring.has_ended(name):
             st.rerun()
 
     panel()
@@ -157,7 +164,6 @@ def _rollout_drawn(name: str) -> None:
         st.markdown(f"**{widgets.literal(operation.title)}** was not carried out.")
         if operation.error is not None:
             widgets.error_box(operation.error)
-        return
     if operation is not None and operation.state is State.RUNNING:
         _packaging(operation)
         if newest is None or newest.operation != operation.nonce:
@@ -185,9 +191,13 @@ def _rollout_drawn(name: str) -> None:
 
 
 def _failed_before_release(operation: Operation, newest: Release | None) -> bool:
-    if operation.state is not State.FAILED:
+    if operation.state is not State.FAILED or _age_s(operation) > _NOTED_S:
         return False
     return newest is None or operation.started_at > newest.created_at
+
+
+def _age_s(operation: Operation) -> float:
+    return (datetime.now(UTC) - operation.started_at).total_seconds()
 
 
 def _packaging(operation: Operation) -> None:
@@ -206,6 +216,8 @@ def _release_line(release: Release, progress: Progress | None) -> None:
     word, icon, colour = widgets.OUTCOME_BADGE[release.outcome]
     took = words.took_words(release)
     action = words.ACTION_WORDS[release.action]
+    if release.action in {Action.ROLLBACK, Action.ABORT}:
+        action += ", back to" if release.action is Action.ABORT else " to"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(word, icon=icon, color=colour)  # type: ignore[arg-type]  # literals from the table
         version = words.version_words(release.intent.version)
@@ -314,6 +326,7 @@ def traffic(service: Service) -> None:
             for side in service.answering
         ],
         hide_index=True,
+        placeholder="",
         column_config={
             "version": "Version",
             "release": "Release",
@@ -377,6 +390,7 @@ def _plan(name: str, doing: str | None, to: int | None = None) -> None:
     """Open another plan, or none: a second click on a confirmed one meets no button."""
     st.session_state[_doing(name)] = doing
     st.session_state[f"to-{name}"] = str(to) if to else None
+    widgets.into_url(to=to)
 
 
 def _planned(service: Service, doing: str) -> None:
@@ -511,6 +525,7 @@ def history_table(name: str, service: Service | None = None) -> None:
         rows,
         key=key,
         hide_index=True,
+        placeholder="",
         on_select=chosen if service else "ignore",
         selection_mode="single-row",
         alt=f"Releases of {name}, newest first",

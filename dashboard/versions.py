@@ -176,6 +176,7 @@ def _signature(details: VersionDetails) -> None:
     st.dataframe(
         rows,
         hide_index=True,
+        placeholder="",
         column_config={
             "part": "Part",
             "name": "Name",
@@ -207,6 +208,7 @@ def _origin(version: ModelVersion, details: VersionDetails) -> None:
                     for k, v in version.params.items()
                 ],
                 hide_index=True,
+                placeholder="",
             )
         st.dataframe(
             [
@@ -214,6 +216,7 @@ def _origin(version: ModelVersion, details: VersionDetails) -> None:
                 for file in details.files[:_FILES_SHOWN]
             ],
             hide_index=True,
+            placeholder="",
         )
 
 
@@ -247,6 +250,7 @@ def differences(found: Sequence[Difference], left: str, right: str) -> None:
     st.dataframe(
         words.difference_rows(found),
         hide_index=True,
+        placeholder="",
         column_config={
             "field": "Field",
             "left": st.column_config.TextColumn(one_line(left)),

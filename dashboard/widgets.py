@@ -293,7 +293,12 @@ def table(
 
     `many` lets two rows be chosen; the URL then has `3,2`.
     """
-    options: dict[str, Any] = {"hide_index": True, "column_config": columns, "alt": alt or None}
+    options: dict[str, Any] = {
+        "hide_index": True,
+        "placeholder": "",
+        "column_config": columns,
+        "alt": alt or None,
+    }
     if height is not None:
         options["height"] = height
     if not choose:
@@ -348,6 +353,7 @@ def choice(
         asked = from_url(name)
         if asked and asked not in labels:
             gone(asked, label.lower())
+            default = None  # a link that points to nothing chooses nothing else in its place
         st.session_state[key] = asked if asked in labels else default
     if widget is st.selectbox:
         more = {"index": None} | more
@@ -370,6 +376,11 @@ def headline(sentence: str, *, width: Literal["stretch", "content"] = "stretch")
 def section(title: str) -> None:
     """A part of a page."""
     st.markdown(f"##### {literal(title)}", anchors=False)
+
+
+def name_of(title: str) -> None:
+    """The name of a box, in a row with other things."""
+    st.markdown(f"**{literal(title)}**", width="content")
 
 
 def empty(title: str, text: str, command: str = "") -> DeltaGenerator:
@@ -430,6 +441,7 @@ def audit_table(entries: Sequence[AuditEntry], *, key: str) -> None:
         rows,
         key=key,
         hide_index=True,
+ placeholder="",
         on_select=chosen,
         selection_mode="single-row",
         height=620 if len(rows) > _ROWS_OPEN else "auto",

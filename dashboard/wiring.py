@@ -422,13 +422,14 @@ def is_open(name: str) -> bool:
     return bool(releases) and releases[0].outcome is Outcome.OPEN
 
 
-def settled(name: str) -> None:
-    """Read the service anew: its operation ended."""
-    desk, here = _desk(), target()
-    desk.reads.forget(f"target {here}")
-    desk.reads.forget("store")
-    with desk.lock:
-        desk.watched.discard((here, name))
+def has_ended(name: str) -> bool:
+    """True when the operation that was open is not any more; lists are then read anew."""
+    seen = progress(name).value
+    if seen is not None and seen.settled:
+        desk, here = _desk(), target()
+        desk.reads.forget(f"target {here}")
+        desk.reads.forget("store")
+    return not is_open(name)
 
 
 def _progress(desk: _Desk, where: str, name: str, *, wait: bool) -> Look[Progress]:

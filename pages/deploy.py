@@ -26,5 +26,4 @@ with widgets.errors_shown(), st.container(width=900):
                 "Callers of the present version will break, and I want that.", key="agree"
             )
             operations.confirm(made, blocked="" if agreed else "The box above is not ticked.")
-        widgets.section("Roll-out" if wiring.is_open(name) else "Last release")
-        operations.rollout_panel(name)
+        operations.rollout_panel(name, titled=True)

@@ -13,7 +13,7 @@ with widgets.errors_shown():
     for name, look in checks.items():
         with st.container(border=True):
             with st.container(horizontal=True, vertical_alignment="center"):
-                widgets.section(name.capitalize())
+                widgets.name_of(name.capitalize())
                 widgets.when(look.at, "checked ")
                 if look.waiting:
                     st.caption("checking…", width="content")

@@ -71,7 +71,9 @@ def test_two_tabs_that_confirm_one_plan_deploy_once(world: World, open_page: Ope
     assert len(world.serving.applied) == 1
 
 
-def test_a_click_while_the_package_is_made_deploys_once(world: World, open_page: OpenPage) -> None:
+def test_while_the_package_is_made_its_lines_show_and_the_button_is_shut(
+    world: World, open_page: OpenPage
+) -> None:
     world.registry.add("wine")
     go_on = threading.Event()
     make = world.packager.make
@@ -84,7 +86,7 @@ def test_a_click_while_the_package_is_made_deploys_once(world: World, open_page:
     world.packager.make = slow  # type: ignore[method-assign]
     app = press(open_page("deploy", model="wine"), "Deploy wine/1")
     assert "copying" in words_of(app)
-    app = press(app, "Deploy wine/1")
+    assert not button(app, "Deploy wine/1")
     assert world.journal.history("wine") == ()
     go_on.set()
     for _ in range(50):
@@ -93,6 +95,17 @@ def test_a_click_while_the_package_is_made_deploys_once(world: World, open_page:
         threading.Event().wait(0.1)
     app.run()
     assert len(world.journal.history("wine")) == 1
+
+
+def test_a_replayed_click_is_the_same_operation(world: World, open_page: OpenPage) -> None:
+    world.registry.add("wine")
+    app = open_page("deploy", model="wine")
+    made = rollout.prepare_deploy(world, "wine/1", name="wine")
+    for _ in range(10):
+        wiring.begin(made, "ten times")
+    app.run()
+    assert len(world.journal.history("wine")) == 1
+    assert len(world.serving.applied) == 1
 
 
 def test_another_tab_sees_a_roll_out_that_it_did_not_begin(
