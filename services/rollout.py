@@ -452,9 +452,7 @@ def apply(
     """
     if plan.nothing_to_do:
         return None
-    earlier = ops.store.open_entry(plan.nonce)
-    audit_id = ops.store.intend(_entry(plan, actor, origin, reason, now())) if not earlier else 0
-    audit_id = earlier.id or 0 if earlier else audit_id
+    audit_id = ops.store.intend(_entry(plan, actor, origin, reason, now()))
     try:
         if version is not None and plan.after is not None:
             made = ops.packager.make(version, report)
