@@ -343,7 +343,7 @@ class LocalServing:
             answering=answering,
             steps=seen.steps if caught_up else (),
             drift=_drift(wish, seen) if caught_up else (),
-            message=_silence(folder),
+            message=_silence(folder) or ("" if wish.running or seen.stopped else "stopping"),
         )
 
     # ── Checks ────────────────────────────────────────────────────────────────────────────────
@@ -446,7 +446,7 @@ class LocalServing:
             return Finding(name, Verdict.WARN, f"{error.what} {error.why}".strip(), error.fix)
         if chosen.own:
             return Finding(name, Verdict.PASS, "Slipway's own environment fits the model.")
-        why = one_line("; ".join(chosen.reasons))
+        why = one_line("; ".join(reason.rstrip(".") for reason in chosen.reasons))
         if chosen.ready:
             return Finding(name, Verdict.PASS, f"An isolated environment is ready ({why}).")
         return Finding(
