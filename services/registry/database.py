@@ -324,7 +324,7 @@ class Database:
                 t.version.between(lowest, highest),
                 self._here(connection, _VERSION_TAGS),
             )
-        ):
+        ).all():
             tags.setdefault(number, {})[key] = value or ""
         return [version_from(dict(row), tags.get(row["version"], {})) for row in rows]
 
@@ -411,15 +411,16 @@ def _runs(connection: sa.Connection, wanted: Sequence[str]) -> Mapping[str, RunF
     params: dict[str, dict[str, str]] = {}
     found: dict[str, RunFacts] = {}
     m, p, r = _METRICS.c, _PARAMS.c, _RUNS.c
+    # .all() throughout: fetching row by row doubles the time of 100,000 rows
     for start in range(0, len(wanted), _CHUNK):
         chunk = wanted[start : start + _CHUNK]
         for run_id, key, value, is_nan in connection.execute(
             sa.select(m.run_uuid, m.key, m.value, m.is_nan).where(m.run_uuid.in_(chunk))
-        ):
+        ).all():
             metrics.setdefault(run_id, {})[key] = math.nan if is_nan else float(value)
         for run_id, key, value in connection.execute(
             sa.select(p.run_uuid, p.key, p.value).where(p.run_uuid.in_(chunk))
-        ):
+        ).all():
             params.setdefault(run_id, {})[key] = value
         for run_id, experiment, stage, artifacts in connection.execute(
             sa.select(r.run_uuid, r.experiment_id, r.lifecycle_stage, r.artifact_uri).where(
