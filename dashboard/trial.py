@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from dashboard import charts, loadtests, widgets, wiring
 from dashboard.loadtests import LoadTest
@@ -33,7 +34,7 @@ from services.domain import (
     Service,
     Tick,
 )
-from services.errors import NotDeployable, SignatureMismatch, SlipwayError
+from services.errors import NotDeployable, SignatureMismatch, SlipwayError, one_line
 from services.ports import Ops, Run
 
 MOST_FIELDS = 60
@@ -58,6 +59,8 @@ class Answer:
     asked: str
     """Which side was asked: a version, or "any"."""
     request: InferRequest
+    rows: str
+    """The rows alone, as the JSON text of an /invocations body: what an example is kept as."""
     curl: str
     python: str
     prediction: Prediction | None = None
@@ -83,14 +86,33 @@ def service_picker() -> Service | None:
     return next((service for service in found if service.name == name), None)
 
 
-def request_form(service: Service) -> tuple[InferRequest | None, list[int | None]]:
-    """Draw the request; the encoded request when it was sent now and fits, and whom to ask.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that fits, and whom to ask: None for "whoever the traffic goes to"."""
 
-    A release to ask is None for "whoever the traffic goes to".
-    """
+    request: InferRequest
+    rows: str
+    releases: tuple[int | None, ...]
+
+
+def _starting_points(service: Service) -> dict[str, str | None]:
+    """What a request can start from: the version's example, and those kept for its model."""
     intent = service.intent
-    signature = intent.signature if intent else None
-    fields = bench.form_fields(signature, intent.example if intent else None) if signature else ()
+    found: dict[str, str | None] = {"the version's example": intent.example if intent else None}
+    if intent and intent.version:
+        found |= wiring.examples(intent.version.model).value or {}
+    return found
+
+
+def request_form(service: Service) -> Asked | None:
+    """Draw the request; what was asked when it was sent just now and fits."""
+    signature = service.intent.signature if service.intent else None
+    points = _starting_points(service)
+    start = "the version's example"
+    if len(points) > 1:
+        start = widgets.picker("Start from", list(points), key="example") or start
+    example = points[start]
+    fields = bench.form_fields(signature, example) if signature else ()
     ways = [FORM, TEXT, FILE] if fields and len(fields) <= MOST_FIELDS else [TEXT, FILE]
     way = st.segmented_control(
         "Write the request as", ways, default=ways[0], key="input", required=True
@@ -102,7 +124,7 @@ def request_form(service: Service) -> tuple[InferRequest | None, list[int | None
     with st.form("request", border=True):
         rows_text, form_values, upload = "", {}, None
         if way == FORM:
-            form_values = _fields(service, fields)
+            form_values = _fields(f"{service.name}-{service.release}-{start}", fields)
         elif way == FILE:
             upload = st.file_uploader(
                 "CSV with a header, JSON, or parquet", type=["csv", "json", "parquet"], key="upload"
@@ -110,9 +132,9 @@ def request_form(service: Service) -> tuple[InferRequest | None, list[int | None
         else:
             rows_text = st.text_area(
                 "Rows as JSON or CSV",
-                value=_pretty(intent.example) if intent and intent.example else "",
+                value=_pretty(example) if example else "",
                 height=240,
-                key=f"rows-{service.name}-{service.release}",
+                key=f"rows-{service.name}-{service.release}-{start}",
                 help="A list of records, dataframe_split, inputs, one bare row, or CSV.",
             )
         options = st.columns(2)
@@ -121,34 +143,33 @@ def request_form(service: Service) -> tuple[InferRequest | None, list[int | None
         side = options[1].selectbox("Ask", list(sides), key="side")
         sent = st.form_submit_button("Send request", type="primary", key="send")
     if not sent:
-        return None, []
-    if way == FORM and signature is not None:
-        rows = bench.form_rows(signature, form_values)
-        problems = bench.problems_of(rows, signature)
-        if problems:
-            _show_problems(problems)
-            return None, []
-        rows = bench.check_rows(rows, signature)
+        return None
+    if way == FORM:
+        rows = _rows_of_form(service, form_values)
     elif way == FILE:
-        if upload is None:
-            raise SignatureMismatch("The request was not sent.", "No file was chosen.")
-        rows = _rows_of_file(upload.name, upload.getvalue(), service)
+        rows = _rows_of_file(upload, service)
     else:
         rows = bench.parse_rows(rows_text, signature)
-    request = bench.request_for(
-        signature, rows, model_name=service.name, protocol=PROTOCOLS[protocol or "V2"]
+    if rows is None:
+        return None
+    chosen = PROTOCOLS.get(protocol or "", Protocol.V2)
+    request = bench.request_for(signature, rows, model_name=service.name, protocol=chosen)
+    plain = bench.request_for(
+        signature, rows, model_name=service.name, protocol=Protocol.INVOCATIONS
     )
-    return request, sides[side or "any"]
+    return Asked(request, plain.body.decode(), tuple(sides[side or "any"]))
 
 
-def _fields(service: Service, fields: Sequence[bench.FormField]) -> dict[str, str]:
-    """One widget per field in a grid; JSON values over the whole width."""
+def _fields(start: str, fields: Sequence[bench.FormField]) -> dict[str, str]:
+    """One widget per field in a grid; JSON values over the whole width.
+
+    `start` tells apart what the fields begin with: another example's fields are other widgets.
+    """
     values: dict[str, str] = {}
     grid = st.columns(3)
     place = 0
     for field in fields:
-        # A new release may have another example: its fields are other widgets.
-        key = f"field-{service.name}-{service.release}-{field.key}"
+        key = f"field-{start}-{field.key}"
         wide = field.kind in {"tensor", "array", "object", "map", "any"}
         label = widgets.literal(field.label)
         if wide:
@@ -172,7 +193,22 @@ def _fields(service: Service, fields: Sequence[bench.FormField]) -> dict[str, st
     return values
 
 
-def _rows_of_file(name: str, content: bytes, service: Service) -> bench.Rows:
+def _rows_of_form(service: Service, values: dict[str, str]) -> bench.Rows | None:
+    """The form's rows; None when some fields do not fit, which is then shown field by field."""
+    signature = service.intent.signature if service.intent else None
+    assert signature is not None  # without one there is no form
+    rows = bench.form_rows(signature, values)
+    problems = bench.problems_of(rows, signature)
+    if problems:
+        _show_problems(problems)
+        return None
+    return bench.check_rows(rows, signature)
+
+
+def _rows_of_file(upload: UploadedFile | None, service: Service) -> bench.Rows:
+    if upload is None:
+        raise SignatureMismatch("The request was not sent.", "No file was chosen.")
+    name, content = upload.name, upload.getvalue()
     signature = service.intent.signature if service.intent else None
     if name.lower().endswith(".parquet"):
         rows = tabular.rows_from_parquet(content)
@@ -214,10 +250,10 @@ def _pretty(text: str) -> str:
 # ── The answer ────────────────────────────────────────────────────────────────────────────────
 
 
-def send(ops: Ops, service: Service, request: InferRequest, releases: list[int | None]) -> None:
+def send(ops: Ops, service: Service, asked: Asked) -> None:
     """Send one request to each side and keep the answers in the session, newest first."""
-    answers = []
-    for release in releases:
+    request, answers = asked.request, []
+    for release in asked.releases:
         endpoint = ops.serving.endpoint(service.name, release)
         addressed = replace(
             request, path=request.path.replace(f"/{service.name}/", f"/{endpoint.model_name}/", 1)
@@ -227,6 +263,7 @@ def send(ops: Ops, service: Service, request: InferRequest, releases: list[int |
             service=service.name,
             asked="any" if release is None else f"release {release}",
             request=addressed,
+            rows=asked.rows,
             curl=bench.as_curl(endpoint, addressed),
             python=bench.as_python(endpoint, addressed),
         )
@@ -261,6 +298,30 @@ def answers(service: Service) -> None:
         _side_by_side(shown)
     else:
         _one_answer(shown[0])
+
+
+def again(ops: Ops, service: Service) -> None:
+    """Offer to send the newest request once more, and to keep its rows as an example."""
+    kept: list[list[Answer]] = st.session_state.get("answers", [])
+    newest = next((group for group in kept if group[0].service == service.name), None)
+    if newest is None:
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if st.button("Send again", key="again"):
+            releases = tuple(
+                None if one.asked == "any" else int(one.asked.removeprefix("release "))
+                for one in newest
+            )
+            send(ops, service, Asked(newest[0].request, newest[0].rows, releases))
+            st.rerun()
+        name = st.text_input(
+            "Keep this request as an example named", key="example_name", max_chars=60
+        )
+        model = service.intent.version.model if service.intent and service.intent.version else ""
+        if st.button("Keep", key="keep_example", disabled=not (name and model)):
+            ops.store.save_example(model, one_line(name, 60), newest[0].rows)
+            wiring.forget_reads()
+            st.toast(f"Kept for {widgets.literal(model)}: choose it under “Start from”.")
 
 
 def _told(group: Sequence[Answer]) -> str:
@@ -392,9 +453,16 @@ def load_form(ops: Ops, service: Service) -> None:
         seconds = fourth.number_input("For at most, seconds", 1, 3_600, 15, key="seconds")
         warm, slo, errors = st.columns(3)
         warm_s = warm.number_input("Warm-up, seconds", 0, 60, 1, key="warm_up")
-        slo_ms = slo.number_input("Objective: p99 below, ms (0: none)", 0, 60_000, 0, key="slo")
+        promised = _promised(service)
+        slo_ms = slo.number_input(
+            "Objective: p99 below, ms (0: none)",
+            *(0, 60_000, round((promised.p99_s or 0) * 1000)),
+            key=f"slo-{service.name}",
+        )
         errors_percent = errors.number_input(
-            "Objective: failures below, percent (0: none)", 0.0, 100.0, 0.0, key="slo_errors"
+            "Objective: failures below, percent (0: none)",
+            *(0.0, 100.0, (promised.error_ratio or 0.0) * 100),
+            key=f"slo-errors-{service.name}",
         )
         began = st.form_submit_button("Start the load test", key="start_load")
     if not began:
@@ -443,6 +511,12 @@ def load_form(ops: Ops, service: Service) -> None:
         ops.engine, ops.store, load, run, service=service.name, label=label
     )
     widgets.into_url(test=test_id)
+
+
+def _promised(service: Service) -> Objective:
+    """The objective of this service's newest load test: what is promised stays until changed."""
+    runs = wiring.runs(service.name).value or ()
+    return records.load(Load, runs[0].settings).objective if runs else Objective()
 
 
 def _load_request(service: Service) -> InferRequest:
@@ -500,6 +574,12 @@ def _time_charts(test: LoadTest) -> None:
     left, right = st.columns(2)
     left.plotly_chart(charts.response_over_time(test.ticks), key=f"response-{test.id}")
     right.plotly_chart(charts.rate_over_time(test.ticks), key=f"rate-{test.id}")
+    answered: dict[str, int] = {}
+    for tick in test.ticks:
+        for version, count in tick.by_version.items():
+            answered[str(version)] = answered.get(str(version), 0) + count
+    if len(answered) > 1:
+        st.plotly_chart(charts.answered_by(answered), key=f"who-{test.id}")
 
 
 def summary_figures(summary: LoadSummary | None, ticks: Sequence[Tick]) -> None:

@@ -301,6 +301,16 @@ def runs(name: str) -> Look[tuple[Run, ...]]:
     )
 
 
+def examples(model: str) -> Look[Mapping[str, str]]:
+    """The examples kept for a registered model: name → JSON text of an /invocations body."""
+    desk = _desk()
+    return desk.reads.look(
+        ("store", "examples", model),
+        lambda: desk.connections.store.examples(model),
+        fresh_s=_FRESH_S,
+    )
+
+
 def load_tests() -> LoadTests:
     """The load tests that this process knows, the same for every tab."""
     return _desk().load_tests

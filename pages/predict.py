@@ -11,12 +11,13 @@ with widgets.errors_shown():
         left, right = st.columns(2, gap="large")
         with left, widgets.errors_shown():
             widgets.section("Request")
-            request, releases = trial.request_form(service)
-            if request is not None:
-                trial.send(wiring.ops(), service, request, releases)
+            asked = trial.request_form(service)
+            if asked is not None:
+                trial.send(wiring.ops(), service, asked)
         with right:
             widgets.section("Answer")
             trial.answers(service)
+            trial.again(wiring.ops(), service)
         widgets.section("Again, timed")
         with widgets.errors_shown():
             trial.load_form(wiring.ops(), service)

@@ -6,7 +6,7 @@ stands in its docstring. Nothing here blocks without a bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -237,6 +237,12 @@ class Store(Protocol):
 
     def runs(self, *, service: str | None = None, limit: int = 100) -> Sequence[Run]:
         """Stored load tests, newest first."""
+
+    def save_example(self, model: str, name: str, body: str) -> None:
+        """Keep a request's rows under a name for a registered model; the same name is replaced."""
+
+    def examples(self, model: str) -> Mapping[str, str]:
+        """The kept examples of a registered model: name → JSON text of an /invocations body."""
 
     def check(self) -> Sequence[Finding]:
         """Whether the store can be written. Never raises."""

@@ -39,6 +39,7 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
+    delete,
     event,
     func,
     insert,
@@ -54,7 +55,7 @@ from services.domain import Action, AuditEntry, Finding, Outcome, Verdict
 from services.errors import ConfigError, Denied, NotFound, SlipwayError, Unreachable, one_line
 from services.ports import Run
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with every change of a table. A store written by a newer Slipway is refused, not guessed
 at."""
 
@@ -120,6 +121,14 @@ _runs = Table(
     Column("version", Text, nullable=False),
     Column("record", LargeBinary, nullable=False),  # the whole Run: JSON, deflated
     Index("slipway_runs_by_service", "service", "id"),
+)
+
+_examples = Table(
+    "slipway_examples",
+    _metadata,
+    Column("model", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("body", LargeBinary, nullable=False),  # an /invocations body: JSON, deflated
 )
 
 
@@ -247,6 +256,25 @@ class SqlStore:
         with self._reading("read the load tests") as connection:
             rows = connection.execute(wanted).all()
         return [_run(int(row.id), row.record) for row in rows]
+
+    # ── Examples ──────────────────────────────────────────────────────────────────────────────
+
+    def save_example(self, model: str, name: str, body: str) -> None:
+        """Keep a request's rows under a name for a registered model; the same name is replaced."""
+        key = {"model": _text(model), "name": _text(name)}
+        mine = (_examples.c.model == key["model"]) & (_examples.c.name == key["name"])
+        with self._writing("keep the example") as connection:
+            connection.execute(delete(_examples).where(mine))
+            connection.execute(
+                insert(_examples).values(**key, body=zlib.compress(_text(body).encode()))
+            )
+
+    def examples(self, model: str) -> Mapping[str, str]:
+        """The kept examples of a registered model: name → JSON text of an /invocations body."""
+        wanted = select(_examples.c.name, _examples.c.body).order_by(_examples.c.name)
+        with self._reading("read the examples") as connection:
+            rows = connection.execute(wanted.where(_examples.c.model == _text(model))).all()
+        return {str(row.name): zlib.decompress(row.body).decode() for row in rows}
 
     # ── Health ────────────────────────────────────────────────────────────────────────────────
 
@@ -572,7 +600,11 @@ def _prepare_tables(engine: Engine, shown: str) -> None:
                 _metadata.create_all(connection)
                 connection.execute(insert(_schema).values(version=SCHEMA_VERSION))
                 connection.execute(insert(_chain).values(id=1, last_row=0, hash=_START))
-            elif version != SCHEMA_VERSION:
+            elif version < SCHEMA_VERSION:
+                # So far every newer schema only has more tables.
+                _metadata.create_all(connection)
+                connection.execute(update(_schema).values(version=SCHEMA_VERSION))
+            elif version > SCHEMA_VERSION:
                 raise ConfigError(
                     f"The store at {shown} was written by another Slipway. Nothing was written.",
                     why=f"Its schema is {version}; this Slipway knows {SCHEMA_VERSION}.",

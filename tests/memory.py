@@ -7,7 +7,7 @@ and the `fails`, `slow` sets say what a target would do, so that a test decides 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -574,6 +574,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.audit: list[AuditEntry] = []
         self.kept: list[Run] = []
+        self.kept_examples: dict[str, dict[str, str]] = {}
         self.broken: SlipwayError | None = None
 
     def intend(self, entry: AuditEntry) -> int:
@@ -619,6 +620,12 @@ class MemoryStore:
     def runs(self, *, service: str | None = None, limit: int = 100) -> Sequence[Run]:
         found = [run for run in reversed(self.kept) if service in (None, run.service)]
         return tuple(found[:limit])
+
+    def save_example(self, model: str, name: str, body: str) -> None:
+        self.kept_examples.setdefault(model, {})[name] = body
+
+    def examples(self, model: str) -> Mapping[str, str]:
+        return dict(sorted(self.kept_examples.get(model, {}).items()))
 
     def check(self) -> Sequence[Finding]:
         verdict = Verdict.FAIL if self.broken else Verdict.PASS

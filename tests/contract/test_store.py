@@ -215,6 +215,13 @@ def test_a_run_comes_back_as_it_was_saved(store: Store) -> None:
     assert list(store.runs()) == [replace(run(), id=number)]
 
 
+def test_an_example_is_kept_by_model_and_name_and_replaced_under_its_name(store: Store) -> None:
+    store.save_example("wine", "pale", '{"inputs": [1]}')
+    store.save_example("wine", "pale", '{"inputs": [2]}')
+    store.save_example("churn", "pale", '{"inputs": [3]}')
+    assert dict(store.examples("wine")) == {"pale": '{"inputs": [2]}'}
+
+
 def test_runs_come_newest_first_by_service(store: Store) -> None:
     store.save_run(run("first"))
     store.save_run(run("other", service="text"))
@@ -344,6 +351,20 @@ def test_processes_share_one_store_and_one_chain(sql_store: SqlStore, sql_url: s
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
     assert len(sql_store.entries(limit=1_000)) == 75
     assert sql_store.verify_chain().detail == "All 150 rows are as they were written."
+
+
+def test_a_store_of_an_earlier_slipway_is_brought_forward_with_what_it_holds(
+    sql_store: SqlStore, sql_url: str
+) -> None:
+    sql_store.save_run(run())
+    sql_store.close()
+    engine = create_engine(sql_url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE slipway_examples"))
+        connection.execute(text("UPDATE slipway_schema SET version = 1"))
+    engine.dispose()
+    sql_store.save_example("wine", "pale", "{}")
+    assert len(sql_store.runs()) == 1
 
 
 def test_a_run_that_was_damaged_is_told(sql_store: SqlStore, sql_url: str) -> None:

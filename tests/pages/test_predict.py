@@ -148,3 +148,34 @@ def test_two_runs_are_laid_over_each_other_with_a_verdict(
     picker = next(one for one in app.multiselect if one.label == "Lay over each other")
     app = picker.set_value(["2", "1"]).run()
     assert len(app.info) == 1
+
+
+def test_a_request_is_kept_as_an_example_of_its_model_and_started_from(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    app = open_page("predict", service="wine")
+    app.text_input[0].set_value("11.5")
+    app = send(app)
+    app.text_input(key="example_name").set_value("weak").run()
+    app.button(key="keep_example").click().run()
+    assert list(world.store.examples("wine")) == ["weak"]
+    wiring.forget_reads()
+    app = open_page("predict", service="wine", example="weak")
+    assert app.text_input[0].value == "11.5"
+
+
+def test_the_newest_request_can_be_sent_again(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    app = send(open_page("predict", service="wine"))
+    app.button(key="again").click().run()
+    assert len(world.predictor.sent) == 2
+
+
+def test_an_objective_stays_with_its_service(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    app = open_page("predict", service="wine")
+    app.number_input(key="slo-wine").set_value(25)
+    load_test(app)
+    wiring.forget_reads()
+    assert open_page("predict", service="wine").number_input(key="slo-wine").value == 25
