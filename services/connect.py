@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from services.domain import TargetKind
 from services.errors import ConfigError, NotOffered
@@ -42,18 +43,6 @@ class _Shared:
         )
 
     @cached_property
-    def predictor(self) -> Predictor:
-        from services.predictor import HttpPredictor
-
-        return HttpPredictor()
-
-    @cached_property
-    def engine(self) -> LoadEngine:
-        from services.engine import ProcessEngine
-
-        return ProcessEngine()
-
-    @cached_property
     def store(self) -> Store:
         from services.store import SqlStore
 
@@ -61,13 +50,52 @@ class _Shared:
 
 
 @dataclass(frozen=True)
-class _LocalOps:
-    """This machine: MLServer processes behind a gateway per service."""
+class _Parts:
+    """What every target has, whatever its kind."""
 
     shared: _Shared
     target: str
-    protected: bool
-    kind: TargetKind = TargetKind.LOCAL
+    chosen: TargetSettings
+
+    @property
+    def kind(self) -> TargetKind:
+        return self.chosen.kind
+
+    @property
+    def protected(self) -> bool:
+        return self.chosen.protected
+
+    @property
+    def registry(self) -> Registry:
+        return self.shared.registry
+
+    @property
+    def store(self) -> Store:
+        return self.shared.store
+
+    @property
+    def _named_hosts(self) -> tuple[str, ...]:
+        """Hosts that the operator's own settings name: an ingress may be on this machine."""
+        host = urlsplit(self.chosen.ingress).hostname
+        return (host,) if host else ()
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        from services.predictor import HttpPredictor
+
+        return HttpPredictor(allow_hosts=self._named_hosts)
+
+    @cached_property
+    def engine(self) -> LoadEngine:
+        from services.engine import ProcessEngine
+
+        return ProcessEngine(allow_hosts=self._named_hosts)
+
+
+@dataclass(frozen=True)
+class _LocalOps(_Parts):
+    """This machine: MLServer processes behind a gateway per service."""
+
     namespace: str = ""
 
     @property
@@ -78,22 +106,6 @@ class _LocalOps:
     def _root(self) -> Path:
         # Targets of kind local are apart from each other, as namespaces are on a cluster.
         return self.shared.settings.state / self.target
-
-    @property
-    def registry(self) -> Registry:
-        return self.shared.registry
-
-    @property
-    def predictor(self) -> Predictor:
-        return self.shared.predictor
-
-    @property
-    def engine(self) -> LoadEngine:
-        return self.shared.engine
-
-    @property
-    def store(self) -> Store:
-        return self.shared.store
 
     @cached_property
     def packager(self) -> Packager:
@@ -115,41 +127,14 @@ class _LocalOps:
 
 
 @dataclass(frozen=True)
-class _ClusterOps:
+class _ClusterOps(_Parts):
     """One namespace of a Kubernetes cluster with KServe."""
 
-    shared: _Shared
-    target: str
-    namespace: str
-    chosen: TargetSettings
-
-    @property
-    def kind(self) -> TargetKind:
-        return self.chosen.kind
-
-    @property
-    def protected(self) -> bool:
-        return self.chosen.protected
+    namespace: str = "default"
 
     @property
     def server(self) -> str:
         return self._cluster.host
-
-    @property
-    def registry(self) -> Registry:
-        return self.shared.registry
-
-    @property
-    def predictor(self) -> Predictor:
-        return self.shared.predictor
-
-    @property
-    def engine(self) -> LoadEngine:
-        return self.shared.engine
-
-    @property
-    def store(self) -> Store:
-        return self.shared.store
 
     @cached_property
     def _cluster(self) -> Cluster:
@@ -222,9 +207,9 @@ class Connections:
 
     def _connect(self, name: str, namespace: str, chosen: TargetSettings) -> Ops:
         if chosen.kind is TargetKind.LOCAL:
-            return _LocalOps(self._shared, name, chosen.protected)
+            return _LocalOps(self._shared, name, chosen)
         if chosen.kind is TargetKind.KUBERNETES:
-            return _ClusterOps(self._shared, name, namespace, chosen)
+            return _ClusterOps(self._shared, name, chosen, namespace)
         raise NotOffered(
             f"The target {name} cannot be used yet.",
             why=f"This version of Slipway does not reach targets of kind {chosen.kind}.",
