@@ -146,6 +146,17 @@ def _mlflow(tracking_uri: str) -> Iterator[MlflowClient]:
         from mlflow.exceptions import MlflowException
         from mlflow.telemetry import set_telemetry_client
 
+        # MLflow tells its choices to child processes through the environment: the dashboard that
+        # takes this process's place would read them as the user's own settings.
+        said = {
+            variable: variable.get_raw()
+            for variable in (
+                settings.MLFLOW_TRACKING_URI,
+                settings.MLFLOW_REGISTRY_URI,
+                settings.MLFLOW_DISABLE_TELEMETRY,
+                settings.MLFLOW_UV_AUTO_DETECT,
+            )
+        }
         settings.MLFLOW_DISABLE_TELEMETRY.set(True)  # a demo phones nobody
         set_telemetry_client()
         # The working folder is often a uv project, whose lock file is not the models'.
@@ -169,6 +180,11 @@ def _mlflow(tracking_uri: str) -> Iterator[MlflowClient]:
         finally:
             mlflow.set_tracking_uri(before[0])
             mlflow.set_registry_uri(before[1])
+            for variable, value in said.items():
+                if value is None:
+                    variable.unset()
+                else:
+                    variable.set(value)
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
 

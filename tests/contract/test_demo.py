@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version as installed
@@ -73,6 +74,17 @@ def test_seeding_again_changes_nothing(folder: Path, registry: Registry) -> None
     assert sorted(names) == sorted({ref.model for ref in EVERY})
     assert [registry.versions(model.name) for model in registry.models()] == before
     assert sorted(folder.rglob("*")) == files
+
+
+def test_seeding_leaves_the_environment_as_it_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The dashboard takes the place of the process that seeded, and inherits what stands there.
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "sqlite:////elsewhere.db")
+    before = dict(os.environ)
+    seed(f"sqlite:///{folder}/mlflow.db", folder / "artifacts")
+    assert dict(os.environ) == before
 
 
 @pytest.mark.parametrize("ref", EVERY, ids=str)
