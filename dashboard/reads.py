@@ -27,6 +27,9 @@ from services.errors import ConfigError, SlipwayError, Unreachable
 
 BUDGET_S = 1.4
 """What one script run waits for all of its reads together: pages stand within 2 s."""
+PATIENCE_S = 8.0
+"""A read that runs for so long counts as unanswered; before, it is only late: the first read of a
+registry also imports its client, which takes seconds."""
 RETRY_S = 5.0
 """For so long a failed read is not tried again, unless somebody asks."""
 _SAVE_EVERY_S = 20.0
@@ -50,6 +53,8 @@ class Look(Generic[T]):
     """Why there is no newer answer; None when there is, or when it is still awaited."""
     waiting: bool = False
     """True while an answer is awaited."""
+    late: bool = False
+    """True when it is awaited for longer than a page waits."""
 
     @property
     def stale(self) -> bool:
@@ -65,6 +70,7 @@ class _Entry:
     error: SlipwayError | None = None
     error_s: float = -1e9
     future: Future[Any] | None = None
+    begun_s: float = -1e9
     doubted: bool = False
     """True when something was written while the read was under way: its answer may be old."""
     saved_s: float = -1e9
@@ -112,6 +118,7 @@ class Reads:
             due = now - entry.read_s > fresh_s and now - entry.error_s > RETRY_S
             if entry.future is None and due:
                 entry.future = self._pool.submit(read)
+                entry.begun_s = now
                 entry.future.add_done_callback(lambda ended: self._take(key, ended, keep))
             future = entry.future
             silent = key[0] in self._silent
@@ -121,9 +128,10 @@ class Reads:
                 self._take(key, future, keep)
         with self._lock:
             error, waiting = entry.error, entry.future is not None
-            if waiting and silent and error is None:
+            late = waiting and key[0] in self._silent
+            if late and error is None and time.monotonic() - entry.begun_s > PATIENCE_S:
                 error = _unanswered(key)
-            return Look(cast("T | None", entry.value), entry.at, error, waiting)
+            return Look(cast("T | None", entry.value), entry.at, error, waiting, late)
 
     def forget(self, source: Hashable | None = None) -> None:
         """Let the next look at a source (or at all) read anew; last answers stay meanwhile."""
@@ -223,6 +231,6 @@ class Reads:
 def _unanswered(key: Key) -> SlipwayError:
     return Unreachable(
         f"The {key[0]} has not answered yet.",
-        why=f"It took longer than {BUDGET_S:.1f} s; it is still being waited for.",
+        why=f"It takes longer than {PATIENCE_S:.0f} s; it is still being waited for.",
         fix="Look at the Health page.",
     )

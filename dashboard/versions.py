@@ -125,7 +125,7 @@ def version_list(versions: Sequence[ModelVersion], serving: Serving) -> tuple[Mo
 def version_page(version: ModelVersion, serving: Serving) -> None:
     """One version whole: what it takes and gives, what it needs, where it came from."""
     ref = version.ref
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, vertical_alignment="bottom"):
         widgets.headline(str(ref), width="content")
         for alias in version.aliases:
             st.badge(widgets.literal(alias, 40), icon=":material/label:", color="blue")
@@ -223,7 +223,7 @@ def _origin(version: ModelVersion, details: VersionDetails) -> None:
 def comparison(one: ModelVersion, other: ModelVersion) -> None:
     """Two versions side by side, differences only; the older one stands left."""
     left, right = sorted((one, other), key=lambda version: version.ref.number)
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, vertical_alignment="bottom"):
         widgets.headline(f"{left.ref} compared with {right.ref}")
         _deploy_button(right.ref)
     first = widgets.looked(wiring.details(left.ref), f"files of {left.ref}")
@@ -255,7 +255,7 @@ def differences(found: Sequence[Difference], left: str, right: str) -> None:
             "field": "Field",
             "left": st.column_config.TextColumn(one_line(left)),
             "right": st.column_config.TextColumn(one_line(right)),
-            "effect": "Effect",
+            "effect": st.column_config.TextColumn("Effect", width="large"),
         },
         alt=f"Differences between {one_line(left)} and {one_line(right)}",
     )

@@ -101,9 +101,18 @@ def looked(look: Look[T], what: str) -> T | None:
                 st.text(f"Shown: {what} as of {moment(look.at)}.")
             st.button("Try again", key=f"again-{what}", on_click=wiring.forget_reads)
     elif look.waiting and look.value is None:
-        st.caption(f"Reading {literal(what)}…")
+        st.caption(f"Reading {literal(what)}…{' No answer yet.' if look.late else ''}")
         st.skeleton(height=160)
+    elif look.late:
+        st.caption(literal(f"Shown: {what} as of {moment(look.at)}. No newer answer yet."))
     if look.waiting:
+        _run.awaited = True
+    return look.value
+
+
+def glanced(look: Look[T]) -> T | None:
+    """The value of a read that a page can do without; it is drawn when it comes."""
+    if look.waiting and look.value is None:
         _run.awaited = True
     return look.value
 

@@ -6,9 +6,11 @@ age, and what is wrong now. Tests give their own connections with `use`.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import streamlit as st
@@ -118,10 +120,16 @@ def _desk() -> _Desk:
     from services.connect import Connections
 
     connections = _given or Connections(settings.load())
-    folder = None if _given else connections.settings.state / "lists"
+    folder = None if _given else _lists_folder(connections.settings)
     desk = _Desk(connections, Reads(folder))
     _open.append(desk)
     return desk
+
+
+def _lists_folder(found: settings.Settings) -> Path:
+    # Another configuration is another registry: its lists are not shown in this one's place.
+    mark = hashlib.sha256(found.model_dump_json().encode()).hexdigest()[:12]
+    return found.state / "lists" / mark
 
 
 def begin_run(budget_s: float | None = None) -> None:

@@ -23,7 +23,8 @@ with widgets.errors_shown():
         operations.actions(service)
         operations.tabs(service)
     elif services:
-        aliases = words.aliases_by_version(wiring.models(wait=False).value or ())
+        models = widgets.glanced(wiring.models(wait=False))
+        aliases = words.aliases_by_version(models or ())
         widgets.service_table(
             words.service_rows(services, aliases), key="services", param="service"
         )

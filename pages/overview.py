@@ -28,7 +28,8 @@ with widgets.errors_shown():
                 )
 
     if services:
-        aliases = words.aliases_by_version(wiring.models(wait=False).value or ())
+        models = widgets.glanced(wiring.models(wait=False))
+        aliases = words.aliases_by_version(models or ())
         widgets.service_table(words.service_rows(services, aliases), key="services", param="open")
         opened = widgets.from_url("open")
         if any(service.name == opened for service in services):

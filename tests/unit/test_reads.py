@@ -83,6 +83,17 @@ def test_a_silent_source_is_waited_for_once(reads: Reads) -> None:
     waited_s = time.monotonic() - began
     go_on.set()
     assert waited_s < 10  # without the breaker it would be 20
+    assert (look.waiting, look.late) == (True, True)
+
+
+def test_what_stays_unanswered_is_told_as_unreachable(
+    reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dashboard.reads.PATIENCE_S", 0.0)
+    go_on = threading.Event()
+    reads.begin_run(0.05)
+    look = _number(reads, lambda: int(go_on.wait(20)))
+    go_on.set()
     assert isinstance(look.error, Unreachable)
 
 
