@@ -1,0 +1,417 @@
+"""Manifests, and what objects of a cluster amount to. No cluster is asked."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services import inferenceservice as objects
+from services.domain import (
+    Action,
+    Intent,
+    Json,
+    Mode,
+    Outcome,
+    Package,
+    PackageKind,
+    Release,
+    Resources,
+    Scale,
+    StepState,
+    VersionRef,
+)
+from services.errors import NotDeployable, NotOffered
+
+AT = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+
+
+def intent_of(number: int = 1, mode: Mode = Mode.STANDARD, **fields: Json) -> Intent:
+    package = Package(PackageKind.GCS, f"gs://models/wine/{number}", f"{number:064x}")
+    return replace(Intent("wine", VersionRef("wine", number), package, mode), **fields)
+
+
+def release_of(number: int, intent: Intent, **fields: Json) -> Release:
+    made = Release(number, "wine", Action.DEPLOY, intent, "ana", "", AT, workload=number)
+    return replace(made, **fields)
+
+
+def applied(intent: Intent, workload: int = 1, **status: Json) -> Json:
+    """The object as the API server keeps it."""
+    made = objects.manifest(
+        intent, namespace="models", workload=workload, mode_value=intent.mode.value
+    )
+    made["metadata"] |= {"uid": "u", "generation": 1, "resourceVersion": "7"}
+    made["status"] = {"deploymentMode": intent.mode.value, **status}
+    return made
+
+
+def pod(workload: int, *, ready: bool = True, name: str = "", uri: str = "") -> Json:
+    return {
+        "metadata": {
+            "name": name or f"wine-{workload}",
+            "labels": {objects.WORKLOAD_LABEL: str(workload)},
+            "annotations": {"internal.serving.kserve.io/storage-initializer-sourceuri": uri},
+            "creationTimestamp": f"2026-11-23T12:00:{workload:02d}Z",
+        },
+        "spec": {"containers": [{"name": "kserve-container"}]},
+        "status": {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
+    }
+
+
+def deployment(workload: int, intent: Intent, **status: Json) -> Json:
+    counts = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1, "observedGeneration": 1}
+    return {
+        "metadata": {"name": "wine-predictor", "generation": 1},
+        "spec": {
+            "replicas": 1,
+            "template": {
+                "metadata": {
+                    "labels": {objects.WORKLOAD_LABEL: str(workload)},
+                    "annotations": {
+                        "internal.serving.kserve.io/storage-initializer-sourceuri": (
+                            intent.package.uri
+                        )
+                    },
+                }
+            },
+        },
+        "status": {**counts, **status},
+    }
+
+
+# ── Manifests ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_manifest_asks_for_mlflow_over_v2_without_a_format_version() -> None:
+    model = applied(intent_of())["spec"]["predictor"]["model"]
+    assert model["modelFormat"] == {"name": "mlflow"}
+    assert model["protocolVersion"] == "v2"
+    assert model["storageUri"] == "gs://models/wine/1"
+
+
+def test_the_answering_version_is_named_by_the_server() -> None:
+    env = applied(intent_of(7))["spec"]["predictor"]["model"]["env"]
+    assert {"name": "MLSERVER_MODEL_VERSION", "value": "7"} in env
+
+
+def test_a_pod_gets_requests_only_when_its_model_is_loaded() -> None:
+    model = applied(intent_of())["spec"]["predictor"]["model"]
+    assert model["readinessProbe"]["httpGet"]["path"] == "/v2/models/wine/ready"
+
+
+def test_knative_gets_no_hooks_which_it_refuses() -> None:
+    assert "lifecycle" in applied(intent_of())["spec"]["predictor"]["model"]
+    assert "lifecycle" not in applied(intent_of(mode=Mode.KNATIVE))["spec"]["predictor"]["model"]
+
+
+def test_a_change_of_traffic_alone_leaves_all_that_flows_into_the_pods() -> None:
+    canary = applied(intent_of(2, Mode.KNATIVE, canary_percent=10), workload=2)
+    promoted = applied(intent_of(2, Mode.KNATIVE), workload=2)
+    assert canary["spec"]["predictor"].pop("canaryTrafficPercent") == 10
+    assert canary == promoted
+
+
+def test_standard_mode_offers_no_canary() -> None:
+    with pytest.raises(NotOffered, match="second service"):
+        applied(intent_of(canary_percent=10))
+
+
+def test_an_image_is_served_without_the_initializer() -> None:
+    package = Package(PackageKind.IMAGE, "dev.local/wine:1", "")
+    predictor = applied(intent_of(package=package))["spec"]["predictor"]
+    assert predictor["containers"][0]["image"] == "dev.local/wine:1"
+    assert "model" not in predictor
+
+
+def test_scale_resources_account_and_timeout_are_written_where_kserve_reads_them() -> None:
+    wished = intent_of(
+        scale=Scale(1, 3, "cpu", 70),
+        resources=Resources("500m", "1Gi"),
+        service_account="reader",
+        timeout_s=30,
+    )
+    predictor = applied(wished)["spec"]["predictor"]
+    assert predictor["minReplicas"] == 1
+    assert predictor["scaleMetric"] == "cpu"
+    assert predictor["model"]["resources"]["requests"] == {"cpu": "500m", "memory": "1Gi"}
+    assert (predictor["serviceAccountName"], predictor["timeout"]) == ("reader", 30)
+
+
+def test_a_patch_is_merged_and_named_things_by_name() -> None:
+    patch = "spec: {predictor: {model: {env: [{name: A, value: b}]}, tolerations: [{key: gpu}]}}"
+    predictor = applied(intent_of(patch=patch))["spec"]["predictor"]
+    names = [entry["name"] for entry in predictor["model"]["env"]]
+    assert names == ["MLSERVER_MODEL_VERSION", "A"]
+    assert predictor["tolerations"] == [{"key": "gpu"}]
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "metadata: {name: other}",
+        "metadata: {namespace: kube-system}",
+        f"metadata: {{labels: {{{objects.WORKLOAD_LABEL}: '9'}}}}",
+        "kind: Pod",
+        "spec: {predictor: {canaryTrafficPercent: 50}}",
+        "[1]",
+        "{",
+    ],
+)
+def test_a_patch_cannot_move_the_object_or_forge_a_release(patch: str) -> None:
+    with pytest.raises(NotDeployable, match="Nothing was changed"):
+        applied(intent_of(patch=patch))
+
+
+@given(st.text(max_size=60))
+def test_any_models_name_is_data_in_the_manifest(name: str) -> None:
+    intent = replace(intent_of(), version=VersionRef(name, 1))
+    made = applied(intent)
+    assert made["metadata"]["annotations"][objects.VERSION_ANNOTATION] == f"{name}/1"
+    assert made["metadata"]["labels"] == {objects.WORKLOAD_LABEL: "1"}
+    assert objects.version_of(made) == (VersionRef(name, 1) if name else None)
+
+
+def test_what_is_applied_reads_back_as_the_same_intent() -> None:
+    wished = intent_of(runtime="r", scale=Scale(1, 2), resources=Resources("1", "1Gi"))
+    assert objects.drift_of(applied(wished), release_of(1, wished)) == ()
+
+
+# ── The object ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_objects_version_changes_with_the_wish_and_not_with_the_status() -> None:
+    before = applied(intent_of())
+    status_only, labelled, changed = (copy.deepcopy(before) for _ in range(3))
+    status_only["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+    status_only["metadata"]["resourceVersion"] = "8"
+    labelled["metadata"]["labels"]["x"] = "y"
+    changed["metadata"]["generation"] = 2
+    version = objects.object_version(before)
+    assert objects.object_version(status_only) == version
+    assert objects.object_version(labelled) != version
+    assert objects.object_version(changed) != version
+
+
+@pytest.mark.parametrize(
+    ("told", "mode"),
+    [
+        ("RawDeployment", Mode.STANDARD),
+        ("Standard", Mode.STANDARD),
+        ("Serverless", Mode.KNATIVE),
+        ("Knative", Mode.KNATIVE),
+    ],
+)
+def test_both_spellings_of_a_mode_are_known(told: str, mode: Mode) -> None:
+    service = applied(intent_of())
+    service["status"]["deploymentMode"] = told
+    assert objects.mode_of(service) is mode
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "tool"),
+    [
+        ("annotations", "argocd.argoproj.io/tracking-id", "Argo CD"),
+        ("labels", "kustomize.toolkit.fluxcd.io/name", "Flux"),
+        ("annotations", "meta.helm.sh/release-name", "Helm"),
+    ],
+)
+def test_a_gitops_tool_is_recognised(place: str, key: str, tool: str) -> None:
+    service = applied(intent_of())
+    assert objects.owner_of(service) == ""
+    service["metadata"].setdefault(place, {})[key] = "models"
+    assert objects.owner_of(service) == tool
+
+
+def test_the_wanted_release_is_the_one_whose_share_the_object_has() -> None:
+    first = release_of(1, intent_of(1, Mode.KNATIVE))
+    start = release_of(2, intent_of(2, Mode.KNATIVE, canary_percent=10))
+    more = release_of(3, intent_of(2, Mode.KNATIVE, canary_percent=60), workload=2)
+    history = (more, start, first)
+    assert objects.wanted_release(applied(start.intent, 2), history) == start
+    assert objects.wanted_release(applied(more.intent, 2), history) == more
+
+
+def test_a_release_that_was_never_applied_is_not_wanted() -> None:
+    first = release_of(1, intent_of(1))
+    lost = release_of(2, intent_of(1), workload=1, outcome=Outcome.NOT_APPLIED)
+    assert objects.wanted_release(applied(first.intent, 1), (lost, first)) == first
+
+
+def test_an_edit_by_others_is_drift_with_its_manager() -> None:
+    release = release_of(1, intent_of())
+    service = applied(release.intent)
+    service["spec"]["predictor"]["model"]["storageUri"] = "gs://elsewhere/9"
+    service["metadata"]["managedFields"] = [
+        {"manager": "slipway", "time": "2026-11-23T12:00:00Z"},
+        {"manager": "kubectl-edit", "time": "2026-11-23T12:05:00Z"},
+    ]
+    (drift,) = objects.drift_of(service, release)
+    assert (drift.field, drift.recorded, drift.seen, drift.by) == (
+        "package",
+        "gs://models/wine/1",
+        "gs://elsewhere/9",
+        "kubectl-edit",
+    )
+
+
+# ── Roll-outs ─────────────────────────────────────────────────────────────────────────────────
+
+FAILED_BEFORE = {"reason": "ModelLoadFailed", "message": "an earlier version's", "exitCode": 1}
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {},
+        {"conditions": [{"type": "Ready", "status": "True"}], "observedGeneration": 99},
+        {"conditions": [{"type": "Ready", "status": "Unknown"}], "observedGeneration": 0},
+        {
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "modelStatus": {
+                "transitionStatus": "UpToDate",
+                "states": {"activeModelState": "Loaded", "targetModelState": "Loaded"},
+                "lastFailureInfo": FAILED_BEFORE,
+            },
+        },
+    ],
+    ids=["empty", "v0.15 mirrors Available", "v0.16 Unknown", "v0.20 True with the old pod"],
+)
+@pytest.mark.parametrize(
+    "child",
+    [
+        {"workload": 1},
+        {"workload": 2, "observedGeneration": 0},
+        {"workload": 2, "updatedReplicas": 1, "replicas": 2, "availableReplicas": 1},
+        {"workload": 2, "updatedReplicas": 0, "replicas": 1, "availableReplicas": 1},
+        {"workload": 2, "availableReplicas": 0},
+        None,
+    ],
+    ids=["old template", "not observed", "old pod left", "no new pod", "not available", "none"],
+)
+def test_ready_is_not_believed(status: Json, child: Json) -> None:
+    release = release_of(2, intent_of(2))
+    service = applied(release.intent, 2, **status)
+    fields = dict(child) if child else {}
+    made = deployment(fields.pop("workload"), release.intent, **fields) if child else None
+    look = objects.Look(service, made, pods=(pod(1), pod(2, ready=False)))
+    facts = objects.read(look, (release, release_of(1, intent_of(1))))
+    assert not facts.all_serve
+    assert facts.message
+
+
+def test_a_roll_out_is_done_when_only_new_pods_serve() -> None:
+    release = release_of(2, intent_of(2))
+    look = objects.Look(applied(release.intent, 2), deployment(2, release.intent), pods=(pod(2),))
+    facts = objects.read(look, (release,))
+    assert facts.all_serve
+    assert [(s.release, s.percent) for s in facts.answering] == [(2, 100)]
+
+
+def test_pods_that_are_leaving_do_not_answer() -> None:
+    release = release_of(2, intent_of(2))
+    leaving = pod(1)
+    leaving["metadata"]["deletionTimestamp"] = "2026-11-23T12:01:00Z"
+    look = objects.Look(
+        applied(release.intent, 2), deployment(2, release.intent), pods=(leaving, pod(2))
+    )
+    assert [s.release for s in objects.read(look, (release,)).answering] == [2]
+
+
+def knative(workload: int, intent: Intent, traffic: list[Json], **status: Json) -> Json:
+    percent = intent.canary_percent
+    entries: list[Json] = [{"latestRevision": True, "percent": 100 if percent is None else percent}]
+    if percent is not None:
+        entries.append({"revisionName": "wine-1", "percent": 100 - percent})
+    return {
+        "metadata": {"name": "wine-predictor", "generation": 1},
+        "spec": {
+            "template": {"metadata": {"labels": {objects.WORKLOAD_LABEL: str(workload)}}},
+            "traffic": entries,
+        },
+        "status": {
+            "observedGeneration": 1,
+            "latestCreatedRevisionName": f"wine-{workload}",
+            "latestReadyRevisionName": f"wine-{workload}",
+            "traffic": traffic,
+            **status,
+        },
+    }
+
+
+def revision(workload: int, *, ready: str = "True") -> Json:
+    return {
+        "metadata": {
+            "name": f"wine-{workload}",
+            "labels": {objects.WORKLOAD_LABEL: str(workload)},
+        },
+        "status": {"conditions": [{"type": "Ready", "status": ready}]},
+    }
+
+
+def knative_pod(workload: int, **fields: Json) -> Json:
+    made = pod(workload, **fields)
+    made["metadata"]["labels"]["serving.knative.dev/revision"] = f"wine-{workload}"
+    return made
+
+
+def test_a_canary_is_done_when_its_share_was_read_back() -> None:
+    canary = release_of(2, intent_of(2, Mode.KNATIVE, canary_percent=30))
+    first = release_of(1, intent_of(1, Mode.KNATIVE))
+
+    def facts_with(share: int) -> objects.Facts:
+        traffic = [
+            {"revisionName": "wine-1", "percent": 100 - share},
+            {"revisionName": "wine-2", "percent": share},
+        ]
+        look = objects.Look(
+            applied(canary.intent, 2),
+            knative=knative(2, canary.intent, traffic),
+            revisions=(revision(1), revision(2)),
+            pods=(knative_pod(1), knative_pod(2)),
+        )
+        return objects.read(look, (canary, first))
+
+    assert not facts_with(0).all_serve
+    done = facts_with(30)
+    assert done.all_serve
+    assert done.stable == 1
+    assert {(s.release, s.percent) for s in done.answering} == {(1, 70), (2, 30)}
+
+
+def test_a_revision_without_pods_is_asleep_and_not_broken() -> None:
+    release = release_of(1, intent_of(1, Mode.KNATIVE))
+    look = objects.Look(
+        applied(release.intent, 1),
+        knative=knative(1, release.intent, [{"revisionName": "wine-1", "percent": 100}]),
+        revisions=(revision(1),),
+    )
+    facts = objects.read(look, (release,))
+    assert facts.asleep
+    assert facts.all_serve
+
+
+def test_the_steps_of_a_roll_out_have_their_times() -> None:
+    release = release_of(1, intent_of(1))
+    service = applied(release.intent, 1)
+    service["metadata"]["managedFields"] = [{"manager": "slipway", "time": "2026-11-23T12:00:00Z"}]
+    look = objects.Look(service, deployment(1, release.intent), pods=(pod(1),))
+    steps = objects.steps_of(objects.read(look, (release,)), look, model_ready=None)
+    assert [step.name for step in steps][:2] == ["applied", "reconciled"]
+    assert steps[0].state is StepState.DONE
+
+
+@given(st.data())
+def test_any_object_with_any_part_missing_still_reads(data: st.DataObject) -> None:
+    release = release_of(1, intent_of(1, Mode.KNATIVE))
+    service = applied(release.intent, 1, conditions=[{"type": "Ready", "status": "True"}])
+    made = knative(1, release.intent, [{"revisionName": "wine-1", "percent": 100}])
+    for thing in (service["status"], made["status"], made["spec"]):
+        for key in data.draw(st.sets(st.sampled_from(sorted(thing) or ["x"]))):
+            thing.pop(key, None)
+    look = objects.Look(service, knative=made, revisions=(revision(1),), pods=(knative_pod(1),))
+    objects.read(look, (release,))

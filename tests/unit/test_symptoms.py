@@ -1,0 +1,154 @@
+"""Causes from what a real cluster showed: tests/samples/kserve says how the looks were taken."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from services import inferenceservice as objects
+from services import symptoms
+from services.domain import Action, Cause, Intent, Json, Release
+from services.symptoms import Kind, Trouble
+
+SAMPLES = Path(__file__).parents[1] / "samples" / "kserve"
+
+
+def sample(name: str) -> Json:
+    return json.loads((SAMPLES / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def look_of(found: Json) -> objects.Look:
+    return objects.Look(
+        found["service"],
+        found["deployment"],
+        found["knative"],
+        tuple(found["revisions"]),
+        tuple(found["pods"]),
+    )
+
+
+def release_of(found: Json) -> Release:
+    intent = objects.live_intent(found["service"])
+    at = objects.written_at(found["service"])
+    assert at is not None
+    return Release(1, intent.service, Action.DEPLOY, intent, "ana", "", at, workload=1)
+
+
+def trouble_in(found: Json, *, after: timedelta = timedelta(seconds=45)) -> Trouble | None:
+    release = release_of(found)
+    facts = objects.read(look_of(found), (release,))
+    now = release.created_at + after
+    trouble = symptoms.trouble_of(facts.pods, facts.stuck, now, release.created_at)
+    if trouble is None and not facts.caught_up and not facts.pods:
+        return symptoms.refused_spec(found["events"], release.created_at)
+    return trouble
+
+
+def cause_in(found: Json) -> Cause:
+    trouble = trouble_in(found)
+    assert trouble is not None
+    lines: list[str] = []
+    for previous in (trouble.previous, not trouble.previous):
+        lines = lines or found["logs"].get(f"{trouble.container}/{str(previous).lower()}", [])
+    intent: Intent = release_of(found).intent
+    return symptoms.cause_of(trouble, intent, lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("files_gone", "E6", "gs://slipway-ks/m/nothing"),
+        ("files_gone_knative", "E6", "gs://slipway-ks/m/nothing"),
+        ("bucket_gone", "E6", "gs://no-such-bucket/m/1"),
+        ("no_scheme", "E6", "/some/path"),
+        ("image_gone", "E9", "registry.invalid/none/at-all:1"),
+        ("image_gone_knative", "E8", "registry.invalid/none/at-all:1"),
+        ("unschedulable", "E11", "Insufficient memory"),
+        ("unschedulable_knative", "E11", "Insufficient memory"),
+        ("account_gone", "E10", "no-such-account"),
+        ("account_gone_knative", "E10", "no-such-account"),
+        ("runtime_gone", "E3", "no-such-runtime"),
+        ("format_unknown", "E3", "statsmodels"),
+        ("skops_on_old", "E1", "skops"),
+        ("out_of_memory", "L3", "memory"),
+    ],
+)
+def test_a_cause_is_named_with_code_and_evidence(name: str, code: str, said: str) -> None:
+    cause = cause_in(sample(name))
+    assert cause.code == code
+    assert said in f"{cause.what} {cause.why}"
+    assert cause.fix
+    assert cause.evidence or code == "L3"
+
+
+def test_a_server_that_ended_with_code_zero_is_a_failure() -> None:
+    trouble = trouble_in(sample("skops_on_old"))
+    assert trouble is not None
+    assert (trouble.kind, trouble.exit_code, trouble.previous) == (Kind.SERVER, 0, True)
+
+
+def test_memory_is_known_from_the_containers_state() -> None:
+    assert cause_in(sample("out_of_memory")).exit_code == 137
+
+
+def test_a_pod_that_just_found_no_room_is_given_a_moment() -> None:
+    assert trouble_in(sample("unschedulable"), after=timedelta(seconds=7)) is None
+
+
+def test_what_the_controller_said_of_an_earlier_spec_is_not_said_of_this_one() -> None:
+    found = sample("runtime_gone")
+    later = datetime.now(UTC) + timedelta(days=3650)
+    assert symptoms.refused_spec(found["events"], later) is None
+
+
+def test_a_request_for_too_much_names_what_was_asked() -> None:
+    assert "900Gi memory" in cause_in(sample("unschedulable")).why
+
+
+def test_a_log_of_a_server_that_still_loads_is_no_cause() -> None:
+    lines = ["2026-11-23 INFO loading", "WARNING mlflow: something is deprecated"]
+    intent = release_of(sample("skops_on_old")).intent
+    assert symptoms.loading_cause("pod", intent, lines) is None
+
+
+def test_an_initializer_that_ran_out_of_memory_names_its_limit() -> None:
+    trouble = Trouble(
+        Kind.INITIALIZER,
+        "OOMKilled",
+        "",
+        "pod",
+        "storage-initializer",
+        exit_code=137,
+        out_of_memory=True,
+    )
+    cause = symptoms.cause_of(trouble, release_of(sample("files_gone")).intent)
+    assert (cause.code, cause.exit_code) == ("E4", 137)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RuntimeError: GCS authentication failed. Please check your credentials.",
+        "RuntimeError: Access denied to GCS resource 'models'.",
+        "Unauthorized: 401 Anonymous caller does not have storage.objects.list access",
+        "google.auth.exceptions.DefaultCredentialsError: metadata.google.internal",
+    ],
+)
+def test_an_initializer_without_credentials_is_told_the_three_ways(line: str) -> None:
+    trouble = Trouble(Kind.INITIALIZER, "Error", "", "pod", "storage-initializer", exit_code=1)
+    cause = symptoms.cause_of(trouble, release_of(sample("files_gone")).intent, [line])
+    assert cause.code == "E5"
+
+
+def test_a_bucket_named_auth_does_not_turn_a_missing_file_into_missing_credentials() -> None:
+    # KServe v0.20.0 picks its words by searching the error's text, the URL included.
+    lines = [
+        "google.api_core.exceptions.NotFound: 404 GET http://gcs/storage/v1/b/auth-models/o",
+        "RuntimeError: GCS authentication failed. Please check your credentials.",
+    ]
+    trouble = Trouble(Kind.INITIALIZER, "Error", "", "pod", "storage-initializer", exit_code=1)
+    cause = symptoms.cause_of(trouble, release_of(sample("files_gone")).intent, lines)
+    assert cause.code == "E6"
