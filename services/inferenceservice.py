@@ -423,6 +423,13 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
+def foreign_format(service: Json) -> str:
+    """The model format of a service when it is none that an intent can say; "" otherwise."""
+    predictor = _at(service, ("spec", "predictor")) or {}
+    name = str(_at(predictor, ("model", "modelFormat", "name")) or "")
+    return name if name and name != "mlflow" else ""
+
+
 def wanted_release(service: Json, history: Sequence[Release]) -> Release | None:
     """The release that the object's spec carries now; None when no record fits it.
 

@@ -27,6 +27,7 @@ from services import checks, symptoms
 from services import inferenceservice as objects
 from services.cluster import APPLY_PATCH, Cluster, Reply, path_part
 from services.domain import (
+    Action,
     Applied,
     Cause,
     Drift,
@@ -51,6 +52,7 @@ from services.domain import (
 from services.errors import (
     Conflict,
     NotFound,
+    NotOffered,
     SlipwayError,
     Unreachable,
     one_line,
@@ -388,14 +390,27 @@ class KServeServing:
         live = self._cluster.get(self._path(plan.service), doing=f"read {plan.service}")
         history = self._journal.history(plan.service)
         number = history[0].number + 1 if history else 1
+        if plan.action is Action.ADOPT:
+            return Rehearsal("# writes nothing on the InferenceService; records it as it is\n")
         made = self._manifest(plan, plan.workload or number, live)
-        return Rehearsal(objects.text_of(made), tuple(self._rehearsed(plan, made)))
+        return Rehearsal(objects.text_of(made), tuple(self._rehearsed(plan, made, live)))
 
-    def _rehearsed(self, plan: Plan, made: Mapping[str, Json]) -> Iterator[Finding]:
+    def _rehearsed(
+        self, plan: Plan, made: Mapping[str, Json], live: Json | None
+    ) -> Iterator[Finding]:
         intent = plan.after
         assert intent is not None
         yield from self._facilities.plan_findings(intent, creates=plan.based_on is None)
-        reply = self._send(made, plan.service, dry_run=True)
+        takes_over = self._takes_over(live)
+        if takes_over and live is not None:
+            yield Finding(
+                "ownership",
+                Verdict.WARN,
+                f"It was adopted: the fields of the manifest are taken over from"
+                f" {objects.last_writer(live) or 'their owner'}.",
+                "Do not apply it from there any more.",
+            )
+        reply = self._send(made, plan.service, dry_run=True, force=takes_over)
         if reply.ok:
             yield Finding(
                 "dry run", Verdict.PASS, "The API server and KServe's webhooks accept the manifest."
@@ -441,6 +456,9 @@ class KServeServing:
                 if self._is_applied(plan, release, live):
                     return _applied(release, live)
                 self._must_be_as_planned(plan, live)
+                if plan.action is Action.ADOPT:
+                    self._must_be_adoptable(plan, live)
+                    return _applied(release, live)
                 sent = True
                 done = self._write(plan, release, live)
                 if done is not None:
@@ -458,7 +476,7 @@ class KServeServing:
         made = self._manifest(plan, release.workload, live)
         if live is not None:
             made["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
-        reply = self._send(made, plan.service, dry_run=False)
+        reply = self._send(made, plan.service, dry_run=False, force=self._takes_over(live))
         if reply.status == 409:
             if reply.causes:
                 raise Conflict(
@@ -499,13 +517,17 @@ class KServeServing:
         )
         return None if reply.status == 409 else Applied(release.number, "")
 
-    def _send(self, made: Mapping[str, Json], name: str, *, dry_run: bool) -> Reply:
+    def _send(
+        self, made: Mapping[str, Json], name: str, *, dry_run: bool, force: bool = False
+    ) -> Reply:
         query: dict[str, str | int] = {
             "fieldManager": objects.FIELD_MANAGER,
             "fieldValidation": "Strict",
         }
         if dry_run:
             query["dryRun"] = "All"
+        if force:
+            query["force"] = "true"
         refusals = (400, 403, 404, 409, 422, 500) if dry_run else (409,)
         return self._cluster.send(
             "PATCH",
@@ -520,10 +542,29 @@ class KServeServing:
     def _is_applied(self, plan: Plan, release: Release, live: Json | None) -> bool:
         if plan.after is None:
             return live is None
+        if plan.action is Action.ADOPT:
+            return False
         if live is None or objects.workload_of(live) != release.workload:
             return False
         wished = self._manifest(plan, release.workload, live)
         return objects.owned_equal(wished, live)
+
+    def _must_be_adoptable(self, plan: Plan, live: Json | None) -> None:
+        other = None if live is None else objects.foreign_format(live)
+        if other:
+            raise NotOffered(
+                f"{plan.service} cannot be adopted. Nothing was changed.",
+                why=f"It serves the format {one_line(other)}; Slipway deploys MLflow models and"
+                " images, so it could not bring the present state back.",
+                fix="Look at it and test it here; change it where it was made.",
+            )
+
+    def _takes_over(self, live: Json | None) -> bool:
+        """Whether this is the first write after an adoption, which was the consent to own it."""
+        if live is None or objects.workload_of(live) is not None:
+            return False
+        history = self._journal.history(live["metadata"]["name"])
+        return any(release.action is Action.ADOPT for release in history)
 
     def _must_be_as_planned(self, plan: Plan, live: Json | None) -> None:
         seen = None if live is None else objects.object_version(live)

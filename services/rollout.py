@@ -305,6 +305,18 @@ def plan_start(current: Service, history: Sequence[Release]) -> Plan:
     return _plan(Action.START, current, after, retry=retry)
 
 
+def plan_adopt(current: Service) -> Plan:
+    """Take a service that others made into the history as it is; nothing on it is written.
+
+    From then on it can be deployed to, and its present state can be returned to.
+    """
+    if current.owner or current.managed:
+        why = f"It belongs to {current.owner}." if current.owner else "Slipway made it."
+        raise NotDeployable(f"{current.name} cannot be adopted. Nothing was changed.", why=why)
+    # Before and after are equal on purpose: the release is what is new.
+    return _plan(Action.ADOPT, current, _intent_of(current), retry=True)
+
+
 def plan_delete(current: Service) -> Plan:
     """Remove the service; its history stays."""
     _must_be_ours(current)

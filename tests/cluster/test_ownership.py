@@ -1,0 +1,140 @@
+"""Services that others made, edits by others, and two cooks at one pot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from services import inferenceservice as objects
+from services import rollout
+from services.cluster import APPLY_PATCH, MERGE_PATCH, Cluster
+from services.domain import Json, Mode, Outcome, Phase, Verdict
+from services.errors import Conflict, NotDeployable
+from tests.cluster.conftest import ClusterOps, Voyage, intent_of
+
+Begin = Callable[[Mode], Voyage]
+
+
+@pytest.fixture
+def foreign(voyage: Begin, ops: ClusterOps, cluster: Cluster) -> Voyage:
+    """A service that somebody made with kubectl: version 1, without any mark of ours."""
+    journey = voyage(Mode.STANDARD)
+    prepared = rollout.prepare_deploy(
+        ops, "wine/1", name=journey.service, wish=rollout.Wish(mode=Mode.STANDARD)
+    )
+    assert prepared.plan.after is not None
+    assert prepared.version is not None
+    ops.packager.make(prepared.version)
+    made = objects.manifest(
+        prepared.plan.after, namespace=ops.namespace, workload=0, mode_value="Standard"
+    )
+    made["metadata"] = {"name": journey.service, "namespace": ops.namespace}
+    cluster.send(
+        "PATCH",
+        ops.serving._path(journey.service),
+        doing="make a service as kubectl does",
+        query={"fieldManager": "kubectl-client-side-apply"},
+        body=made,
+        content_type=APPLY_PATCH,
+    )
+    until = time.monotonic() + 180
+    while journey.current.phase is not Phase.READY and time.monotonic() < until:
+        time.sleep(1)
+    return journey
+
+
+def pods_of(journey: Voyage, cluster: Cluster) -> set[str]:
+    selector = f"{objects.SERVICE_LABEL}={journey.service}"
+    path = f"/api/v1/namespaces/{journey.ops.namespace}/pods"
+    found = cluster.items(path, doing="list pods", selector=selector)
+    return {pod["metadata"]["uid"] for pod in found if not pod["metadata"].get("deletionTimestamp")}
+
+
+def edit(journey: Voyage, cluster: Cluster, body: Json) -> None:
+    cluster.send(
+        "PATCH",
+        journey.ops.serving._path(journey.service),  # type: ignore[attr-defined]  # the real one
+        doing="edit as kubectl does",
+        query={"fieldManager": "kubectl-edit"},
+        body=body,
+        content_type=MERGE_PATCH,
+    )
+
+
+def test_a_service_of_others_is_adopted_without_a_restart_and_then_deployed_to(
+    foreign: Voyage, cluster: Cluster
+) -> None:
+    assert not foreign.current.managed
+    with pytest.raises(NotDeployable, match="not made by Slipway"):
+        foreign.deploy(2)
+    before = pods_of(foreign, cluster)
+    foreign.plan(lambda current, _history: rollout.plan_adopt(current))
+    assert pods_of(foreign, cluster) == before
+    assert (foreign.current.managed, foreign.current.release) == (True, 1)
+    assert foreign.deploy(2).outcome is Outcome.VERIFIED
+    assert foreign.answer() == 2
+    assert foreign.plan(rollout.plan_rollback, 1).outcome is not Outcome.FAILED
+    assert foreign.answer() == 1
+
+
+def test_a_service_of_a_gitops_tool_is_not_fought(foreign: Voyage, cluster: Cluster) -> None:
+    label = {"kustomize.toolkit.fluxcd.io/name": "models"}
+    edit(foreign, cluster, {"metadata": {"labels": label}})
+    assert foreign.current.owner == "Flux"
+    with pytest.raises(NotDeployable, match="belongs to Flux"):
+        foreign.deploy(2)
+
+
+def test_an_edit_between_plan_and_apply_is_a_conflict_that_names_field_and_manager(
+    voyage: Begin, cluster: Cluster
+) -> None:
+    journey = voyage(Mode.STANDARD)
+    journey.deploy(1)
+    prepared = rollout.prepare_deploy(journey.ops, "wine/2", name=journey.service)
+    edit(journey, cluster, {"spec": {"predictor": {"maxReplicas": 2}}})
+    pods = pods_of(journey, cluster)
+    with pytest.raises(Conflict, match="kubectl-edit changed replicas"):
+        rollout.apply(prepared.plan, journey.ops, actor="tester", version=prepared.version)
+    assert pods_of(journey, cluster) == pods
+    (drift,) = journey.current.drift
+    assert (drift.field, drift.seen, drift.by) == ("maximum replicas", "2", "kubectl-edit")
+
+
+def test_a_field_that_another_manager_owns_is_not_taken(voyage: Begin, cluster: Cluster) -> None:
+    journey = voyage(Mode.STANDARD)
+    journey.deploy(1)
+    edit(journey, cluster, {"spec": {"predictor": {"minReplicas": 2, "maxReplicas": 2}}})
+    wish = replace(intent_of(journey.current).scale, min_replicas=1, max_replicas=1)
+    prepared = rollout.prepare_deploy(
+        journey.ops, "wine/2", name=journey.service, wish=rollout.Wish(scale=wish)
+    )
+    (refused,) = [f for f in prepared.findings if f.verdict is Verdict.FAIL]
+    assert "kubectl-edit" in refused.detail
+    assert "minReplicas" in refused.detail
+    with pytest.raises(Conflict, match="others own"):
+        rollout.apply(prepared.plan, journey.ops, actor="tester", version=prepared.version)
+
+
+def test_the_same_deploy_again_writes_nothing(voyage: Begin, cluster: Cluster) -> None:
+    journey = voyage(Mode.STANDARD)
+    journey.deploy(1)
+    pods, version = pods_of(journey, cluster), journey.current.object_version
+    prepared = rollout.prepare_deploy(journey.ops, "wine/1", name=journey.service)
+    assert prepared.plan.nothing_to_do
+    assert rollout.apply(prepared.plan, journey.ops, actor="tester") is None
+    assert (pods_of(journey, cluster), journey.current.object_version) == (pods, version)
+
+
+def test_a_deleted_service_is_a_state_and_keeps_its_history(
+    voyage: Begin, cluster: Cluster
+) -> None:
+    journey = voyage(Mode.STANDARD)
+    journey.begin(1)
+    path = journey.ops.serving._path(journey.service)  # type: ignore[attr-defined]  # the real one
+    cluster.send("DELETE", path, doing="delete behind our back")
+    assert journey.ops.serving.service(journey.service) is None
+    assert not journey.ops.serving.observe(journey.service).exists
+    assert len(journey.releases) == 1
