@@ -66,7 +66,9 @@ restart takes about 20 s."""
 
 GATEWAY_TIMEOUT_S = 1.5
 GATEWAY_KEPT_S = 30.0
-"""For so long an ingress found reachable, or not, is believed."""
+"""For so long an ingress found reachable is believed."""
+GATEWAY_LOOK_AGAIN_S = 3.0
+"""One that did not answer may only have been a moment behind a new route."""
 
 FAILURE_LINES = 400
 LOOK_AT_LOG_EVERY_S = 2.0
@@ -612,7 +614,9 @@ class KServeServing:
                     WayIn.IN_CLUSTER,
                     why="Slipway runs in this cluster.",
                 )
-        host = urlsplit(str(status.get("url") or "")).netloc
+        # KServe copies the Knative Service's address into its own status a moment later.
+        known = status.get("url") or ((look.knative or {}).get("status") or {}).get("url")
+        host = urlsplit(str(known or "")).netloc
         tried = []
         if host:
             for gateway in self._gateways(look):
@@ -723,7 +727,8 @@ class KServeServing:
         """Whether the model server, and not just a gateway's 404, answers there for `host`."""
         key = (gateway, host)
         known = self._reachable.get(key)
-        if known and time.monotonic() - known[1] < GATEWAY_KEPT_S:
+        kept_s = GATEWAY_KEPT_S if known and known[0] else GATEWAY_LOOK_AGAIN_S
+        if known and time.monotonic() - known[1] < kept_s:
             return known[0]
         found = False
         try:

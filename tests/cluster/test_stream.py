@@ -22,7 +22,11 @@ RATE = 20
 @contextmanager
 def stream(journey: Voyage) -> Iterator[list[tuple[float, str]]]:
     """Send RATE requests a second to the service's own address; gives the failures as (s, what)."""
+    until = time.monotonic() + 20
     endpoint = journey.ops.serving.endpoint(journey.service)
+    while endpoint.via is not WayIn.INGRESS and time.monotonic() < until:
+        time.sleep(1)
+        endpoint = journey.ops.serving.endpoint(journey.service)
     if endpoint.via is not WayIn.INGRESS:
         pytest.skip("the cluster has no ingress that is reached from here")
     assert endpoint.host is not None
