@@ -1,0 +1,339 @@
+"""The way to an API server, against a scripted one: errors, credentials, lost answers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import yaml
+
+from services import inferenceservice as objects
+from services.cluster import Cluster, contexts
+from services.domain import (
+    Action,
+    Intent,
+    Json,
+    Mode,
+    Package,
+    PackageKind,
+    Plan,
+    Release,
+    VersionRef,
+)
+from services.errors import (
+    ConfigError,
+    Conflict,
+    Denied,
+    NotDeployable,
+    NotFound,
+    SlipwayError,
+    Unreachable,
+)
+from services.kserve import KServeServing
+from services.rollout import utc_now
+
+Answer = tuple[int, Json]
+
+
+class ApiServer:
+    """Answers what `answer` says; keeps what was asked. None as an answer cuts the connection."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, dict[str, str]]] = []
+        self.bodies: list[Json] = []
+        self.answer: Callable[[str, str, Json], Answer | None] = lambda *_: (200, {})
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def _any(self) -> None:
+                parts = urlsplit(self.path)
+                length = int(self.headers.get("Content-Length") or 0)
+                body = json.loads(self.rfile.read(length)) if length else None
+                query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+                server.asked.append((self.command, parts.path, query))
+                server.bodies.append(body)
+                given = server.answer(self.command, parts.path, body)
+                if given is None:
+                    self.close_connection = True
+                    return
+                text = json.dumps(given[1]).encode()
+                self.send_response(given[0])
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            do_GET = _any  # noqa: N815 (the base's names)
+            do_POST = _any  # noqa: N815
+            do_PATCH = _any  # noqa: N815
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def api() -> Iterator[ApiServer]:
+    server = ApiServer()
+    yield server
+    server.close()
+
+
+def kubeconfig(folder: Path, url: str, user: Json) -> Path:
+    file = folder / "kubeconfig"
+    entries = {
+        "clusters": [{"name": "c", "cluster": {"server": url}}],
+        "users": [{"name": "u", "user": user}],
+        "contexts": [
+            {"name": "kind-dev", "context": {"cluster": "c", "user": "u", "namespace": "models"}},
+            {"name": "minikube", "context": {"cluster": "c", "user": "u"}},
+        ],
+        "current-context": "minikube",
+    }
+    file.write_text(yaml.safe_dump(entries))
+    return file
+
+
+@pytest.fixture
+def cluster(api: ApiServer, tmp_path: Path) -> Cluster:
+    file = kubeconfig(tmp_path, api.url, {"token": "t0ken"})
+    return Cluster(target="prod", context="kind-dev", kubeconfig=file)
+
+
+def test_contexts_are_listed_with_what_they_are(tmp_path: Path) -> None:
+    file = kubeconfig(tmp_path, "https://api:6443", {})
+    found = [(c.name, c.namespace, c.flavour, c.current) for c in contexts(file)]
+    assert found == [
+        ("kind-dev", "models", "kind", False),
+        ("minikube", "default", "minikube", True),
+    ]
+
+
+def test_without_a_kubeconfig_there_are_no_contexts(tmp_path: Path) -> None:
+    assert contexts(tmp_path / "none") == ()
+
+
+def test_a_context_that_does_not_exist_names_those_that_do(tmp_path: Path) -> None:
+    file = kubeconfig(tmp_path, "https://api:6443", {})
+    with pytest.raises(ConfigError, match="kind-dev, minikube"):
+        _ = Cluster(target="prod", context="gone", kubeconfig=file).host
+
+
+def test_a_missing_gke_plugin_is_named_with_its_fix(tmp_path: Path) -> None:
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1beta1"}
+    user = {"exec": {**plugin, "command": "gke-gcloud-auth-plugin"}}
+    file = kubeconfig(tmp_path, "https://api:6443", user)
+    with pytest.raises(Denied, match="gcloud components install gke-gcloud-auth-plugin"):
+        Cluster(target="prod", context="kind-dev", kubeconfig=file).identity()
+
+
+def test_a_plugin_that_fails_is_no_anonymous_user(tmp_path: Path) -> None:
+    failing = tmp_path / "plugin"
+    failing.write_text("#!/bin/sh\necho no session >&2\nexit 3\n")
+    failing.chmod(0o755)
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never"}
+    file = kubeconfig(tmp_path, "https://api:6443", {"exec": {**plugin, "command": str(failing)}})
+    with pytest.raises(Denied, match="its plugin plugin failed"):
+        Cluster(target="prod", context="kind-dev", kubeconfig=file).identity()
+
+
+def test_an_anonymous_identity_is_told(api: ApiServer, cluster: Cluster) -> None:
+    api.answer = lambda *_: (201, {"status": {"userInfo": {"username": "system:anonymous"}}})
+    with pytest.raises(Denied, match="no credentials were sent"):
+        cluster.identity()
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        (401, "Unauthorized", Denied),
+        (403, 'User "x" cannot patch resource "inferenceservices"', Denied),
+        (404, "not found", NotFound),
+        (409, "the object has been modified", Conflict),
+        (422, "spec.x: invalid", NotDeployable),
+        (400, 'admission webhook "v" denied the request: no', NotDeployable),
+        (403, "exceeded quota: small", NotDeployable),
+        (500, "etcdserver: leader changed", Unreachable),
+    ],
+)
+def test_each_refusal_has_its_error(
+    api: ApiServer, cluster: Cluster, status: int, message: str, kind: type[SlipwayError]
+) -> None:
+    api.answer = lambda *_: (status, {"kind": "Status", "message": message})
+    with pytest.raises(kind) as caught:
+        cluster.send("POST", "/x", doing="deploy wine")
+    assert "deploy wine on prod" in caught.value.what
+    assert "t0ken" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
+    file = kubeconfig(tmp_path, "http://127.0.0.1:9", {"token": "t"})
+    with pytest.raises(Unreachable, match="cluster-info"):
+        Cluster(target="prod", context="kind-dev", kubeconfig=file).get("/x", doing="look")
+
+
+def test_absence_is_a_value(api: ApiServer, cluster: Cluster) -> None:
+    api.answer = lambda *_: (404, {})
+    assert cluster.get("/x", doing="look") is None
+    assert cluster.items("/x", doing="look") == []
+
+
+def test_a_list_is_read_to_its_end(api: ApiServer, cluster: Cluster) -> None:
+    def pages(*_: object) -> Answer:
+        token = api.asked[-1][2].get("continue")
+        number = int(token or 0)
+        more = {"continue": str(number + 1)} if number < 2 else {}
+        return 200, {"items": [{"n": number}], "metadata": more}
+
+    api.answer = pages
+    assert [item["n"] for item in cluster.items("/x", doing="list")] == [0, 1, 2]
+
+
+def test_a_read_over_a_connection_that_was_cut_is_asked_again(
+    api: ApiServer, cluster: Cluster
+) -> None:
+    api.answer = lambda *_: None if len(api.asked) == 1 else (200, {"ok": True})
+    assert cluster.get("/x", doing="look") == {"ok": True}
+
+
+# ── The one write ─────────────────────────────────────────────────────────────────────────────
+
+
+class NoHistory:
+    """A journal without releases."""
+
+    def history(self, service: str) -> tuple[Release, ...]:
+        return ()
+
+    def histories(self) -> dict[str, tuple[Release, ...]]:
+        return {}
+
+
+INTENT = Intent("wine", VersionRef("wine", 1), Package(PackageKind.GCS, "gs://m/1"), Mode.STANDARD)
+
+
+def plan_on(live: Json | None, **fields: Any) -> tuple[Plan, Release]:
+    based_on = None if live is None else objects.object_version(live)
+    plan = Plan(Action.DEPLOY, "wine", "prod", "models", None, INTENT, based_on, (), "n")
+    release = Release(2, "wine", Action.DEPLOY, INTENT, "ana", "", utc_now(), workload=2)
+    return replace(plan, **fields), release
+
+
+class OneObject:
+    """An API server's handling of one InferenceService, with a hook before each write."""
+
+    def __init__(self, live: Json | None = None) -> None:
+        self.live = live
+        self.writes = 0
+        self.lose_answers = 0
+        self.before_write: Callable[[], None] = lambda: None
+
+    def __call__(self, method: str, path: str, body: Json) -> Answer | None:
+        if "/inferenceservices/" not in path:
+            return 404, {}
+        if method == "GET":
+            return (200, self.live) if self.live else (404, {})
+        self.before_write()
+        given = body["metadata"].pop("resourceVersion", None)
+        if self.live is not None and given != self.live["metadata"]["resourceVersion"]:
+            return 409, {"message": "the object has been modified"}
+        created = self.live is None
+        self.writes += 1
+        known: Json = self.live["metadata"] if self.live else {"uid": "u", "generation": 0}
+        body["metadata"] |= {
+            "uid": known["uid"],
+            "generation": known["generation"] + 1,
+            "resourceVersion": str(self.writes + 100),
+        }
+        self.live = body
+        if self.lose_answers:
+            self.lose_answers -= 1
+            return None
+        return 201 if created else 200, body
+
+
+def existing() -> Json:
+    made = objects.manifest(INTENT, namespace="models", workload=1, mode_value="Standard")
+    made["metadata"] |= {"uid": "u", "generation": 1, "resourceVersion": "7"}
+    return made
+
+
+@pytest.fixture
+def serving(cluster: Cluster) -> KServeServing:
+    return KServeServing(cluster, "models", NoHistory(), sleep=lambda _: None)
+
+
+def test_a_write_whose_answer_was_lost_is_found_and_not_sent_again(
+    api: ApiServer, serving: KServeServing
+) -> None:
+    kept = OneObject()
+    kept.lose_answers = 1
+    api.answer = kept
+    assert serving.apply(*plan_on(None)).release == 2
+    assert kept.writes == 1
+
+
+def test_a_status_that_changed_meanwhile_is_no_conflict(
+    api: ApiServer, serving: KServeServing
+) -> None:
+    kept = OneObject(existing())
+    api.answer = kept
+    plan, release = plan_on(existing())
+    turns = iter(("8", "9"))
+
+    def controller_writes_status() -> None:
+        assert kept.live is not None
+        version = next(turns, None)
+        if version:
+            kept.live["metadata"]["resourceVersion"] = version
+
+    kept.before_write = controller_writes_status
+    serving.apply(plan, release)
+    assert kept.writes == 1
+
+
+def test_a_spec_that_changed_in_the_moment_of_the_write_is_a_conflict(
+    api: ApiServer, serving: KServeServing
+) -> None:
+    kept = OneObject(existing())
+    api.answer = kept
+    plan, release = plan_on(existing())
+
+    def somebody_edits() -> None:
+        assert kept.live is not None
+        kept.live["metadata"] |= {"resourceVersion": "8", "generation": 2}
+
+    kept.before_write = somebody_edits
+    with pytest.raises(Conflict, match="changed while you were looking"):
+        serving.apply(plan, release)
+    assert kept.writes == 0
+
+
+def test_an_object_that_appeared_since_the_plan_is_a_conflict(
+    api: ApiServer, serving: KServeServing
+) -> None:
+    api.answer = OneObject(existing())
+    with pytest.raises(Conflict, match="exists meanwhile"):
+        serving.apply(*plan_on(None))
+
+
+def test_the_write_is_strict_and_by_slipway_without_force(
+    api: ApiServer, serving: KServeServing
+) -> None:
+    api.answer = OneObject()
+    serving.apply(*plan_on(None))
+    (query,) = [query for method, _, query in api.asked if method == "PATCH"]
+    assert query == {"fieldManager": "slipway", "fieldValidation": "Strict"}
