@@ -8,12 +8,14 @@ Read against KServe v0.20.0 (namespace kserve, its own install manifests) and Kn
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import orjson
+import urllib3
 
 from services import checks
 from services import inferenceservice as objects
@@ -97,7 +99,45 @@ class Facilities:
             for item in self._read(path, partial(self._listed, path)):
                 runtime = objects.runtime_of(item)
                 found[runtime.name] = runtime
-        return tuple(found.values())
+        reported = self._read("reported", self._reported)
+        return tuple(
+            replace(runtime, reported={"mlflow": reported[runtime.image]})
+            if runtime.image in reported
+            else runtime
+            for runtime in found.values()
+        )
+
+    def _reported(self) -> dict[str, str]:
+        """Image → the MLflow version that a running server of it reports: certain, unlike a tag."""
+        found: dict[str, str] = {}
+        asked: set[str] = set()
+        base = f"/api/v1/namespaces/{path_part(self._namespace)}/pods"
+        try:
+            pods = self._cluster.items(
+                base, doing="look for running servers", selector=objects.SERVICE_LABEL
+            )
+        except Denied:
+            return found
+        for pod in pods:
+            containers = (pod.get("spec") or {}).get("containers") or ()
+            image = next((c["image"] for c in containers if c["name"] == objects.CONTAINER), "")
+            if not image or image in asked or not objects.pod_ready(pod):
+                continue
+            asked.add(image)
+            # MLServer's MLflow runtime answers with MLflow's own version (mlserver-mlflow 1.7.1).
+            name = path_part(pod["metadata"]["name"])
+            path = f"{base}/{name}:{objects.HTTP_PORT}/proxy/version"
+            try:
+                response = self._cluster.raw(
+                    "GET", path, doing="ask a running server", read_timeout_s=3
+                )
+                text = response.read(64).decode("utf-8", "replace").strip().strip('"')
+                response.release_conn()
+            except (SlipwayError, urllib3.exceptions.HTTPError, OSError):
+                continue
+            if response.status == 200 and re.fullmatch(r"[0-9]+(\.[0-9a-z]+)+", text):
+                found[image] = text
+        return found
 
     def _listed(self, path: str) -> list[Json]:
         try:
@@ -392,7 +432,8 @@ class Facilities:
             )
         for runtime in able:
             known = ", ".join(f"{name} {version}" for name, version in runtime.libraries.items())
-            source = f"; by its tag: {known}" if known else "; its libraries are not known"
+            told = "a server of it reports" if runtime.reported else "by its tag"
+            source = f"; {told}: {known}" if known else "; its libraries are not known"
             yield Finding(
                 f"runtime {one_line(runtime.name, 60)}",
                 Verdict.PASS,
