@@ -56,7 +56,7 @@ _RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
 class MlflowRegistry:
     """MLflow at a tracking URI: http(s), sqlite, postgresql or mysql. Implements ports.Registry.
 
-    `timeout_s` bounds the silence of one request; a whole call may take five times as long.
+    `timeout_s` bounds the silence of one request; it may take five times as long, a list ten times.
     `allowed_roots` are folders and bucket prefixes from which versions may be taken besides those
     that the registry itself hands out. `max_files` and `max_bytes` cap one version.
     """
