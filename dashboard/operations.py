@@ -577,12 +577,11 @@ def _log_text(line: LogLine) -> str:
 def service_name(model: str) -> str:
     """The service's name: typed, or proposed from the registered model's."""
     proposed = proposed_service_name(model)
-    st.session_state.setdefault("service", widgets.from_url("service") or proposed)
     known = [service.name for service in wiring.services(wait=False).value or ()]
-    typed = st.text_input(
+    typed = widgets.text_in_url(
         "Service name",
         key="service",
-        bind="query-params",
+        default=proposed,
         help="An existing service gets a new release; a new name makes a new service.",
     )
     name = (typed or proposed).strip()

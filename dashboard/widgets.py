@@ -334,13 +334,40 @@ def table(
     )
 
 
-def picker(label: str, options: Sequence[str], *, key: str, **more: Any) -> str | None:  # noqa: ANN401 - passed on
-    """A select box bound to the URL; a value that is gone is said and left out."""
+def _keep(name: str) -> None:
+    into_url(**{name: st.session_state[name]})
+
+
+def picker(
+    label: str,
+    options: Sequence[str],
+    *,
+    key: str,
+    index: int | None = 0,
+    **more: Any,  # noqa: ANN401 - passed on
+) -> str | None:
+    """A select box that stands in the URL; a value that is gone is said and left out.
+
+    Not by Streamlit's own binding: what is bound on one page cannot be handed to another one, whose
+    URL has the same name (streamlit/runtime/state/query_params.py, `update` and
+    `populate_from_query_string`).
+    """
     asked = from_url(key)
     if asked and asked not in options:
         gone(asked, label.lower())
-    chosen: str | None = st.selectbox(label, options, key=key, bind="query-params", **more)
+    default = options[index] if index is not None and index < len(options) else None
+    st.session_state[key] = asked if asked in options else default
+    clearable = None if index is None else 0
+    chosen: str | None = st.selectbox(
+        label, options, index=clearable, key=key, on_change=_keep, args=(key,), **more
+    )
     return chosen
+
+
+def text_in_url(label: str, *, key: str, default: str = "", **more: Any) -> str:  # noqa: ANN401 - passed on
+    """A text field that stands in the URL, and for which another page may bring a value."""
+    st.session_state[key] = from_url(key) or default
+    return str(st.text_input(label, key=key, on_change=_keep, args=(key,), **more) or "")
 
 
 def choice(

@@ -157,9 +157,9 @@ def targets() -> tuple[str, ...]:
 
 
 def target() -> str:
-    """The chosen target: the picker's, which is the URL's."""
-    chosen = st.session_state.get("target")
-    return str(chosen) if chosen else targets()[0]
+    """The chosen target: the URL's, which is the picker's."""
+    chosen, known = st.query_params.get("target"), targets()
+    return chosen if chosen in known else known[0]
 
 
 def ops(name: str | None = None) -> Ops:

@@ -24,7 +24,7 @@ with widgets.errors_shown():
             widgets.go("Choose a version to deploy", "models", key="choose", primary=True)
     elif everything:
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            service = st.text_input("Service", key="service", bind="query-params", width=220)
+            service = widgets.text_in_url("Service", key="service", width=220)
             action = widgets.choice(
                 "Action",
                 {action.value: words.ACTION_WORDS[action] for action in Action},
