@@ -32,9 +32,6 @@ FLAGS = [
     "--disable-sync",
     "--disable-dev-shm-usage",
 ]
-SLOW_MS = 120_000
-"""A model server needs a quarter of a minute of one core; on a busy machine far longer."""
-
 expect.set_options(timeout=30_000)
 
 
@@ -49,7 +46,7 @@ class App:
     def slipway(self, *arguments: str) -> Any:
         """The JSON document of one `slipway` command."""
         done = subprocess.run(
-            [sys.executable, "-m", "dashboard.cli", *arguments, "--json"],
+            [sys.executable, "-m", "dashboard", *arguments, "--json"],
             cwd=ROOT,
             env=self.environment,
             capture_output=True,
@@ -58,6 +55,11 @@ class App:
             timeout=300,
         )
         return json.loads(done.stdout)
+
+
+def settings_free() -> dict[str, str]:
+    """This process's environment without what configures Slipway or MLflow."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("SLIPWAY_", "MLFLOW_"))}
 
 
 def free_port() -> int:
@@ -70,7 +72,7 @@ def free_port() -> int:
 def served(state: Path, **settings: str) -> Iterator[App]:
     """A dashboard on a state folder of its own; ended, with its services, at the end."""
     environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("SLIPWAY_", "MLFLOW_"))},
+        **settings_free(),
         "SLIPWAY_STATE_DIR": str(state),
         **settings,
     }
@@ -110,17 +112,17 @@ def _wait_for(url: str) -> None:
 
 @pytest.fixture(scope="session")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state folder with the demo's models, trained once for all browser tests."""
+    """A state folder with the demo's models and a few more, made once for all browser tests."""
     state = tmp_path_factory.mktemp("slipway")
-    environment = {**os.environ, "SLIPWAY_STATE_DIR": str(state)}
-    subprocess.run(
-        [sys.executable, "-m", "dashboard.cli", "demo"],
-        cwd=ROOT,
-        env=environment,
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
+    for arguments in (["dashboard", "demo"], ["tests.browser.more_models", str(state)]):
+        subprocess.run(
+            [sys.executable, "-m", *arguments],
+            cwd=ROOT,
+            env={**settings_free(), "SLIPWAY_STATE_DIR": str(state)},
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
     return state
 
 
@@ -150,8 +152,3 @@ def page(browser: Browser) -> Iterator[Page]:
     context.set_default_timeout(30_000)
     yield context.new_page()
     context.close()
-
-
-def settled(page: Page) -> None:
-    """Wait until Streamlit's script has ended."""
-    page.wait_for_selector("[data-testid='stApp'][data-test-script-state='notRunning']")
