@@ -83,6 +83,9 @@ def service_picker() -> Service | None:
             widgets.go("Choose a version", "models", key="choose", primary=True)
         return None
     name = widgets.picker("Service", [service.name for service in found], key="service")
+    if name and not widgets.from_url("service"):
+        # A link that names no service would open another one once there is a name before it.
+        widgets.into_url(service=name)
     return next((service for service in found if service.name == name), None)
 
 

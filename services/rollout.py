@@ -626,7 +626,7 @@ def rollout_failed(name: str, progress: Progress) -> RolloutFailed:
     still = ", ".join(str(side.version) for side in progress.answering if side.percent)
     answers = f"{still} still answers." if still else "Nothing answers."
     what = cause.what.rstrip(".")
-    return RolloutFailed(f"{name}: {what}; {answers}", cause.why, cause.fix)
+    return RolloutFailed(f"{name}: {what}. {answers}", cause.why, cause.fix)
 
 
 def _unsettled(history: Sequence[Release], at: datetime) -> Release | None:

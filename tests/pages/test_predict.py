@@ -34,6 +34,13 @@ def test_the_form_is_prefilled_with_the_example_of_the_version(
     ]
 
 
+def test_the_service_that_was_chosen_by_itself_stands_in_the_link(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    assert open_page("predict").query_params["service"] == "wine"
+
+
 def test_a_request_that_fits_is_sent_once_and_names_the_version_that_answered(
     world: World, open_page: OpenPage
 ) -> None:

@@ -394,6 +394,13 @@ def test_following_a_failed_roll_out_says_what_still_answers(world: World) -> No
         list(rollout.follow(world, "wine", now=world.clock.now, sleep=world.clock.sleep))
 
 
+def test_a_failed_first_roll_out_says_so_in_whole_sentences(world: World) -> None:
+    world.serving.fails[world.registry.add("wine", 1)] = BROKEN
+    deploy(world, "wine/1")
+    with pytest.raises(RolloutFailed, match=r"\w\. Nothing answers\."):
+        list(rollout.follow(world, "wine", now=world.clock.now, sleep=world.clock.sleep))
+
+
 def test_following_ends_with_a_timeout_when_nothing_settles(world: World) -> None:
     world.registry.add("wine")
     world.serving.hold.add("wine")
