@@ -671,6 +671,8 @@ class Endpoint:
     ca_file: str | None = None
     release: int | None = None
     """Set when the endpoint reaches exactly one release."""
+    registered_model: str = ""
+    """Whose versions it serves: servers know only the service's name. "" when nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -600,6 +600,11 @@ class KServeServing:
         look = self._look(name)
         if look is None:
             raise objects.missing(name, self._namespace)
+        found = self._way_in(look, name, release)
+        served = objects.version_of(look.service)
+        return replace(found, registered_model=served.model) if served else found
+
+    def _way_in(self, look: objects.Look, name: str, release: int | None) -> Endpoint:
         if release is not None:
             return self._endpoint_of(look, name, release)
         if objects.is_stopped(look.service):

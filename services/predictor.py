@@ -750,8 +750,11 @@ def _answered_by(
     endpoint: Endpoint, protocol: Protocol, answer: _Answer
 ) -> tuple[VersionRef | None, int | None]:
     """The version and release that answered: by our gateway's headers, else by the V2 answer."""
+    model = endpoint.registered_model or endpoint.model_name
     release = _number(answer.header(RELEASE_HEADER)) or endpoint.release
     named = answer.header(VERSION_HEADER)
+    if _number(named or ""):
+        return VersionRef(model, int(named)), release
     if named:
         try:
             ref = parse_ref(named)
@@ -763,7 +766,7 @@ def _answered_by(
         return None, release
     body = bench.answer_of(answer.body)
     number = _number(str(body.get("model_version") or ""))
-    return (VersionRef(endpoint.model_name, number) if number else None), release
+    return (VersionRef(model, number) if number else None), release
 
 
 def _number(text: str) -> int | None:

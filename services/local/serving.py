@@ -185,6 +185,7 @@ class LocalServing:
             why="The service runs on this machine, behind a gateway at its own port.",
             headers=() if release is None else (("x-slipway-release", str(release)),),
             release=release,
+            registered_model=_model(wish),
         )
 
     def check(self) -> Sequence[Finding]:
@@ -526,6 +527,11 @@ def _message(seen: Observed) -> str:
         still = ", ".join(str(side.version) for side in seen.answering)
         return f"{seen.failure.what} {still} still answers." if still else seen.failure.what
     return seen.message
+
+
+def _model(wish: Wish | None) -> str:
+    version = wish.intent.version if wish and wish.intent else None
+    return version.model if version else ""
 
 
 def _port(folder: ServiceFolder, wish: Wish, seen: Seen | None) -> int | None:

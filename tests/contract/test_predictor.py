@@ -113,6 +113,20 @@ def test_the_gateways_headers_name_release_and_version(predictor: HttpPredictor)
     assert (prediction.version, prediction.release) == (VersionRef("red wine", 7), 12)
 
 
+def test_the_version_is_one_of_the_registered_model_and_not_of_the_service(
+    predictor: HttpPredictor,
+) -> None:
+    def script(visit: Visit) -> None:
+        visit.request()
+        visit.answer(ANSWER, headers="X-Slipway-Release: 12\r\nX-Slipway-Version: 7\r\n")
+
+    with serving(script) as server:
+        asked = replace(endpoint(server), registered_model="red wine")
+        prediction = predictor.infer(asked, ASK)
+
+    assert prediction.version == VersionRef("red wine", 7)
+
+
 def test_time_is_split_where_the_bytes_pass(predictor: HttpPredictor) -> None:
     def script(visit: Visit) -> None:
         visit.request()
