@@ -14,10 +14,12 @@ help: ## list these targets
 
 .tools/uv/bin/uv:
 	@echo "uv is missing: bringing it into .tools by pip"
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools/uv "uv==$(UV_VERSION)"
+	@PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install --quiet --disable-pip-version-check \
+	    --target .tools/uv "uv==$(UV_VERSION)"
 
 .venv/.complete: pyproject.toml uv.lock | $(filter .tools/%,$(UV))
-	$(UV) sync --quiet --frozen --all-extras --group dev --python $(PYTHON)
+	@echo "setting up .venv from the lock (the first time: a minute or two)"
+	@$(UV) sync --quiet --frozen --all-extras --group dev --python $(PYTHON)
 	@touch $@
 
 setup: .venv/.complete ## all the set-up, nothing else

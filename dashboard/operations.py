@@ -74,10 +74,10 @@ def plan_shown(made: rollout.Prepared, checked_at: datetime | None) -> None:
 def nothing_to_do(plan: Plan) -> None:
     """Say that what would be wanted is wanted already."""
     wanted = words.version_words(plan.after.version) if plan.after else "nothing"
-    st.info(
-        widgets.literal(f"Nothing to do: {plan.service} is wanted to serve {wanted} already."),
-        icon=":material/check:",
-    )
+    said = f"Nothing to do: {plan.service} is wanted to serve {wanted} already."
+    if wiring.is_open(plan.service):
+        said = f"{wanted} is being rolled out as {plan.service}: see below."
+    st.info(widgets.literal(said), icon=":material/check:")
     widgets.go("Open the service", "endpoints", key="open", service=plan.service)
 
 

@@ -574,6 +574,8 @@ def _time_charts(test: LoadTest) -> None:
     if not test.ticks:
         st.caption("The first second is being measured.")
         return
+    if test.summary is not None and not test.summary.ok:
+        return  # charts of nothing say nothing
     left, right = st.columns(2)
     left.plotly_chart(charts.response_over_time(test.ticks), key=f"response-{test.id}")
     right.plotly_chart(charts.rate_over_time(test.ticks), key=f"rate-{test.id}")

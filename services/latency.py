@@ -456,6 +456,8 @@ def _client_limit(summary: LoadSummary, median_s: float | None) -> str:
 def _trust(summary: LoadSummary) -> str:
     if not summary.requests:
         return "No request was measured."
+    if not summary.ok:
+        return "No request was answered, so there are no times to read."
     if summary.lateness_p99_s is None:
         return "The figures can be trusted: the load engine was not the limit."
     return (

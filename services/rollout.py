@@ -550,7 +550,7 @@ def progress_of(seen: Observed) -> Progress:
         return progress(Phase.ROLLING_OUT, seen.message or "the model is loading")
     if not seen.traffic_as_wanted:
         return progress(Phase.ROLLING_OUT, seen.message or "the traffic is not as wanted yet")
-    return progress(Phase.READY, seen.message or "every replica serves this version")
+    return progress(Phase.READY, seen.message or "what is wanted serves")
 
 
 def settle(ops: Ops, name: str, *, now: Now = utc_now) -> Progress:

@@ -427,10 +427,10 @@ def _fix_of(kind: ValueKind) -> str:
 
 _FIXES: Mapping[ValueKind, str] = {
     ValueKind.BOOLEAN: "true or false",
-    ValueKind.INTEGER: "a whole number without quotes",
-    ValueKind.LONG: "a whole number without quotes",
-    ValueKind.FLOAT: "a number without quotes",
-    ValueKind.DOUBLE: "a number without quotes",
+    ValueKind.INTEGER: "a whole number",
+    ValueKind.LONG: "a whole number",
+    ValueKind.FLOAT: "a number",
+    ValueKind.DOUBLE: "a number",
     ValueKind.STRING: "the text in quotes",
     ValueKind.BINARY: "the bytes as base64",
     ValueKind.DATETIME: "a date like 2026-01-31 or 2026-01-31T12:00:00",

@@ -47,10 +47,10 @@ def image(session: Session) -> Answer:
     proposed = ops.packager.propose(version)
     if proposed.kind is not PackageKind.IMAGE:
         raise NotOffered(
-            f"The target {ops.target} makes no images, or not yet for this target."
+            f"The target {ops.target} makes no images: not yet for this target."
             " Nothing was changed.",
             why=f"Its packages are of kind {proposed.kind.value}.",
-            fix='Choose a target with `package = "image"` in slipway.toml.',
+            fix=f"`slipway publish {version.ref}` makes that package.",
         )
     reused = ops.packager.exists(proposed).verdict is Verdict.PASS
     package = ops.packager.make(version, session.terminal.report())

@@ -501,7 +501,9 @@ def _drift(wish: Wish, seen: Seen) -> tuple[Drift, ...]:
     if seen.failure is None:
         return ()
     wanted = str(wish.intent.version) if wish.intent else ""
-    answers = ", ".join(f"{r.version} {r.percent} %" for r in seen.routes) or "nothing"
+    answers = ", ".join(f"{r.version} {r.percent} %" for r in seen.routes)
+    if not answers:
+        return ()  # the failure says it already
     return (Drift("answering version", wanted, answers),)
 
 
