@@ -20,13 +20,13 @@ from datetime import UTC, datetime
 
 import orjson
 
+from services import inferenceservice as objects
 from services import records
 from services.cluster import MERGE_PATCH, Cluster, path_part
-from services.domain import Cause, Json, Outcome, Plan, Release
+from services.domain import Action, Cause, Json, Outcome, Plan, Release
 from services.errors import Conflict, NotDeployable, NotFound, SlipwayError, one_line
-from services.inferenceservice import DOMAIN
 
-SERVICE_LABEL = f"{DOMAIN}/service"
+SERVICE_LABEL = f"{objects.DOMAIN}/service"
 
 LEASE_DURATION_S = 30
 RENEW_EVERY_S = 10.0
@@ -37,12 +37,12 @@ RENEW_FOR_S = 1200.0
 MAX_RECORD_BYTES = 1_000_000
 """etcd takes objects of 1.5 MiB; the rest is for managed fields and annotations."""
 
-_OUTCOME = f"{DOMAIN}/outcome"
-_CAUSE = f"{DOMAIN}/cause"
-_SETTLED_AT = f"{DOMAIN}/settled-at"
-_LATE = f"{DOMAIN}/late"
-_ACTOR = f"{DOMAIN}/actor"
-_SUBJECT = f"{DOMAIN}/subject"
+_OUTCOME = f"{objects.DOMAIN}/outcome"
+_CAUSE = f"{objects.DOMAIN}/cause"
+_SETTLED_AT = f"{objects.DOMAIN}/settled-at"
+_LATE = f"{objects.DOMAIN}/late"
+_ACTOR = f"{objects.DOMAIN}/actor"
+_SUBJECT = f"{objects.DOMAIN}/subject"
 
 
 class ClusterJournal:
@@ -161,8 +161,32 @@ class ClusterJournal:
         for earlier in history:
             if earlier.outcome is Outcome.OPEN:
                 # Its process went away: we hold the lock now, so nobody drives it any more.
-                self._settle(earlier, Outcome.TIMEOUT, _superseded(release), late=False)
+                self._settle(earlier, *self._left_behind(earlier, history, release), late=False)
         return release
+
+    def _left_behind(
+        self, earlier: Release, history: Sequence[Release], by: Release
+    ) -> tuple[Outcome, Cause]:
+        """What the cluster says of an operation whose process went away, before ours writes."""
+        live = self._cluster.get(
+            f"/apis/{objects.API_VERSION}/namespaces/{path_part(self._namespace)}"
+            f"/inferenceservices/{path_part(earlier.service)}",
+            doing=f"read {one_line(earlier.service)}",
+        )
+        wanted = None if live is None else objects.wanted_release(live, history)
+        deletes = earlier.action is Action.DELETE
+        applied = (
+            live is None if deletes else wanted is not None and wanted.number == earlier.number
+        )
+        if not applied:
+            return Outcome.NOT_APPLIED, Cause(
+                what=f"Release {earlier.number} of {earlier.service} was never applied.",
+                why="The process that began it ended before the write.",
+            )
+        return Outcome.DELETED if deletes else Outcome.TIMEOUT, Cause(
+            what=f"Release {by.number} took over before this one had settled.",
+            why="The process that began this operation went away.",
+        )
 
     def _settle(
         self, release: Release, outcome: Outcome, cause: Cause | None, *, late: bool
@@ -209,22 +233,21 @@ class ClusterJournal:
         deadline = time.monotonic() + 2 * self._duration_s
         while True:
             lease = self._lease(plan.service)
-            if lease is None:
-                if self._write_lease("POST", plan, actor, None):
+            if lease is None or lease.holder in {"", plan.nonce} or self._lapsed(lease, plan):
+                method = "POST" if lease is None else "PUT"
+                if self._write_lease(method, plan, actor, lease):
                     return
-            elif lease.holder in {"", plan.nonce} or self._lapsed(plan.service, lease):
-                if self._write_lease("PUT", plan, actor, lease):
-                    return
-            elif lease.age_s < self._duration_s / 2 or time.monotonic() > deadline:
+                continue  # somebody else was a moment earlier: read who
+            if lease.age_s < self._duration_s / 2 or time.monotonic() > deadline:
                 raise self._held(plan.service, lease)
             # Nobody renewed it for longer than a living process would let pass. Clocks are not
             # compared to take it over: it has to be seen unchanged for its whole duration.
             time.sleep(1.0)
 
-    def _lapsed(self, service: str, lease: _Lease) -> bool:
-        mark, since = self._seen.get(service, ("", 0.0))
+    def _lapsed(self, lease: _Lease, plan: Plan) -> bool:
+        mark, since = self._seen.get(plan.service, ("", 0.0))
         if mark != lease.object_version:
-            self._seen[service] = (lease.object_version, time.monotonic())
+            self._seen[plan.service] = (lease.object_version, time.monotonic())
             return False
         return time.monotonic() - since >= lease.duration_s
 
@@ -362,13 +385,6 @@ def _micro(time_: datetime) -> str:
 def _subject(plan: Plan) -> str:
     version = plan.after.version if plan.after else None
     return one_line(f"{plan.action} {version or plan.service}")
-
-
-def _superseded(by: Release) -> Cause:
-    return Cause(
-        what=f"Release {by.number} took over before this one had settled.",
-        why="The process that began this operation went away.",
-    )
 
 
 def _may_become(known: Outcome, outcome: Outcome, late: bool) -> bool:

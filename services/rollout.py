@@ -596,13 +596,16 @@ def follow(
     target that does not answer for a while is looked at again until the time is over.
     """
     end = now() + timedelta(seconds=timeout_s)
+    away = ""
     while True:
         try:
             progress = settle(ops, name, now=now)
+            away = ""
         except Unreachable as error:
             if now() >= end:
                 raise
-            progress = Progress(Phase.UNKNOWN, error.what)
+            away = away or f"{error.what} It has been away since {now():%H:%M:%S} UTC"
+            progress = Progress(Phase.UNKNOWN, away)
         yield progress
         if progress.settled:
             break
