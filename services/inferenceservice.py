@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -609,7 +609,8 @@ class Facts:
     def all_serve(self) -> bool:
         """Every pod of the wanted workload serves, none of an earlier one is left, traffic fits."""
         counted = self.desired == self.updated == self.total == self.available
-        return self.caught_up and counted and self.traffic_as_wanted
+        pods = self.desired > 0 or self.asleep
+        return self.caught_up and pods and counted and self.traffic_as_wanted
 
 
 def read(look: Look, history: Sequence[Release]) -> Facts:
@@ -660,7 +661,54 @@ def _read_standard(
         pods=mine,
         stuck=_stuck_deployment(deployment) if caught_up else None,
     )
+    if caught_up and pods_taken_away(deployment):
+        message = "its Deployment is scaled to 0 replicas, which KServe leaves as it is"
+        return replace(found, stuck=("ScaledToZero", message), message=message)
     return replace(found, message=_standard_message(found))
+
+
+def pods_taken_away(deployment: Json | None) -> Drift | None:
+    """What somebody did who scaled the Deployment to nothing. No deploy brings its pods back.
+
+    Kubernetes 1.34, pkg/controller/podautoscaler/horizontal.go: autoscaling is disabled while 0
+    replicas are asked for; and KServe v0.20.0 leaves the number to the autoscaler.
+    """
+    if deployment is None or (deployment.get("spec") or {}).get("replicas") != 0:
+        return None
+    return Drift("replicas", "1 or more", "0")
+
+
+def fields_of_others(service: Json) -> tuple[tuple[str, str], ...]:
+    """(field, manager) of what is in the spec by another manager's hand and not by ours.
+
+    A server-side apply leaves such fields as they are, so a plan neither sets nor restores them.
+    """
+    owned: dict[str, str] = {}
+    ours: set[str] = set()
+    for entry in service["metadata"].get("managedFields") or ():
+        if entry.get("subresource"):
+            continue
+        spec = _at(entry, ("fieldsV1", "f:spec")) or {}
+        manager = str(entry.get("manager", ""))
+        for path in _leaves(spec, "spec"):
+            if manager == FIELD_MANAGER:
+                ours.add(path)
+            else:
+                owned[path] = manager
+    return tuple((one_line(p), one_line(m)) for p, m in sorted(owned.items()) if p not in ours)
+
+
+def _leaves(fields: Json, path: str) -> Iterator[str]:
+    """Paths of a FieldsV1 set (structured-merge-diff v4: `f:` a field, `k:` a list item's key)."""
+    for key, below in fields.items():
+        if key == ".":
+            continue
+        kind, _, name = str(key).partition(":")
+        here = f"{path}.{name}" if kind == "f" else f"{path}[{name}]"
+        if below:
+            yield from _leaves(below, here)
+        else:
+            yield here
 
 
 def _standard_message(facts: Facts) -> str:
@@ -860,6 +908,21 @@ def _answering(
 
 
 # ── Pods ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def kubelet_asks_the_model(pod: Json, name: str) -> bool:
+    """Whether the pod's readiness is the model's: it is then what the kubelet last heard of it.
+
+    Knative moves the probe into the environment of its queue-proxy.
+    """
+    path = f"/v2/models/{name}/ready"
+    for container in (pod.get("spec") or {}).get("containers") or ():
+        if _at(container, ("readinessProbe", "httpGet", "path")) == path:
+            return True
+        for env in container.get("env") or ():
+            if env.get("name") == "SERVING_READINESS_PROBE" and path in str(env.get("value")):
+                return True
+    return False
 
 
 def pod_ready(pod: Json) -> bool:

@@ -212,7 +212,7 @@ class KServeServing:
             failure=failure,
             answering=facts.answering,
             steps=steps,
-            drift=self._drift(look.service, wanted),
+            drift=self._drift(look, wanted),
             message=facts.message,
         )
 
@@ -249,7 +249,7 @@ class KServeServing:
     def _service(self, look: objects.Look, history: Sequence[Release]) -> Service:
         facts = objects.read(look, history)
         service, wanted = look.service, facts.wanted
-        drift = self._drift(service, wanted)
+        drift = self._drift(look, wanted)
         intent = wanted.intent if wanted else objects.live_intent(service)
         if wanted and drift:
             intent = objects.with_drift(intent, service)
@@ -276,8 +276,11 @@ class KServeServing:
             asleep=facts.asleep,
         )
 
-    def _drift(self, service: Json, wanted: Release | None) -> tuple[Drift, ...]:
-        return () if wanted is None else objects.drift_of(service, wanted)
+    def _drift(self, look: objects.Look, wanted: Release | None) -> tuple[Drift, ...]:
+        if wanted is None:
+            return ()
+        taken = objects.pods_taken_away(look.deployment)
+        return (*objects.drift_of(look.service, wanted), *((taken,) if taken else ()))
 
     def _model_ready(self, name: str, facts: objects.Facts) -> bool | None:
         """What the model servers of the wanted pods say; all of them have to say yes."""
@@ -287,15 +290,18 @@ class KServeServing:
         return all(self._pod_says_ready(name, pod) for pod in ready[:5])
 
     def _pod_says_ready(self, name: str, pod: Json) -> bool:
+        """What the server of a ready pod says; where it cannot be asked, what the kubelet heard."""
         path = f"{self._pod_proxy(pod)}/v2/models/{path_part(name)}/ready"
         try:
             response = self._cluster.raw(
                 "GET", path, doing="ask the model server", read_timeout_s=3
             )
         except Unreachable:
-            return False
+            return objects.kubelet_asks_the_model(pod, name)
         response.drain_conn()
         response.release_conn()
+        if response.status in {401, 403, 502, 503, 504}:  # the way there, not the server
+            return objects.kubelet_asks_the_model(pod, name)
         return response.status == 200
 
     def _failure(
@@ -411,6 +417,15 @@ class KServeServing:
                 f"It was adopted: the fields of the manifest are taken over from"
                 f" {objects.last_writer(live) or 'their owner'}.",
                 "Do not apply it from there any more.",
+            )
+        foreign = () if live is None or takes_over else objects.fields_of_others(live)
+        if foreign:
+            named = ", ".join(f"{field} ({manager})" for field, manager in foreign)
+            yield Finding(
+                "fields of others",
+                Verdict.WARN,
+                one_line(f"These stay as others set them: {named}.", 512),
+                "If they should be otherwise, change them where they are owned.",
             )
         reply = self._send(made, plan.service, dry_run=True, force=takes_over)
         if reply.ok:

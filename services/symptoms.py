@@ -51,6 +51,7 @@ class Kind(StrEnum):
     REFUSED_POD = "refused pod"
     REVISION = "revision"
     REFUSED_SPEC = "refused spec"
+    SCALED_AWAY = "scaled away"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,8 @@ def trouble_of(
     reason, message = stuck
     if reason == "ContainerMissing":
         return Trouble(Kind.REVISION, reason, message)
+    if reason == "ScaledToZero":
+        return Trouble(Kind.SCALED_AWAY, reason, message)
     if reason == "FailedCreate" and now - since > STUCK_GRACE:
         return Trouble(Kind.REFUSED_POD, reason, message)
     return None
@@ -212,6 +215,13 @@ def cause_of(trouble: Trouble, intent: Intent, lines: Sequence[str] = ()) -> Cau
             return _refused_pod(trouble)
         case Kind.REFUSED_SPEC:
             return _refused_spec(trouble)
+        case Kind.SCALED_AWAY:
+            return _said(
+                trouble,
+                "No pod can start: somebody scaled the Deployment to 0 replicas.",
+                f"kubectl scale deployment {intent.service}-predictor --replicas=1; or"
+                f" slipway stop {intent.service}, then slipway start {intent.service}.",
+            )
         case Kind.CONFIG:
             return _said(
                 trouble,

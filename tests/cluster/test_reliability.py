@@ -33,6 +33,7 @@ from services.domain import (
     Plan,
     Resources,
     Scale,
+    Service,
     Verdict,
     VersionRef,
 )
@@ -524,7 +525,15 @@ def test_a_roll_back_restores_the_whole_intent_and_lists_what_others_own(serves:
 # ── Drift ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_pods_taken_away_outside_are_told_and_a_start_brings_them_back(serves: Front) -> None:
+def becomes(front: Front, phase: Phase) -> Service:
+    """The service once it is in that phase, or as it is after a minute."""
+    until = time.monotonic() + 60
+    while (seen := front.journey.current).phase is not phase and time.monotonic() < until:
+        time.sleep(0.5)
+    return seen
+
+
+def test_pods_taken_away_outside_are_told_and_the_named_fix_brings_them_back(serves: Front) -> None:
     scale = (
         f"/apis/apps/v1/namespaces/{serves.ops.namespace}/deployments/"
         f"{objects.predictor_name(serves.service)}/scale"
@@ -536,17 +545,15 @@ def test_pods_taken_away_outside_are_told_and_a_start_brings_them_back(serves: F
         body={"spec": {"replicas": 0}},
         content_type=MERGE_PATCH,
     )
-    until = time.monotonic() + 60
-    while serves.pods() and time.monotonic() < until:
-        time.sleep(0.5)
-    seen = serves.journey.current
-    assert seen.phase is not Phase.READY
-    assert "0 replicas" in seen.message
-    serves.cluster.send(
-        "PATCH", scale, doing="x", body={"spec": {"replicas": 1}}, content_type=MERGE_PATCH
-    )
-    while serves.journey.current.phase is not Phase.READY and time.monotonic() < until + 60:
-        time.sleep(0.5)
+    assert becomes(serves, Phase.FAILED).message.startswith("ScaledToZero")
+    assert [(drift.field, drift.seen) for drift in serves.journey.current.drift] == [
+        ("replicas", "0")
+    ]
+    seen = serves.ops.serving.observe(serves.service)
+    assert seen.failure is not None
+    assert f"slipway stop {serves.service}" in seen.failure.fix
+    assert serves.journey.plan(lambda now, _: rollout.plan_stop(now)).outcome is Outcome.STOPPED
+    assert serves.journey.plan(rollout.plan_start).outcome is Outcome.VERIFIED
     assert serves.journey.answer() == 3 - serves.other_version()
 
 
