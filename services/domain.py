@@ -320,6 +320,9 @@ class Intent:
     """The test inference: JSON text of an /invocations body; None when the version has none."""
     requirements: tuple[str, ...] = ()
     python_version: str | None = None
+    runtime_image: str = field(default="", compare=False)
+    """The runtime's image when this was planned: what happened, not what is wished. No roll-back
+    restores it, so it is compared and told. "" where the package is the image, or unknown."""
 
 
 class Action(StrEnum):

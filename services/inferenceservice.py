@@ -678,6 +678,22 @@ def pods_taken_away(deployment: Json | None) -> Drift | None:
     return Drift("replicas", "1 or more", "0")
 
 
+def image_drift(look: Look, release: Release) -> Drift | None:
+    """Another image than the runtime had when the release was planned, on its pods.
+
+    KServe rolls services when their runtime is edited (kserve/kserve#3299, #3683).
+    """
+    recorded = release.intent.runtime_image
+    mine = [r for r in look.revisions if workload_of(r) == release.workload]
+    newest = max(mine, key=lambda r: str(r["metadata"].get("creationTimestamp")), default=None)
+    holder = newest or _at(look.deployment, ("spec", "template"))
+    containers = _at(holder, ("spec", "containers")) or ()
+    seen = next((str(c.get("image")) for c in containers if c.get("name") == CONTAINER), "")
+    if not recorded or not seen or seen == recorded:
+        return None
+    return Drift("runtime image", one_line(recorded), one_line(seen))
+
+
 def fields_of_others(service: Json) -> tuple[tuple[str, str], ...]:
     """(field, manager) of what is in the spec by another manager's hand and not by ours.
 

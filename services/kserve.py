@@ -279,8 +279,8 @@ class KServeServing:
     def _drift(self, look: objects.Look, wanted: Release | None) -> tuple[Drift, ...]:
         if wanted is None:
             return ()
-        taken = objects.pods_taken_away(look.deployment)
-        return (*objects.drift_of(look.service, wanted), *((taken,) if taken else ()))
+        around = (objects.pods_taken_away(look.deployment), objects.image_drift(look, wanted))
+        return (*objects.drift_of(look.service, wanted), *(drift for drift in around if drift))
 
     def _model_ready(self, name: str, facts: objects.Facts) -> bool | None:
         """What the model servers of the wanted pods say; all of them have to say yes."""
@@ -377,8 +377,13 @@ class KServeServing:
             mode=mode,
             port=None,
             runtime=runtime,
+            runtime_image=self._runtime_image(runtime),
             service_account=intent.service_account or self._options.service_account,
         )
+
+    def _runtime_image(self, runtime: str | None) -> str:
+        known = self._facilities.runtimes() if runtime else ()
+        return next((found.image for found in known if found.name == runtime), "")
 
     def _fitting_runtime(self, intent: Intent, kept: str | None) -> str | None:
         """The runtime whose libraries fit; the one that the service has, unless that will fail."""
@@ -417,6 +422,15 @@ class KServeServing:
                 f"It was adopted: the fields of the manifest are taken over from"
                 f" {objects.last_writer(live) or 'their owner'}.",
                 "Do not apply it from there any more.",
+            )
+        image = self._runtime_image(intent.runtime)
+        if image and intent.runtime_image and image != intent.runtime_image:
+            yield Finding(
+                "runtime image",
+                Verdict.WARN,
+                one_line(f"It was {intent.runtime_image}; {intent.runtime} has {image} now.", 512),
+                "It is not restored: for the earlier one, put it into the runtime or choose"
+                " another runtime.",
             )
         foreign = () if live is None or takes_over else objects.fields_of_others(live)
         if foreign:

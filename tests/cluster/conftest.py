@@ -38,7 +38,7 @@ from services.errors import RolloutFailed, SlipwayError
 from services.gcs import GcsPackager
 from services.journal import ClusterJournal
 from services.kserve import KServeOptions, KServeServing
-from services.ports import Ops
+from services.ports import Ops, Store
 from services.predictor import HttpPredictor
 from services.rollout import Wish
 from tests.memory import MemoryEngine, MemoryRegistry, MemoryStore
@@ -200,7 +200,7 @@ class ClusterOps:
     protected: bool = False
     predictor: HttpPredictor = field(default_factory=HttpPredictor)
     engine: MemoryEngine = field(default_factory=MemoryEngine)
-    store: MemoryStore = field(default_factory=MemoryStore)
+    store: Store = field(default_factory=MemoryStore)
 
 
 @dataclass

@@ -41,7 +41,7 @@ class Operator:
             journal=journal,
             namespace=config["namespace"],
             server="",
-            store=SqlStore(config["store"]),  # type: ignore[arg-type]  # a Store like the twin
+            store=SqlStore(config["store"]),
         )
         self.plan: Plan | None = None
 

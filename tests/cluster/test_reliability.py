@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import sqlite3
 import subprocess
 import sys
 import time
@@ -522,6 +523,44 @@ def test_a_roll_back_restores_the_whole_intent_and_lists_what_others_own(serves:
     assert journey.current.drift == ()
 
 
+def test_a_runtime_whose_image_changed_is_told_before_a_roll_back(
+    asleep: Front, make_front: Callable[[Cluster, str], Front], cluster: Cluster
+) -> None:
+    runtimes = f"/apis/serving.kserve.io/v1alpha1/namespaces/{asleep.ops.namespace}/servingruntimes"
+    container = {"name": "kserve-container", "image": "registry.invalid/server:1"}
+    spec = {
+        "containers": [container],
+        "protocolVersions": ["v2"],
+        "supportedModelFormats": [{"name": "mlflow", "version": "1"}],
+    }
+    body = {
+        "apiVersion": "serving.kserve.io/v1alpha1",
+        "kind": "ServingRuntime",
+        "metadata": {"name": "mine"},
+        "spec": spec,
+    }
+    cluster.send("POST", runtimes, doing="make a runtime", body=body)
+    wish = replace(idle(asleep.service, 2), runtime="mine", requirements=("nothing-known==1",))
+    asleep.apply(asleep.ops.serving.default_intent(wish))
+    asleep.journey.follow(60)
+    asleep.apply(idle(asleep.service, 1, turn=2))
+    asleep.journey.follow(60)
+    cluster.send(
+        "PATCH",
+        f"{runtimes}/mine",
+        doing="edit the runtime",
+        body={"spec": {"containers": [{**container, "image": "registry.invalid/server:2"}]}},
+        content_type=MERGE_PATCH,
+    )
+    later = make_front(cluster, asleep.service)
+    plan = rollout.plan_start(later.journey.current, later.journey.releases)
+    plan = replace(plan, after=later.journey.releases[1].intent)
+    findings = rollout.prepare(later.ops, plan).findings
+    (told,) = [finding for finding in findings if finding.name == "runtime image"]
+    assert "registry.invalid/server:1" in told.detail
+    assert "registry.invalid/server:2" in told.detail
+
+
 # ── Drift ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -590,6 +629,28 @@ def test_what_cannot_be_tested_from_here_serves_and_is_not_called_failed(
     assert progress.cause is not None
     assert "pods/proxy" in progress.cause.why
     assert len(gate.writes(ISVC)) == 1
+
+
+def test_without_a_row_in_the_audit_log_nothing_is_written(
+    asleep: Front,
+    make_front: Callable[[Cluster, str], Front],
+    gate: Gate,
+    tmp_path: Path,
+) -> None:
+    through = Cluster(target="test", context=CONTEXT, kubeconfig=gate.kubeconfig(tmp_path))
+    front = make_front(through, asleep.service)
+    file = tmp_path / "audit.db"
+    store = SqlStore(f"sqlite:///{file}")
+    assert store.entries() == []
+    with sqlite3.connect(file) as other:
+        other.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON slipway_audit BEGIN SELECT RAISE(FAIL, 'x'); END"
+        )
+    with pytest.raises(SlipwayError):
+        rollout.apply(
+            front.plan(idle(asleep.service, 2)), replace(front.ops, store=store), actor="ana"
+        )
+    assert gate.writes("") == []
 
 
 # ── GitOps ────────────────────────────────────────────────────────────────────────────────────

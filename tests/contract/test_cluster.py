@@ -179,6 +179,50 @@ def test_each_refusal_has_its_error(
     assert "t0ken" not in str(caught.value)
 
 
+def test_a_switched_current_context_moves_nothing(api: ApiServer, tmp_path: Path) -> None:
+    """`kubectl config use-context` in another terminal, then credentials that are read again."""
+    other = ApiServer()
+    file = kubeconfig(tmp_path, api.url, {"token": "t0ken"})
+    cluster = Cluster(target="prod", context="kind-dev", kubeconfig=file)
+    cluster.get("/version", doing="x")
+    found = yaml.safe_load(file.read_text())
+    found["clusters"].append({"name": "other", "cluster": {"server": other.url}})
+    found["contexts"].append({"name": "other", "context": {"cluster": "other", "user": "u"}})
+    file.write_text(yaml.safe_dump({**found, "current-context": "other"}))
+    refused_once = iter([(401, {"message": "Unauthorized"})])
+    api.answer = lambda *_: next(refused_once, (200, {}))
+    cluster._connected_at -= 60
+    cluster.get("/version", doing="x")
+    other.close()
+    assert (len(api.asked), len(other.asked)) == (3, 0)
+
+
+def test_a_token_that_was_renewed_is_read_again_once(api: ApiServer, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("old")
+    file = kubeconfig(tmp_path, api.url, {"tokenFile": str(token)})
+    cluster = Cluster(target="prod", context="kind-dev", kubeconfig=file)
+    cluster.get("/version", doing="x")
+    token.write_text("new")
+    refused_once = iter([(401, {"message": "Unauthorized"})])
+    api.answer = lambda *_: next(refused_once, (200, {}))
+    cluster._connected_at -= 60
+    assert cluster.get("/version", doing="x") == {}
+
+
+def test_a_write_with_dead_credentials_is_sent_at_most_twice(
+    api: ApiServer, cluster: Cluster
+) -> None:
+    api.answer = lambda *_: (401, {"message": "Unauthorized"})
+    cluster._api()
+    cluster._connected_at -= 60
+    with pytest.raises(Denied) as refused:
+        cluster.send("POST", "/api/v1/namespaces", doing="make a namespace", body={})
+    assert "not valid any more" in refused.value.why
+    assert "Log in again" in refused.value.fix
+    assert len(api.asked) == 2
+
+
 def test_a_server_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
     file = kubeconfig(tmp_path, "http://127.0.0.1:9", {"token": "t"})
     with pytest.raises(Unreachable, match="cluster-info"):

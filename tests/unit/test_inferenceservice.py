@@ -415,3 +415,70 @@ def test_any_object_with_any_part_missing_still_reads(data: st.DataObject) -> No
             thing.pop(key, None)
     look = objects.Look(service, knative=made, revisions=(revision(1),), pods=(knative_pod(1),))
     objects.read(look, (release,))
+
+
+# ── What others did ───────────────────────────────────────────────────────────────────────────
+
+
+def look_of(intent: Intent, made: Json, *pods: Json) -> objects.Look:
+    return objects.Look(applied(intent), deployment=made, pods=pods)
+
+
+def test_a_deployment_scaled_to_nothing_is_never_ready() -> None:
+    intent = intent_of()
+    made = deployment(1, intent, replicas=0, updatedReplicas=0, availableReplicas=0)
+    made["spec"]["replicas"] = 0
+    facts = objects.read(look_of(intent, made), [release_of(1, intent)])
+    assert not facts.all_serve
+    assert facts.stuck is not None
+    assert facts.stuck[0] == "ScaledToZero"
+    assert objects.pods_taken_away(made) is not None
+
+
+def test_fields_that_only_others_set_are_named_with_their_manager() -> None:
+    service = applied(intent_of())
+    ours: Json = {"f:spec": {"f:predictor": {"f:minReplicas": {}, "f:model": {"f:storageUri": {}}}}}
+    theirs: Json = {"f:spec": {"f:predictor": {".": {}, "f:minReplicas": {}, "f:priority": {}}}}
+    status: Json = {"f:status": {"f:url": {}}}
+    service["metadata"]["managedFields"] = [
+        {"manager": objects.FIELD_MANAGER, "fieldsV1": ours},
+        {"manager": "kubectl-edit", "fieldsV1": theirs},
+        {"manager": "manager", "subresource": "status", "fieldsV1": status},
+    ]
+    assert objects.fields_of_others(service) == (("spec.predictor.priority", "kubectl-edit"),)
+
+
+def test_another_runtime_image_on_the_pods_is_drift() -> None:
+    intent = intent_of(runtime="mine", runtime_image="server:1")
+    made = deployment(1, intent)
+    made["spec"]["template"]["spec"] = {
+        "containers": [{"name": objects.CONTAINER, "image": "server:2"}]
+    }
+    drift = objects.image_drift(look_of(intent, made), release_of(1, intent))
+    assert drift is not None
+    assert (drift.recorded, drift.seen) == ("server:1", "server:2")
+
+
+def test_the_runtimes_image_is_a_record_and_no_wish() -> None:
+    assert intent_of(runtime_image="server:1") == intent_of(runtime_image="server:2")
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {"readinessProbe": {"httpGet": {"path": "/v2/models/wine/ready", "port": 8080}}},
+        {
+            "env": [
+                {
+                    "name": "SERVING_READINESS_PROBE",
+                    "value": '{"httpGet":{"path":"/v2/models/wine/ready","port":8080}}',
+                }
+            ]
+        },
+    ],
+)
+def test_where_the_kubelet_asks_the_model_its_word_counts(container: Json) -> None:
+    found = pod(1)
+    found["spec"]["containers"] = [container]
+    assert objects.kubelet_asks_the_model(found, "wine")
+    assert not objects.kubelet_asks_the_model(found, "beer")

@@ -411,6 +411,23 @@ def test_following_ends_with_a_timeout_when_nothing_settles(world: World) -> Non
         )
 
 
+def test_a_target_that_is_away_is_told_with_the_time_and_looked_at_again(world: World) -> None:
+    world.registry.add("wine")
+    deploy(world, "wine/1")
+    world.serving.broken = Unreachable("prod did not answer.")
+    told = []
+    for progress in rollout.follow(
+        world, "wine", timeout_s=60, every_s=1, now=world.clock.now, sleep=world.clock.sleep
+    ):
+        told.append(progress.message)
+        if len(told) == 3:
+            world.serving.broken = None
+    away = f"prod did not answer. It has been away since {START:%H:%M}"
+    assert [message.startswith(away) for message in told] == [True, True, True, False]
+    assert len(set(told[:3])) == 1
+    assert world.journal.history("wine")[0].outcome is Outcome.VERIFIED
+
+
 facts = st.builds(
     Observed,
     service=st.just("wine"),
