@@ -240,7 +240,14 @@ def state_column(label: str, rows: Sequence[Row], field: str) -> Any:  # noqa: A
 def chips_column(label: str, rows: Sequence[Row], field: str) -> Any:  # noqa: ANN401 - as above
     """A column of neutral chips."""
     options = sorted({option for row in rows for option in row[field]})
-    return st.column_config.MultiselectColumn(label, options=options, color=["blue"] * len(options))
+    # The grid sizes such a column by its heading and cuts the chips: some 8 px a letter, 26 a chip.
+    widest = max((sum(8 * len(chip) + 26 for chip in row[field]) for row in rows), default=0)
+    return st.column_config.MultiselectColumn(
+        label,
+        options=options,
+        color=["blue"] * len(options),
+        width=min(max(widest + 16, 90), 280),
+    )
 
 
 def facts(pairs: Mapping[str, str]) -> None:
