@@ -40,7 +40,7 @@ def begin(voyage: Begin) -> Callable[..., Voyage]:
 @MODES
 def test_an_image_that_cannot_be_pulled_is_named(begin: Callable[..., Voyage], mode: Mode) -> None:
     journey = begin(mode, package=Package(PackageKind.IMAGE, "registry.invalid/none/at-all:1"))
-    error = journey.failure(60)
+    error = journey.failure(180)
     assert "registry.invalid/none/at-all:1" in error.what
     cause = journey.releases[0].cause
     assert cause is not None
@@ -63,7 +63,7 @@ def test_files_that_are_gone_are_named(
 @MODES
 def test_a_request_that_no_node_can_meet_is_named(begin: Callable[..., Voyage], mode: Mode) -> None:
     journey = begin(mode, resources=Resources("100m", "900Gi"))
-    error = journey.failure(60)
+    error = journey.failure(180)
     assert "No node has room" in error.what
     assert "Insufficient memory" in error.why
     assert "900Gi memory" in error.why
@@ -71,7 +71,7 @@ def test_a_request_that_no_node_can_meet_is_named(begin: Callable[..., Voyage], 
 
 def test_a_runtime_that_does_not_exist_is_named(begin: Callable[..., Voyage]) -> None:
     journey = begin(Mode.STANDARD, runtime="no-such-runtime")
-    journey.failure(60)
+    journey.failure(180)
     cause = journey.releases[0].cause
     assert cause is not None
     assert cause.code == "E3"
@@ -82,7 +82,7 @@ def test_a_service_account_that_does_not_exist_is_named(
     begin: Callable[..., Voyage], mode: Mode
 ) -> None:
     journey = begin(mode, service_account="no-such-account")
-    error = journey.failure(60)
+    error = journey.failure(180)
     assert "no-such-account" in error.why
 
 
