@@ -31,7 +31,7 @@ demo: setup ## train and register the demo's models
 	$(RUN)/slipway demo
 
 test: setup ## every test tier that this machine can run
-	$(RUN)/pytest
+	$(RUN)/pytest $(PYTEST_ARGS)
 
 check: setup ## format, lint, types, import rules
 	$(RUN)/ruff format --check .
