@@ -515,6 +515,19 @@ def edits(before: Intent | None, service: Json) -> tuple[Change, ...]:
     return spec_differences(before, now)
 
 
+def carries(live: Json, wished: Json, *, may_hold: bool = False) -> bool:
+    """Whether the object is what the manifest `wished` makes of it.
+
+    A promotion and a start only take something away: what stands in `wished` stands in the object
+    before them too, so that the share and the stop have to be held against it as well. `may_hold`:
+    a return from a canary, whose share of 0 percent holds all traffic where it was.
+    """
+    share, wanted = live_percent(live), live_percent(wished)
+    same_share = share == wanted or (may_hold and share == 0 and wanted is None)
+    same_stop = is_stopped(live) == is_stopped(wished)
+    return same_share and same_stop and owned_equal(wished, live)
+
+
 def owned_equal(wished: Json, live: Json) -> bool:
     """Whether everything that `wished` says stands in `live`, which may say more."""
     if isinstance(wished, dict):

@@ -578,7 +578,8 @@ class KServeServing:
         if live is None or objects.workload_of(live) != release.workload:
             return False
         wished = self._manifest(plan, release.workload, live)
-        return objects.owned_equal(wished, live)
+        may_hold = plan.action in {Action.ABORT, Action.ROLLBACK}
+        return objects.carries(live, wished, may_hold=may_hold)
 
     def _must_be_adoptable(self, plan: Plan, live: Json | None) -> None:
         other = None if live is None else objects.foreign_format(live)

@@ -482,3 +482,17 @@ def test_where_the_kubelet_asks_the_model_its_word_counts(container: Json) -> No
     found["spec"]["containers"] = [container]
     assert objects.kubelet_asks_the_model(found, "wine")
     assert not objects.kubelet_asks_the_model(found, "beer")
+
+
+def test_an_object_with_a_canarys_share_is_not_yet_what_a_promotion_makes_of_it() -> None:
+    canary = intent_of(2, Mode.KNATIVE, canary_percent=30)
+    promoted = applied(replace(canary, canary_percent=None), workload=2)
+    assert not objects.carries(applied(canary, workload=2), promoted)
+    assert objects.carries(promoted, promoted)
+
+
+def test_a_share_of_nothing_holds_the_traffic_only_for_a_return_from_a_canary() -> None:
+    held = applied(intent_of(1, Mode.KNATIVE, canary_percent=0), workload=1)
+    wished = applied(intent_of(1, Mode.KNATIVE), workload=1)
+    assert objects.carries(held, wished, may_hold=True)
+    assert not objects.carries(held, wished)
