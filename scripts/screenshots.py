@@ -1,4 +1,4 @@
-"""Renew the README's pictures from the running app: `make screenshots`.
+"""Renew the README's pictures from the running app: `make screenshots`, or some by name.
 
 Starts Slipway over a temporary state folder with the demo's models, deploys, splits traffic, makes
 a load test of two versions, and takes each page as a person would see it. Needs Chromium.
@@ -67,10 +67,9 @@ def wait_for(url: str) -> None:
 def take(page: Page, url: str, name: str) -> None:
     """One picture, once the page stands still."""
     page.goto(url)
-    page.wait_for_selector(
-        "[data-testid='stApp'][data-test-script-state='notRunning']", timeout=120_000
-    )
-    page.wait_for_timeout(3_000)
+    # A page that refreshes itself on a busy machine may never say that its script rests.
+    page.wait_for_selector("[data-testid='stMain'] h3", timeout=120_000)
+    page.wait_for_timeout(6_000)
     if name == "predict":
         page.get_by_role("button", name="Send request").click()
         page.wait_for_timeout(4_000)
@@ -111,7 +110,8 @@ def main() -> None:
             wait_for(f"http://127.0.0.1:{port}/_stcore/health")
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-                for name, (path, height, scheme) in PICTURES.items():
+                for name in sys.argv[1:] or list(PICTURES):
+                    path, height, scheme = PICTURES[name]
                     context = browser.new_context(
                         viewport={"width": 1280, "height": height},
                         color_scheme="dark" if scheme == "dark" else "light",

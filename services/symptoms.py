@@ -38,6 +38,8 @@ _IMAGE_REASONS = {
 }
 _CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 _EVIDENCE_LINES = 12
+_WHY_LIMIT = 200
+"""Characters of an error that are shown: one line on a screen."""
 
 
 class Kind(StrEnum):
@@ -233,13 +235,24 @@ def cause_of(trouble: Trouble, intent: Intent, lines: Sequence[str] = ()) -> Cau
 def _said(trouble: Trouble, what: str, fix: str, code: str = "", why: str = "") -> Cause:
     return Cause(
         what=what,
-        why=why or one_line(trouble.message),
+        why=why or _innermost(trouble.message),
         fix=fix,
         code=code,
         where=trouble.where,
         exit_code=trouble.exit_code,
         evidence=(one_line(f"{trouble.reason}: {trouble.message}", 1024),),
     )
+
+
+def _innermost(message: str) -> str:
+    """An error in one line, the concrete end of it where it is too long to show whole.
+
+    Controllers wrap errors in words of their own ("a: b: c"): what happened stands last.
+    """
+    parts = one_line(message, 4096).split(": ")
+    while len(parts) > 1 and len(": ".join(parts)) > _WHY_LIMIT:
+        del parts[0]
+    return one_line(": ".join(parts))
 
 
 def _image(trouble: Trouble) -> Cause:

@@ -152,3 +152,15 @@ def test_a_bucket_named_auth_does_not_turn_a_missing_file_into_missing_credentia
     trouble = Trouble(Kind.INITIALIZER, "Error", "", "pod", "storage-initializer", exit_code=1)
     cause = symptoms.cause_of(trouble, release_of(sample("files_gone")).intent, lines)
     assert cause.code == "E6"
+
+
+def test_an_error_wrapped_in_many_words_shows_its_concrete_end() -> None:
+    wrapped = (
+        'fails to reconcile predictor: fails to reconcile knative service: admission webhook "'
+        'validation.webhook.serving.knative.dev" denied the request: validation callback failed: '
+        'dry run failed with pods "dry-run-validation" is forbidden: error looking up service '
+        'account models/no-such-account: serviceaccount "no-such-account" not found'
+    )
+    trouble = Trouble(Kind.REFUSED_POD, "InternalError", wrapped)
+    intent = release_of(sample("account_gone")).intent
+    assert "no-such-account" in symptoms.cause_of(trouble, intent).why
