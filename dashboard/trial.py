@@ -19,7 +19,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from dashboard import charts, loadtests, widgets, wiring
 from dashboard.loadtests import LoadTest
-from services import bench, latency, records, tabular
+from services import bench, latency, records, rollout, tabular
 from services.domain import (
     Difference,
     InferRequest,
@@ -86,7 +86,11 @@ def service_picker() -> Service | None:
     if name and not widgets.from_url("service"):
         # A link that names no service would open another one once there is a name before it.
         widgets.into_url(service=name)
-    return next((service for service in found if service.name == name), None)
+    chosen = next((service for service in found if service.name == name), None)
+    if chosen is None or (chosen.phase is Phase.READY and len(chosen.answering) < 2):
+        return chosen
+    # Requests have to fit what answers, which a failed or running roll-out's version does not yet.
+    return rollout.as_answering(chosen, wiring.history(chosen.name).value or ())
 
 
 @dataclass(frozen=True, slots=True)

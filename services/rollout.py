@@ -784,6 +784,24 @@ def require(ops: Ops, name: str) -> Service:
     return current
 
 
+def as_answering(
+    current: Service, history: Sequence[Release], workload: int | None = None
+) -> Service:
+    """The service with the intent of the release that answers: what a request has to fit.
+
+    After a failed roll-out that is not the one that is wanted. `workload` chooses a side; None is
+    the one with the most traffic. As it is, where nothing answers or no record says what.
+    """
+    side = _answering_workload(current) if workload is None else workload
+    wanted = next((r for r in history if r.number == current.release), None)
+    if side is None or (wanted is not None and wanted.workload == side):
+        return current
+    found = next(
+        (r for r in history if r.workload == side and r.outcome is not Outcome.NOT_APPLIED), None
+    )
+    return current if found is None else replace(current, intent=found.intent, release=found.number)
+
+
 def _caller_findings(plan: Plan) -> tuple[Finding, ...]:
     """Whether callers of what is wanted now could go on: one warning per breaking change."""
     before, after = plan.before, plan.after

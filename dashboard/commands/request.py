@@ -42,7 +42,9 @@ def predict(session: Session) -> Answer:
     """One request, held against the signature before it is sent."""
     args, ops = session.args, session.ops
     service = _awake(rollout.require(ops, args.name))
-    endpoint = ops.serving.endpoint(service.name, _release_of(service, args.version))
+    side = _release_of(service, args.version)
+    endpoint = ops.serving.endpoint(service.name, side)
+    service = rollout.as_answering(service, ops.journal.history(service.name), side)
     request = _request(session, service, endpoint.model_name)
     prediction = ops.predictor.infer(endpoint, request)
     document = views.prediction_document(prediction)
@@ -138,6 +140,7 @@ def bench(session: Session) -> Answer:
     """A load test: a burst or a steady rate. ObjectiveMissed, InferenceFailed."""
     args, ops = session.args, session.ops
     service = _awake(rollout.require(ops, args.name))
+    service = rollout.as_answering(service, ops.journal.history(service.name))
     endpoint = ops.serving.endpoint(service.name)
     load = Load(
         endpoint=endpoint,

@@ -467,3 +467,13 @@ def test_a_failed_prediction_exits_with_10(cli: Cli, world: World) -> None:
     world.predictor.fails = InferenceFailed("The endpoint answered 500.")
 
     assert cli("predict", "wine", "--json").code == 10
+
+
+def test_after_a_failed_roll_out_the_example_is_that_of_the_version_that_answers(
+    cli: Cli, world: World
+) -> None:
+    world.serving.fails[VersionRef("wine", 9)] = Cause("It did not load.")
+    world.registry.add("wine", 9, example=None)
+    assert cli("deploy", "wine/9", "--name", "wine", "--yes", "--json").code == 8
+
+    assert cli("predict", "wine", "--json").code == 0

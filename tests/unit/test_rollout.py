@@ -386,6 +386,25 @@ def test_a_breaking_signature_change_is_a_warning_of_the_plan(world: World) -> N
     assert "hue" in warned[0]
 
 
+def test_a_request_has_to_fit_what_answers_and_not_what_is_wanted(world: World) -> None:
+    world.serves("wine", [1])
+    world.serving.fails[VersionRef("wine", 2)] = BROKEN
+    world.registry.add("wine", 2, example=None)
+    deploy(world, "wine/2")
+    settle(world)
+    current, history = rollout.require(world, "wine"), world.journal.history("wine")
+    assert current.intent is not None
+    assert current.intent.version == VersionRef("wine", 2)
+    answering = rollout.as_answering(current, history)
+    assert (answering.release, answering.intent) == (1, history[1].intent)
+
+
+def test_what_is_wanted_and_answers_is_what_a_request_has_to_fit(world: World) -> None:
+    world.serves("wine", [1, 2])
+    current = rollout.require(world, "wine")
+    assert rollout.as_answering(current, world.journal.history("wine")) == current
+
+
 def test_following_a_failed_roll_out_says_what_still_answers(world: World) -> None:
     world.serves("wine", [1])
     world.serving.fails[world.registry.add("wine", 2)] = BROKEN
