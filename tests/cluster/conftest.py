@@ -252,6 +252,13 @@ class Voyage:
     def releases(self) -> list[Release]:
         return list(self.ops.journal.history(self.service))
 
+    def settled_answer(self, number: int) -> int:
+        """`answer`, once it is `number`: an ingress follows the pods a second or two later."""
+        until = time.monotonic() + 15
+        while (said := self.answer()) != number and time.monotonic() < until:
+            time.sleep(0.3)
+        return said
+
     def answer(self) -> int:
         """What the service predicts for the example: the number of the version that answers."""
         from services.bench import request_for_example

@@ -75,9 +75,9 @@ def test_a_service_of_others_is_adopted_without_a_restart_and_then_deployed_to(
     assert pods_of(foreign, cluster) == before
     assert (foreign.current.managed, foreign.current.release) == (True, 1)
     assert foreign.deploy(2).outcome is Outcome.VERIFIED
-    assert foreign.answer() == 2
+    assert foreign.settled_answer(2) == 2
     assert foreign.plan(rollout.plan_rollback, 1).outcome is not Outcome.FAILED
-    assert foreign.answer() == 1
+    assert foreign.settled_answer(1) == 1
 
 
 def test_a_service_of_a_gitops_tool_is_not_fought(foreign: Voyage, cluster: Cluster) -> None:

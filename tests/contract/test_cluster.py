@@ -309,8 +309,9 @@ class OneObject:
         return 201 if created else 200, body
 
 
-def existing() -> Json:
-    made = objects.manifest(INTENT, namespace="models", workload=1, mode_value="Standard")
+def existing(intent: Intent = INTENT) -> Json:
+    mode = intent.mode.value
+    made = objects.manifest(intent, namespace="models", workload=1, mode_value=mode)
     made["metadata"] |= {"uid": "u", "generation": 1, "resourceVersion": "7"}
     return made
 
@@ -327,6 +328,17 @@ def test_a_write_whose_answer_was_lost_is_found_and_not_sent_again(
     kept.lose_answers = 1
     api.answer = kept
     assert serving.apply(*plan_on(None)).release == 2
+    assert kept.writes == 1
+
+
+def test_a_canary_that_only_loses_its_share_is_written(
+    api: ApiServer, serving: KServeServing
+) -> None:
+    wanted = replace(INTENT, mode=Mode.KNATIVE)
+    kept = OneObject(existing(replace(wanted, canary_percent=10)))
+    api.answer = kept
+    plan, release = plan_on(kept.live, action=Action.PROMOTE, after=wanted, workload=1)
+    serving.apply(plan, replace(release, intent=wanted, workload=1))
     assert kept.writes == 1
 
 
