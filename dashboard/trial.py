@@ -523,7 +523,10 @@ def load_form(ops: Ops, service: Service) -> None:
 def _promised(service: Service) -> Objective:
     """The objective of this service's newest load test: what is promised stays until changed."""
     runs = wiring.runs(service.name).value or ()
-    return records.load(Load, runs[0].settings).objective if runs else Objective()
+    asked = json.loads(runs[0].settings) if runs else {}
+    promised = asked.get("objective") if isinstance(asked, dict) else None
+    # A run from the terminal keeps other settings than one from a page; both keep the objective.
+    return records.load(Objective, json.dumps(promised)) if promised else Objective()
 
 
 def _load_request(service: Service) -> InferRequest:

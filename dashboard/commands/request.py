@@ -204,6 +204,10 @@ def _saved_run(
         "rows": load.requests[0].rows,
         "protocol": load.requests[0].protocol.value,
         "via": load.endpoint.via.value,
+        "objective": {
+            "p99_s": load.objective.p99_s,
+            "error_ratio": load.objective.error_ratio,
+        },
     }
     run = Run(
         id=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import cast
 
 from streamlit.testing.v1 import AppTest
@@ -186,3 +187,15 @@ def test_an_objective_stays_with_its_service(world: World, open_page: OpenPage) 
     load_test(app)
     wiring.forget_reads()
     assert open_page("predict", service="wine").number_input(key="slo-wine").value == 25
+
+
+def test_a_run_that_the_terminal_kept_does_not_hide_the_form(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    load_test(open_page("predict", service="wine"))
+    world.store.save_run(replace(world.store.kept[0], settings='{"rate": 5.0}'))
+    wiring.forget_reads()
+    app = open_page("predict", service="wine")
+    assert app.number_input(key="slo-wine").value == 0
+    assert not app.error
