@@ -86,6 +86,13 @@ def _port(text: str) -> int:
     return value
 
 
+def _pair(text: str) -> tuple[str, str]:
+    key, parted, value = text.partition("=")
+    if not (parted and key.strip()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key.strip(), value
+
+
 def _quantity(text: str) -> str:
     # Kubernetes quantities, as resource.Quantity reads them: 500m, 2, 1Gi.
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)?(m|[kMGTPE]|[KMGTPE]i)?", text):
@@ -194,6 +201,19 @@ def _intent_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", metavar="P", type=_port, help="local: port of the service's address"
     )
+    more = parser.add_argument_group("on a cluster; what is left out stays as it is")
+    more.add_argument("--runtime", metavar="R", help="ServingRuntime (default: one that fits)")
+    more.add_argument("--service-account", metavar="SA", help="ServiceAccount of the pods")
+    more.add_argument(
+        "--request-timeout", metavar="S", type=_count, help="seconds that one request may take"
+    )
+    more.add_argument(
+        "--env", metavar="K=V", type=_pair, action="append", help="of the server; again for more"
+    )
+    more.add_argument(
+        "--label", metavar="K=V", type=_pair, action="append", help="of the pods; again for more"
+    )
+    more.add_argument("--patch", metavar="FILE", help="YAML merged into the manifest; - for stdin")
 
 
 def _deploy_arguments(parser: argparse.ArgumentParser) -> None:
@@ -219,6 +239,7 @@ def _followed_arguments(parser: argparse.ArgumentParser) -> None:
 def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
     _followed_arguments(parser)
     parser.add_argument("--to", metavar="RELEASE", type=_count, help="default: newest verified")
+    parser.add_argument("--set-alias", metavar="A", help="move this alias back once it is verified")
 
 
 def _status_arguments(parser: argparse.ArgumentParser) -> None:
@@ -307,6 +328,13 @@ VERBS: Sequence[_Verb] = (
         'rollback wine --reason "slow"',
         "operate",
         _rollback_arguments,
+    ),
+    _Verb(
+        "adopt",
+        "record a service that others made",
+        "adopt churn --target mini",
+        "operate",
+        _followed_arguments,
     ),
     _Verb("status", "what is wanted, what answers", "status wine", "look", _status_arguments),
     _Verb("history", "releases, newest first", "history wine", "look", _name),

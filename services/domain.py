@@ -389,6 +389,8 @@ class Release:
     settled_at: datetime | None = None
     late: bool = False
     """True when it succeeded only after its deadline."""
+    alias: str = ""
+    """The registry's alias that moves to its version once it is verified; "" for none."""
     rolled_back_from: int | None = None
     rolled_back_to: int | None = None
 
@@ -456,6 +458,8 @@ class Plan:
     rolled_back_to: int | None = None
     retry: bool = False
     """True when the same intent is to be applied again, because it failed or its process died."""
+    alias: str = ""
+    """The registry's alias to move once the version is verified; "" leaves all where they are."""
 
     @property
     def nothing_to_do(self) -> bool:

@@ -126,6 +126,7 @@ class ClusterJournal:
             workload=plan.workload or number,
             rolled_back_from=plan.rolled_back_from,
             rolled_back_to=plan.rolled_back_to,
+            alias=plan.alias,
         )
         text = records.dump(release)
         if len(text) > MAX_RECORD_BYTES:

@@ -23,8 +23,10 @@ from services.bench import request_for_example
 from services.compare import signature_changes
 from services.domain import (
     Action,
+    AliasRef,
     AuditEntry,
     Cause,
+    Drift,
     Finding,
     Intent,
     Mode,
@@ -35,6 +37,7 @@ from services.domain import (
     Phase,
     Plan,
     Progress,
+    RegisteredModel,
     Registration,
     Release,
     Resources,
@@ -231,13 +234,14 @@ def plan_canary(current: Service, history: Sequence[Release], percent: int) -> P
     _must_be_ours(current)
     intent = _canary_of(current)
     _percent_in_range(percent)
-    return _plan(
+    plan = _plan(
         Action.CANARY,
         current,
         replace(intent, canary_percent=percent),
         workload=_workload_of(current, history),
         stable=current.stable,
     )
+    return replace(plan, alias=_alias_of(current, history))
 
 
 def plan_promote(current: Service, history: Sequence[Release]) -> Plan:
@@ -250,12 +254,13 @@ def plan_promote(current: Service, history: Sequence[Release]) -> Plan:
             why=f"It is not ready: {current.message or current.phase}.",
             fix="Wait until it is verified, or abort it.",
         )
-    return _plan(
+    plan = _plan(
         Action.PROMOTE,
         current,
         replace(intent, canary_percent=None),
         workload=_workload_of(current, history),
     )
+    return replace(plan, alias=_alias_of(current, history))
 
 
 def plan_abort(current: Service, history: Sequence[Release]) -> Plan:
@@ -317,6 +322,19 @@ def plan_adopt(current: Service) -> Plan:
     return _plan(Action.ADOPT, current, _intent_of(current), retry=True)
 
 
+def with_alias(plan: Plan, alias: str) -> Plan:
+    """The plan that also moves the registry's `alias` to its version once that is verified.
+
+    A canary's alias moves when it is promoted.
+    """
+    return replace(plan, alias=alias) if plan.after and plan.after.version else plan
+
+
+def tied_alias(history: Sequence[Release]) -> str:
+    """The alias that last moved with a release of the service; "" when none ever did."""
+    return next((release.alias for release in history if release.alias), "")
+
+
 def plan_delete(current: Service) -> Plan:
     """Remove the service; its history stays."""
     _must_be_ours(current)
@@ -363,7 +381,8 @@ def _must_be_ours(current: Service | None) -> None:
         raise NotDeployable(
             f"{current.name} was not made by Slipway. Nothing was changed.",
             why="Its present state is in no release, so nothing could bring it back.",
-            fix="Adopt it on the Endpoints page first: its present state becomes release 1.",
+            fix=f"Adopt it first (`slipway adopt {current.name}`, or on Endpoints): its present"
+            " state becomes release 1.",
         )
 
 
@@ -414,6 +433,10 @@ def _essence(intent: Intent | None) -> Intent | None:
     if intent is None:
         return None
     return replace(intent, canary_percent=None, stopped=False, port=None)
+
+
+def _alias_of(current: Service, history: Sequence[Release]) -> str:
+    return next((r.alias for r in history if r.number == current.release), "")
 
 
 def _workload_of(current: Service, history: Sequence[Release]) -> int | None:
@@ -715,12 +738,47 @@ def _recorded(
     if release.outcome is not outcome:
         release = ops.journal.close(release, outcome, cause, late=late)
         _note_outcome(ops, release)
+        if release.verified and release.alias and release.intent.canary_percent is None:
+            progress = replace(progress, message=_alias_moved(ops, release, progress.message))
     return replace(
         progress,
         outcome=release.outcome,
         cause=progress.cause or release.cause,
         release=release.number,
     )
+
+
+def _alias_moved(ops: Ops, release: Release, message: str) -> str:
+    """Move the release's alias; a registry that does not answer takes nothing from the release.
+
+    What was missed shows as drift (`alias_drift`).
+    """
+    version = release.intent.version
+    if version is None:
+        return message
+    alias = AliasRef(version.model, release.alias)
+    try:
+        ops.registry.set_alias(alias, version.number)
+    except SlipwayError as error:
+        return f"{message}; {alias} was not moved: {error.what}"
+    return f"{message}; {alias} points to {version} now"
+
+
+def alias_drift(history: Sequence[Release], models: Sequence[RegisteredModel]) -> tuple[Drift, ...]:
+    """Where an alias that moved with a release points to another version than the one that serves.
+
+    `history` is newest first. Only an alias that somebody tied to a release is compared: what the
+    others mean is not ours to know.
+    """
+    alias = tied_alias(history)
+    whole = (r for r in history if r.verified and r.intent.canary_percent is None)
+    serves = next((release.intent.version for release in whole), None)
+    model = next((found for found in models if serves and found.name == serves.model), None)
+    if not alias or serves is None or model is None or model.aliases.get(alias) == serves.number:
+        return ()
+    number = model.aliases.get(alias)
+    seen = f"{serves.model}/{number}" if number is not None else "no version"
+    return (Drift(f"alias {alias}", str(serves), seen),)
 
 
 def _note_outcome(ops: Ops, release: Release) -> None:

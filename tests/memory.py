@@ -14,6 +14,7 @@ from pathlib import Path
 
 from services.domain import (
     LATEST,
+    Action,
     AliasRef,
     Answering,
     Applied,
@@ -57,6 +58,7 @@ from services.domain import (
     WayIn,
 )
 from services.errors import Conflict, InferenceFailed, NotFound, SlipwayError
+from services.inferenceservice import canary_not_offered
 from services.ports import (
     Journal,
     LoadEngine,
@@ -260,6 +262,7 @@ class MemoryServing:
         self.applied: list[Plan] = []
         self.fails: dict[VersionRef, Cause] = {}
         self.hold: set[str] = set()
+        self.asleep: set[str] = set()
         self.broken: SlipwayError | None = None
 
     def _look(self) -> None:
@@ -294,7 +297,7 @@ class MemoryServing:
             managed=held.managed,
             object_version=str(held.generation),
             intent=held.intent,
-            release=held.release,
+            release=held.release or None,
             phase=phase,
             message=seen.failure.what if seen.failure else "",
             answering=seen.answering,
@@ -304,10 +307,18 @@ class MemoryServing:
             actor=release.actor if release else "",
             verified=bool(release and release.verified),
             owner=held.owner,
+            asleep=name in self.asleep,
         )
 
     def default_intent(self, intent: Intent) -> Intent:
-        return replace(intent, mode=Mode.LOCAL, port=intent.port or 1234)
+        if self.world.kind is TargetKind.LOCAL:
+            return replace(intent, mode=Mode.LOCAL, port=intent.port or 1234)
+        known = self.held.get(intent.service)
+        asked = self.world.mode if intent.mode is Mode.LOCAL else intent.mode
+        mode = known.intent.mode if known else asked
+        if intent.canary_percent is not None and mode is not Mode.KNATIVE:
+            raise canary_not_offered(intent.service)
+        return replace(intent, mode=mode, port=None)
 
     def rehearse(self, plan: Plan) -> Rehearsal:
         self._look()
@@ -328,6 +339,9 @@ class MemoryServing:
                 fix="Look at the new plan and confirm it again.",
             )
         self.applied.append(plan)
+        if plan.action is Action.ADOPT and held is not None:
+            held.managed, held.release, held.workload = True, release.number, release.workload
+            return Applied(release.number, str(held.generation))
         if plan.after is None:
             del self.held[plan.service]
             return Applied(release.number, "")
@@ -371,6 +385,7 @@ class MemoryServing:
             model_ready=ready,
             traffic_as_wanted=ready,
             failure=held.failure,
+            asleep=name in self.asleep,
             test=TestResult.PASS if held.intent.example else TestResult.COULD_NOT_MEASURE,
             test_detail="" if held.intent.example else "the version has no input example",
             answering=held.answering,
@@ -457,6 +472,7 @@ class MemoryJournal:
             workload=plan.workload or number,
             rolled_back_from=plan.rolled_back_from,
             rolled_back_to=plan.rolled_back_to,
+            alias=plan.alias,
         )
         releases.append(release)
         return release
@@ -641,6 +657,8 @@ class World:
     namespace: str = ""
     server: str = "test-machine"
     protected: bool = False
+    mode: Mode = Mode.STANDARD
+    """Of new services, unless the kind is `local`."""
     clock: Clock = field(default_factory=Clock)
     registry: MemoryRegistry = field(default_factory=MemoryRegistry)
     packager: MemoryPackager = field(default_factory=MemoryPackager)
@@ -663,6 +681,15 @@ class World:
             prepared = rollout.prepare_deploy(self, str(ref), name=service)
             rollout.apply(prepared.plan, self, actor="ana", version=prepared.version)
             rollout.settle(self, service, now=self.clock.now)
+
+    def foreign(self, service: str, owner: str = "") -> None:
+        """A service that others made: it answers, and nothing of it is on record."""
+        package = Package(PackageKind.GCS, f"gs://elsewhere/{service}")
+        intent = Intent(service, None, package, self.mode)
+        self.serving.held[service] = _Held(
+            intent=intent, release=0, workload=0, stable=None, generation=1, settled=True,
+            answering=(Answering(None, None, 100),), managed=False, owner=owner,
+        )  # fmt: skip
 
     def wanted_version(self, service: str) -> VersionRef | None:
         """The version that the service is wanted to serve."""

@@ -58,6 +58,7 @@ AS_ANOTHER = {
     "stop": "deploy",
     "start": "deploy",
     "delete": "deploy",
+    "adopt": "deploy",
     "bench": "predict",
 }
 

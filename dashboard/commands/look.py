@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from dashboard import views
 from dashboard.commands.session import Answer, Session, log, traffic_text
@@ -17,7 +18,10 @@ def status(session: Session) -> Answer:
     """What is wanted, what answers, how far; an operation left alone is taken up."""
     ops, name = session.ops, session.args.name
     services = [rollout.require(ops, name)] if name else list(ops.serving.services())
-    rows = [views.service_row(_settled(ops, service)) for service in services]
+    services = [_settled(ops, service) for service in services]
+    if name:
+        services = [_with_alias_drift(session, service) for service in services]
+    rows = [views.service_row(service) for service in services]
     if not rows:
         session.terminal.say(
             f"There is no service on {ops.target}. Deploy one: `slipway deploy REF --name NAME`."
@@ -35,6 +39,19 @@ def _settled(ops: Ops, service: Service) -> Service:
         log.info("not settled: %s", error)
         return service
     return ops.serving.service(service.name) or service
+
+
+def _with_alias_drift(session: Session, service: Service) -> Service:
+    """The service, and whether the alias that was tied to it still points to what it serves."""
+    try:
+        history = session.ops.journal.history(service.name)
+        if not rollout.tied_alias(history):
+            return service
+        drift = rollout.alias_drift(history, session.reach.registry.models())
+    except (Denied, Unreachable) as error:
+        log.info("aliases are not known: %s", error)
+        return service
+    return replace(service, drift=(*service.drift, *drift))
 
 
 def service_lines(rows: Sequence[views.ServiceRow]) -> Iterator[str]:

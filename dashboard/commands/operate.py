@@ -9,7 +9,8 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 from dashboard import views
 from dashboard.commands.look import service_lines
@@ -54,7 +55,9 @@ def plan(session: Session) -> Answer:
     """What a deploy would do; changes nothing. Exit 7 when a check forbids it."""
     args = session.args
     _refuse_what_is_ignored(session)
-    prepared = rollout.prepare_deploy(session.ops, args.ref, name=args.name, wish=wish_of(args))
+    prepared = rollout.prepare_deploy(
+        session.ops, args.ref, name=args.name, wish=wish_of(args, session.terminal.stdin)
+    )
     document = views.plan_document(prepared.plan, prepared.findings, prepared.manifest)
     blocked = bool(rollout.blocking(prepared.findings))
     lines = [*_plan_lines(session, prepared), "", *prepared.manifest.rstrip().splitlines()]
@@ -65,7 +68,9 @@ def deploy(session: Session) -> Answer:
     """Make a version live, or a canary."""
     args = session.args
     _refuse_what_is_ignored(session)
-    prepared = rollout.prepare_deploy(session.ops, args.ref, name=args.name, wish=wish_of(args))
+    prepared = rollout.prepare_deploy(
+        session.ops, args.ref, name=args.name, wish=wish_of(args, session.terminal.stdin)
+    )
     return carried_out(session, prepared, set_alias=args.set_alias)
 
 
@@ -94,7 +99,18 @@ def rollback(session: Session) -> Answer:
     """Apply an earlier release's intent as a new release."""
     current, history = _service_and_history(session)
     plan = rollout.plan_rollback(current, history, session.args.to)
-    return carried_out(session, rollout.prepare(session.ops, plan))
+    tied = rollout.tied_alias(history)
+    if tied and not session.args.set_alias:
+        session.terminal.say(f"The alias {tied} stays where it is; --set-alias {tied} moves it.")
+    prepared = rollout.prepare(session.ops, plan)
+    return carried_out(session, prepared, set_alias=session.args.set_alias)
+
+
+def adopt(session: Session) -> Answer:
+    """Record the present state of a service that others made; nothing on it is written."""
+    current, _ = _service_and_history(session)
+    prepared = rollout.prepare(session.ops, rollout.plan_adopt(current))
+    return _status_after(session, carried_out(session, prepared))
 
 
 def stop(session: Session) -> Answer:
@@ -133,17 +149,39 @@ def _service_and_history(session: Session) -> tuple[Service, Sequence[Release]]:
     return current, session.ops.journal.history(name)
 
 
-def wish_of(args: argparse.Namespace) -> Wish:
-    """What the options ask for; None where they say nothing."""
+def wish_of(args: argparse.Namespace, stdin: TextIO | None = None) -> Wish:
+    """What the options ask for; None where they say nothing. ConfigError for an unreadable patch.
+
+    `stdin` is where `--patch -` is read from.
+    """
     scaled = args.min_replicas is not None or args.max_replicas is not None
     sized = args.cpu is not None or args.memory is not None
     return Wish(
         mode=Mode(args.mode) if args.mode else None,
         scale=Scale(args.min_replicas, args.max_replicas) if scaled else None,
         resources=Resources(args.cpu, args.memory) if sized else None,
+        runtime=args.runtime,
+        service_account=args.service_account,
+        timeout_s=args.request_timeout,
+        env=tuple(args.env) if args.env else None,
+        labels=tuple(args.label) if args.label else None,
+        patch=None if args.patch is None else _patch_text(args.patch, stdin),
         port=args.port,
         canary_percent=args.canary_percent,
     )
+
+
+def _patch_text(source: str, stdin: TextIO | None) -> str:
+    try:
+        if source == "-":
+            return stdin.read() if stdin is not None else ""
+        return Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"The patch {one_line(source)!r} cannot be read.",
+            why=f"{one_line(error)}.",
+            fix="Give a YAML file, or - for standard input.",
+        ) from error
 
 
 def _refuse_what_is_ignored(session: Session) -> None:
@@ -158,6 +196,12 @@ def _refuse_what_is_ignored(session: Session) -> None:
         "--max-replicas": args.max_replicas,
         "--cpu": args.cpu,
         "--memory": args.memory,
+        "--runtime": args.runtime,
+        "--service-account": args.service_account,
+        "--request-timeout": args.request_timeout,
+        "--env": args.env,
+        "--label": args.label,
+        "--patch": args.patch,
     }
     for option, value in given.items():
         if value is not None:
@@ -171,8 +215,10 @@ def _refuse_what_is_ignored(session: Session) -> None:
 def carried_out(session: Session, prepared: Prepared, *, set_alias: str | None = None) -> Answer:
     """Show the plan, ask, apply it, follow it: the same for every verb that writes."""
     plan, terminal, ops = prepared.plan, session.terminal, session.ops
+    if set_alias is not None:
+        plan = rollout.with_alias(plan, set_alias)
     started = time.monotonic()
-    for line in _plan_lines(session, prepared):
+    for line in _plan_lines(session, replace(prepared, plan=plan)):
         terminal.say(line)
     before = ops.serving.service(plan.service)
     rollout.refuse_if_blocked(plan, prepared.findings)
@@ -250,6 +296,9 @@ def _moved_alias(
 ) -> tuple[SlipwayError | None, str | None]:
     """Point the alias at the version, now that it is verified; say so when it is not moved."""
     version = plan.after.version if plan.after else None
+    if plan.after is not None and plan.after.canary_percent is not None:
+        session.terminal.say(f"The alias {alias} moves when the canary is promoted.")
+        return None, None
     if version is None or outcome not in (Outcome.VERIFIED, Outcome.UNCHANGED):
         session.terminal.warn(f"The alias {alias} was not moved: the release is not verified.")
         return None, None
@@ -352,6 +401,8 @@ def _plan_lines(session: Session, prepared: Prepared) -> Iterator[str]:
     namespace = f", namespace {plan.namespace}" if plan.namespace else ""
     protected = ", protected" if session.ops.protected else ""
     yield f"{plan.action.value} {plan.service} on {place}{namespace}{protected}"
+    if plan.alias and plan.after and plan.after.version:
+        yield f"  alias {plan.alias}: moves to {plan.after.version} once it is verified"
     for change in plan.changes:
         yield f"  {change.field}: {_or_none(change.before)} → {_or_none(change.after)}"
     for finding in prepared.findings:

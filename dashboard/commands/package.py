@@ -67,7 +67,9 @@ def render(session: Session) -> Answer:
             why="Its services are processes of this machine, not objects of a cluster.",
             fix="Choose a cluster with --target.",
         )
-    prepared = rollout.prepare_deploy(ops, args.ref, name=args.name, wish=wish_of(args))
+    prepared = rollout.prepare_deploy(
+        ops, args.ref, name=args.name, wish=wish_of(args, session.terminal.stdin)
+    )
     rollout.refuse_if_blocked(prepared.plan, prepared.findings)
     document: dict[str, Any] = {"service": args.name, "manifest": prepared.manifest, "files": []}
     if args.out is None:

@@ -67,6 +67,7 @@ class LocalJournal:
                 workload=number if plan.workload is None else plan.workload,
                 rolled_back_from=plan.rolled_back_from,
                 rolled_back_to=plan.rolled_back_to,
+                alias=plan.alias,
             )
             if not create_once(release_path(folder, number), records.dump(release, indent=2)):
                 raise Conflict(

@@ -42,7 +42,7 @@ class Worlds:
 
     @property
     def registry(self) -> Registry:
-        return self.by_name["local"].registry
+        return next(reversed(self.by_name.values())).registry
 
     @property
     def store(self) -> Store:

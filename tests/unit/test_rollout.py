@@ -479,3 +479,86 @@ def test_progress_is_ready_only_when_every_fact_agrees(seen: Observed) -> None:
         and (seen.asleep or awake)
     )
     assert ready == agreed
+
+
+# ── Aliases ───────────────────────────────────────────────────────────────────────────────────
+
+
+def deploy_tied(world: World, reference: str, alias: str, **wish: int) -> None:
+    prepared = rollout.prepare_deploy(
+        world, reference, name="wine", wish=rollout.Wish(canary_percent=wish.get("canary_percent"))
+    )
+    plan = rollout.with_alias(prepared.plan, alias)
+    rollout.apply(plan, world, actor="ana", version=prepared.version)
+
+
+def test_whoever_settles_a_release_moves_the_alias_that_was_tied_to_it(world: World) -> None:
+    world.registry.add("wine")
+    deploy_tied(world, "wine/1", "live")
+    assert world.registry.aliases.get("wine", {}) == {}
+    assert "wine@live points to wine/1" in settle(world).message
+    assert world.registry.aliases["wine"] == {"live": 1}
+
+
+def test_an_alias_stays_when_its_release_failed(world: World) -> None:
+    ref = world.registry.add("wine")
+    world.serving.fails[ref] = BROKEN
+    deploy_tied(world, "wine/1", "live")
+    settle(world)
+    assert world.registry.aliases.get("wine", {}) == {}
+
+
+def test_a_canarys_alias_moves_when_it_is_promoted(world: World) -> None:
+    world.serves("wine", [1])
+    world.registry.add("wine", 2)
+    deploy_tied(world, "wine/2", "live", canary_percent=10)
+    settle(world)
+    assert world.registry.aliases.get("wine", {}) == {}
+    plan = rollout.plan_promote(rollout.require(world, "wine"), world.journal.history("wine"))
+    rollout.apply(plan, world, actor="ana")
+    settle(world)
+    assert world.registry.aliases["wine"] == {"live": 2}
+
+
+def test_a_registry_that_is_down_costs_the_alias_and_not_the_release(world: World) -> None:
+    world.registry.add("wine")
+    deploy_tied(world, "wine/1", "live")
+    world.registry.broken = Unreachable("The registry does not answer.")
+    seen = settle(world)
+    assert (seen.outcome, "was not moved" in seen.message) == (Outcome.VERIFIED, True)
+
+
+def test_an_alias_that_points_past_what_serves_is_drift(world: World) -> None:
+    world.serves("wine", [1])
+    world.registry.add("wine", 2)
+    deploy_tied(world, "wine/2", "live")
+    settle(world)
+    history = world.journal.history("wine")
+    assert rollout.alias_drift(history, world.registry.models()) == ()
+    rollout.apply(roll_back(world), world, actor="ana")
+    settle(world)
+    (drift,) = rollout.alias_drift(world.journal.history("wine"), world.registry.models())
+    assert (drift.field, drift.recorded, drift.seen) == ("alias live", "wine/1", "wine/2")
+
+
+# ── Adoption ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_adopting_records_what_is_there_and_opens_the_way_to_deploys(world: World) -> None:
+    world.foreign("wine")
+    world.registry.add("wine")
+    with pytest.raises(NotDeployable) as refused:
+        deploy(world, "wine/1")
+    assert "slipway adopt wine" in refused.value.fix
+    rollout.apply(rollout.plan_adopt(rollout.require(world, "wine")), world, actor="ana")
+    settle(world)
+    assert world.journal.history("wine")[0].action is Action.ADOPT
+    deploy(world, "wine/1")
+    assert settle(world).outcome is Outcome.VERIFIED
+
+
+def test_what_a_gitops_tool_owns_is_not_adopted(world: World) -> None:
+    world.foreign("wine", owner="Argo CD")
+    with pytest.raises(NotDeployable) as refused:
+        rollout.plan_adopt(rollout.require(world, "wine"))
+    assert "Argo CD" in refused.value.why

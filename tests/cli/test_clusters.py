@@ -1,0 +1,91 @@
+"""What the command line says of clusters: options, canaries, services of others, aliases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.domain import Mode, Resources, Scale, TargetKind
+from tests.cli.conftest import Cli
+from tests.memory import World
+
+TOML = """
+default_target = "mini"
+[targets.mini]
+kind = "kubernetes"
+context = "minikube"
+namespace = "models"
+"""
+
+
+@pytest.fixture
+def mini(worlds: dict[str, World], tmp_path: Path) -> World:
+    """A cluster in Standard mode, the default target."""
+    (tmp_path / "slipway.toml").write_text(TOML, encoding="utf-8")
+    worlds["mini"] = World(target="mini", kind=TargetKind.KUBERNETES, namespace="models")
+    worlds["mini"].registry.add("wine", 1)
+    worlds["mini"].registry.add("wine", 2)
+    return worlds["mini"]
+
+
+def test_every_option_of_the_form_is_an_option_of_deploy(
+    cli: Cli, mini: World, tmp_path: Path
+) -> None:
+    (tmp_path / "more.yaml").write_text("spec: {predictor: {hostIPC: false}}", encoding="utf-8")
+    ran = cli(
+        *("deploy", "wine/1", "--name", "wine", "--mode", "Knative", "--runtime", "mlserver-3"),
+        *("--min-replicas", "1", "--max-replicas", "3", "--cpu", "500m", "--memory", "1Gi"),
+        *("--service-account", "predictor", "--request-timeout", "30", "--patch", "more.yaml"),
+        *("--env", "A=1", "--env", "B=x=y", "--label", "team=ml", "--yes"),
+    )
+    assert ran.code == 0
+    intent = mini.serving.held["wine"].intent
+    assert (intent.mode, intent.runtime) == (Mode.KNATIVE, "mlserver-3")
+    assert (intent.scale, intent.resources) == (Scale(1, 3), Resources("500m", "1Gi"))
+    assert (intent.service_account, intent.timeout_s) == ("predictor", 30)
+    assert (intent.env, intent.labels) == ((("A", "1"), ("B", "x=y")), (("team", "ml"),))
+    assert intent.patch == "spec: {predictor: {hostIPC: false}}"
+
+
+@pytest.mark.usefixtures("mini")
+def test_a_patch_that_is_not_there_is_told_before_anything_is_planned(cli: Cli) -> None:
+    ran = cli("deploy", "wine/1", "--name", "wine", "--patch", "gone.yaml", "--yes")
+    assert (ran.code, "gone.yaml" in ran.err) == (2, True)
+
+
+@pytest.mark.usefixtures("mini")
+def test_a_canary_in_standard_mode_is_refused_with_what_works_there(cli: Cli) -> None:
+    cli("deploy", "wine/1", "--name", "wine", "--yes")
+    ran = cli("deploy", "wine/2", "--name", "wine", "--canary-percent", "30", "--yes")
+    assert ran.code == 7
+    assert "--name wine-next" in ran.err
+
+
+def test_a_service_of_others_is_adopted_by_its_name(cli: Cli, mini: World) -> None:
+    mini.foreign("churn")
+    assert cli("stop", "churn", "--yes").code == 7
+    ran = cli("adopt", "churn", "--yes", "--json")
+    assert ran.code == 0
+    assert (ran.document["release"], ran.document["action"]) == (1, "adopt")
+    assert mini.serving.held["churn"].managed
+
+
+def test_an_alias_goes_back_with_a_roll_back_when_that_is_asked_for(cli: Cli, mini: World) -> None:
+    cli("deploy", "wine/1", "--name", "wine", "--yes")
+    cli("deploy", "wine/2", "--name", "wine", "--yes", "--set-alias", "live")
+    assert mini.registry.aliases["wine"]["live"] == 2
+    ran = cli("rollback", "wine", "--yes")
+    assert "--set-alias live" in ran.err
+    assert mini.registry.aliases["wine"]["live"] == 2
+    cli("rollback", "wine", "--to", "2", "--yes")
+    cli("rollback", "wine", "--to", "1", "--yes", "--set-alias", "live")
+    assert mini.registry.aliases["wine"]["live"] == 1
+
+
+def test_status_of_a_service_tells_an_alias_that_points_past_it(cli: Cli, mini: World) -> None:
+    cli("deploy", "wine/1", "--name", "wine", "--yes", "--set-alias", "live")
+    cli("deploy", "wine/2", "--name", "wine", "--yes")
+    (row,) = cli("status", "wine", "--json").document["services"]
+    assert row["drift"][0]["field"] == "alias live"
+    assert mini.registry.aliases["wine"]["live"] == 1
