@@ -37,6 +37,9 @@ from services.errors import ConfigError, SlipwayError, one_line
 if TYPE_CHECKING:
     from services.settings import Settings
 
+MOST_REQUESTS = 2_000
+"""Of `predict --requests`: a measurement of a split, not a load test."""
+
 READER_GONE = 141
 """128 + SIGPIPE, as other commands end when `| head` has seen enough."""
 
@@ -79,6 +82,13 @@ def _count(text: str) -> int:
     return value
 
 
+def _positive_count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= MOST_REQUESTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 1 and {MOST_REQUESTS}")
+    return value
+
+
 def _port(text: str) -> int:
     value = int(text)
     if not 1 <= value <= 65_535:
@@ -100,7 +110,13 @@ def _quantity(text: str) -> str:
     return text
 
 
-for _kind, _said in ((_positive, "number"), (_ratio, "ratio"), (_count, "number"), (_port, "port")):
+for _kind, _said in (
+    (_positive, "number"),
+    (_ratio, "ratio"),
+    (_count, "number"),
+    (_port, "port"),
+    (_positive_count, "number"),
+):
     _kind.__name__ = _said  # argparse names the type in "invalid … value"
 
 
@@ -264,7 +280,11 @@ def _request_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     _request_arguments(parser)
-    parser.add_argument("--version", metavar="N", type=_count, help="this side of a canary")
+    side = parser.add_mutually_exclusive_group()
+    side.add_argument("--version", metavar="N", type=_count, help="this side of a canary")
+    side.add_argument(
+        "--requests", metavar="N", type=_positive_count, help="so many times: who answers how often"
+    )
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:

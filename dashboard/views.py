@@ -44,6 +44,7 @@ from services.domain import (
     VersionRef,
 )
 from services.errors import SlipwayError, one_line
+from services.split import Split
 
 # ── Rows ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -228,6 +229,27 @@ class PlanDocument(TypedDict):
     manifest: str
     preflight: list[CheckRow]
     nothing_to_do: bool
+
+
+class ShareRow(TypedDict):
+    """One version's measured share of the answers, with its 95 % interval."""
+
+    model: str | None
+    version: int | None
+    answered: int
+    ratio: float | None
+    low: float
+    high: float
+    configured_percent: int
+
+
+class SplitDocument(TypedDict):
+    """What `predict --requests` measured."""
+
+    requests: int
+    failed: dict[str, int]
+    split: list[ShareRow]
+    verdict: str
 
 
 class TrafficRow(TypedDict):
@@ -804,6 +826,27 @@ def traffic_rows(answering: Iterable[Answering]) -> list[TrafficRow]:
         }
         for side in answering
     ]
+
+
+def split_document(split: Split) -> SplitDocument:
+    """A measured split; a share that nothing was seen of has no ratio."""
+    return {
+        "requests": split.requests,
+        "failed": dict(split.failed),
+        "split": [
+            {
+                "model": model_of(share.version),
+                "version": number_of(share.version),
+                "answered": share.answered,
+                "ratio": None if math.isnan(share.ratio) else share.ratio,
+                "low": share.low,
+                "high": share.high,
+                "configured_percent": round((share.configured_ratio or 0.0) * 100),
+            }
+            for share in split.shares
+        ],
+        "verdict": split.verdict,
+    }
 
 
 # ── Services ──────────────────────────────────────────────────────────────────────────────────

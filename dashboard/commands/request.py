@@ -11,8 +11,9 @@ from dashboard import views
 from dashboard.commands.session import Answer, Session
 from dashboard.terminal import pairs, table
 from services import bench as requests
-from services import rollout
+from services import rollout, split
 from services.domain import (
+    Endpoint,
     InferRequest,
     Load,
     LoadMode,
@@ -46,9 +47,42 @@ def predict(session: Session) -> Answer:
     endpoint = ops.serving.endpoint(service.name, side)
     service = rollout.as_answering(service, ops.journal.history(service.name), side)
     request = _request(session, service, endpoint.model_name)
+    if args.requests is not None:
+        return _split(session, service, endpoint, request)
     prediction = ops.predictor.infer(endpoint, request)
     document = views.prediction_document(prediction)
+    if endpoint.why:
+        session.terminal.say(f"Reached via {endpoint.via}: {endpoint.why}")
     return Answer(document, _prediction_lines(document))
+
+
+def _split(session: Session, service: Service, endpoint: Endpoint, request: InferRequest) -> Answer:
+    """The same request many times: who answered how often, against who was to."""
+    predictor = session.ops.predictor
+    session.terminal.say(f"Sending {session.args.requests} requests via {endpoint.via}.")
+    found = split.measure(
+        lambda: predictor.infer(endpoint, request), session.args.requests, service.answering
+    )
+    document = views.split_document(found)
+    rows = (
+        (
+            f"{row['model']}/{row['version']}" if row["version"] is not None else "(not told)",
+            row["answered"],
+            f"{row['ratio']:.1%}" if row["ratio"] is not None else "–",
+            f"{row['low']:.1%} to {row['high']:.1%}",
+            f"{row['configured_percent']} %",
+        )
+        for row in document["split"]
+    )
+    lines = [*table(("VERSION", "ANSWERED", "SHARE", "95 % INTERVAL", "CONFIGURED"), rows), ""]
+    failed = ", ".join(f"{count} × {kind}" for kind, count in found.failed.items())
+    lines += [
+        f"{found.requests} requests{f', failed: {failed}' if failed else ''}. {found.verdict}"
+    ]
+    error = None
+    if not any(share.answered for share in found.shares):
+        error = InferenceFailed(f"No request to {service.name} was answered.", why=f"{failed}.")
+    return Answer(document, lines, error)
 
 
 def _awake(service: Service) -> Service:

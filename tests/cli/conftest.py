@@ -42,7 +42,7 @@ class Worlds:
 
     @property
     def registry(self) -> Registry:
-        return next(reversed(self.by_name.values())).registry
+        return list(self.by_name.values())[-1].registry
 
     @property
     def store(self) -> Store:

@@ -83,6 +83,21 @@ def test_an_alias_goes_back_with_a_roll_back_when_that_is_asked_for(cli: Cli, mi
     assert mini.registry.aliases["wine"]["live"] == 1
 
 
+def test_a_canarys_split_is_measured_and_held_against_what_was_read_back(
+    cli: Cli, mini: World
+) -> None:
+    mini.mode = Mode.KNATIVE
+    cli("deploy", "wine/1", "--name", "wine", "--yes")
+    cli("deploy", "wine/2", "--name", "wine", "--yes", "--canary-percent", "30")
+    document = cli("predict", "wine", "--requests", "100", "--json").document
+    assert document["requests"] == sum(row["answered"] for row in document["split"]) == 100
+    assert {row["version"]: row["configured_percent"] for row in document["split"]} == {
+        1: 70,
+        2: 30,
+    }
+    assert document["verdict"].startswith("Not as configured: wine/1 took 100%")
+
+
 def test_status_of_a_service_tells_an_alias_that_points_past_it(cli: Cli, mini: World) -> None:
     cli("deploy", "wine/1", "--name", "wine", "--yes", "--set-alias", "live")
     cli("deploy", "wine/2", "--name", "wine", "--yes")
