@@ -160,7 +160,7 @@ def _rollout_drawn(name: str) -> None:
     operation = wiring.operation(name)
     releases = wiring.history(name).value or ()
     newest = releases[0] if releases else None
-    if operation is not None and _failed_before_release(operation, newest):
+    if operation is not None and _left_no_release(operation, releases):
         st.markdown(f"**{widgets.literal(operation.title)}** was not carried out.")
         if operation.error is not None:
             widgets.error_box(operation.error)
@@ -190,10 +190,10 @@ def _rollout_drawn(name: str) -> None:
             cause_box(cause, progress)
 
 
-def _failed_before_release(operation: Operation, newest: Release | None) -> bool:
+def _left_no_release(operation: Operation, releases: Sequence[Release]) -> bool:
     if operation.state is not State.FAILED or _age_s(operation) > _NOTED_S:
         return False
-    return newest is None or operation.started_at > newest.created_at
+    return all(release.operation != operation.nonce for release in releases)
 
 
 def _age_s(operation: Operation) -> float:

@@ -399,6 +399,7 @@ def begin(made: rollout.Prepared, reason: str = "") -> None:
     """Carry out a plan in the background; the same plan again changes nothing."""
     desk, plan, who = _desk(), made.plan, actor()
     mine = desk.connections.ops(plan.target)
+    st.session_state[_begun(plan.target, plan.service)] = plan.nonce
 
     def job(report: Callable[[str, float | None], None]) -> object:
         return rollout.apply(
@@ -421,9 +422,19 @@ def begin(made: rollout.Prepared, reason: str = "") -> None:
     desk.worker.wait(plan.nonce, _QUICK_S)
 
 
+def _begun(where: str, name: str) -> str:
+    """Key of the plan that this session confirmed last for a service."""
+    return f"begun {where} {name}"
+
+
 def operation(name: str) -> Operation | None:
-    """What this process began on a service of the chosen target, or None."""
-    return _desk().worker.of(target(), name)
+    """What this process began last on a service of the chosen target, or None.
+
+    A session is told first what became of its own plan: another one's may have won.
+    """
+    worker, here = _desk().worker, target()
+    mine = worker.get(st.session_state.get(_begun(here, name), ""))
+    return mine if mine and mine.state == "failed" else worker.of(here, name)
 
 
 def progress(name: str) -> Look[Progress]:
@@ -433,7 +444,7 @@ def progress(name: str) -> Look[Progress]:
 
 def is_open(name: str) -> bool:
     """True while an operation on the service is under way, whoever began it."""
-    begun = operation(name)
+    begun = _desk().worker.of(target(), name)
     if begun is not None and begun.state == "running":
         return True
     releases = history(name).value or ()

@@ -107,6 +107,11 @@ class Worker:
         if end is not None:
             end.wait(timeout_s)
 
+    def get(self, nonce: str) -> Operation | None:
+        """The operation that carries out the plan with this nonce, or None."""
+        with self._lock:
+            return self._operations.get(nonce)
+
     def of(self, target: str, service: str) -> Operation | None:
         """The newest operation on a service, or None."""
         with self._lock:

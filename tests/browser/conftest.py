@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -62,6 +62,11 @@ def settings_free() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("SLIPWAY_", "MLFLOW_"))}
 
 
+def find_chromium() -> str | None:
+    """Where a Chromium is, or None."""
+    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
+
+
 def free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
@@ -69,8 +74,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(state: Path, **settings: str) -> Iterator[App]:
-    """A dashboard on a state folder of its own; ended, with its services, at the end."""
+def served(state: Path, *, tidy: bool = True, **settings: str) -> Iterator[App]:
+    """A dashboard on a state folder; ended, and if `tidy` with its services, at the end."""
     environment = {
         **settings_free(),
         "SLIPWAY_STATE_DIR": str(state),
@@ -96,7 +101,7 @@ def served(state: Path, **settings: str) -> Iterator[App]:
         server.terminate()
         server.wait(20)
         log.close()
-        for service in app.slipway("status").get("services", []):
+        for service in app.slipway("status").get("services", []) if tidy else ():
             app.slipway("delete", service["name"], "--yes", "--confirm", service["name"])
 
 
@@ -134,9 +139,18 @@ def app(seeded: Path) -> Iterator[App]:
 
 
 @pytest.fixture(scope="session")
+def services(app: App) -> App:
+    """The dashboard with two services: `parcel` answers a price, `long` as much as is asked for."""
+    for version, name in (("shipping-price/1", "parcel"), ("long-answer/1", "long")):
+        done = app.slipway("deploy", version, "--name", name, "--wait", "--yes")
+        assert done.get("outcome") == "verified", done
+    return app
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, headless."""
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    path = find_chromium()
     if path is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
     with sync_playwright() as playwright:
@@ -148,7 +162,14 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A fresh tab without cookies."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    with tab(browser) as fresh:
+        yield fresh
+
+
+@contextmanager
+def tab(browser: Browser, theme: Literal["light", "dark"] = "light") -> Iterator[Page]:
+    """A tab of a visitor of its own."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=theme)
     context.set_default_timeout(30_000)
     yield context.new_page()
     context.close()

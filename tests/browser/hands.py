@@ -8,6 +8,7 @@ from contextlib import suppress
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 SLOW_MS = 120_000
 """A model server needs a quarter of a minute of one core; on a busy machine far longer."""
@@ -23,9 +24,23 @@ def settled(page: Page) -> None:
 def visit(page: Page, url: str, path: str = "", **params: object) -> None:
     """Open one page of the dashboard with these values in its URL."""
     query = urlencode({name: str(value) for name, value in params.items()})
-    page.goto(f"{url}/{path}" + (f"?{query}" if query else ""))
-    page.get_by_role("navigation", name="App pages").wait_for()
-    settled(page)
+    open_link(page, f"{url}/{path}" + (f"?{query}" if query else ""))
+
+
+def open_link(page: Page, link: str) -> None:
+    """Open a pasted link and wait until its page stands.
+
+    Chromium drops what it is loading when any network interface of the machine comes or goes
+    (net::ERR_NETWORK_CHANGED), as they do beside containers that start: then it is opened again.
+    """
+    for _ in range(3):
+        page.goto(link)
+        with suppress(PlaywrightTimeout):
+            page.get_by_role("navigation", name="App pages").wait_for(timeout=12_000)
+            page.get_by_role("heading").first.wait_for(timeout=12_000)
+            settled(page)
+            return
+    raise AssertionError(f"{link} did not stand after three times")
 
 
 def query(page: Page) -> Mapping[str, str]:
