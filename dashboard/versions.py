@@ -253,8 +253,8 @@ def differences(found: Sequence[Difference], left: str, right: str) -> None:
         placeholder="",
         column_config={
             "field": "Field",
-            "left": st.column_config.TextColumn(one_line(left)),
-            "right": st.column_config.TextColumn(one_line(right)),
+            "left": st.column_config.TextColumn(one_line(left), width="medium"),
+            "right": st.column_config.TextColumn(one_line(right), width="medium"),
             "effect": st.column_config.TextColumn("Effect", width="large"),
         },
         alt=f"Differences between {one_line(left)} and {one_line(right)}",

@@ -151,7 +151,7 @@ def trouble(service: Service) -> str:
         still = f"{answers} still answers." if answers else "Nothing answers."
         said = one_line(service.message).rstrip(".")
         what = said if wanted in said else f"{wanted} failed{': ' + said if said else ''}"
-        return f"{what}. {still}"
+        return f"{what}." if still.rstrip(".") in what else f"{what}. {still}"
     if service.drift:
         first = service.drift[0]
         return f"Drift in {first.field}: recorded {first.recorded}, seen {first.seen}."

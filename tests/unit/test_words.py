@@ -1,0 +1,16 @@
+"""The sentences that pages open with."""
+
+from __future__ import annotations
+
+from dashboard import words
+from services.domain import Answering, Mode, Phase, Service, VersionRef
+
+
+def test_what_still_answers_is_said_once() -> None:
+    service = Service(
+        name="parcel", target="local", namespace="", mode=Mode.LOCAL, managed=True,
+        object_version="2", intent=None, release=2, phase=Phase.FAILED,
+        message="A package is missing. prices/1 still answers.",
+        answering=(Answering(VersionRef("prices", 1), 1, 100, 1),),
+    )  # fmt: skip
+    assert words.trouble(service).count("prices/1 still answers.") == 1
