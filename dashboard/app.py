@@ -10,6 +10,7 @@ from dashboard.widgets import PAGES
 ASSETS = Path(__file__).parent / "assets"
 
 st.set_page_config(page_title="Slipway", page_icon=str(ASSETS / "mark.svg"), layout="wide")
+st.html(ASSETS / "app.css")
 st.logo(str(ASSETS / "logo.svg"), icon_image=str(ASSETS / "logo.svg"), size="large")
 
 page = st.navigation(
