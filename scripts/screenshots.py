@@ -34,7 +34,7 @@ PICTURES = {
     "compare": ("models?model=wine&version=3,2", 900, "light"),
     "deploy": ("deploy?model=wine&version=3&service=wine", 1000, "light"),
     "endpoints": ("endpoints?service=wine", 1000, "light"),
-    "predict": ("predict?service=wine&runs=1,2", 1900, "light"),
+    "predict": ("predict?service=wine&runs=1,2", 1960, "light"),
 }
 
 
@@ -97,9 +97,9 @@ def main() -> None:
         try:
             for words in (
                 ("deploy", "wine/1", "--name", "wine", "--yes", "--reason", "first voyage"),
-                ("bench", "wine", "--rate", "60", "--duration", "25", "--save"),
+                ("bench", "wine", "--rate", "30", "--duration", "25", "--save"),
                 ("deploy", "wine/2", "--name", "wine", "--yes", "--reason", "better recall"),
-                ("bench", "wine", "--rate", "60", "--duration", "25", "--save"),
+                ("bench", "wine", "--rate", "30", "--duration", "25", "--save"),
                 ("deploy", "diabetes-progression/1", "--name", "diabetes", "--yes"),
                 (
                     *("deploy", "diabetes-progression/2", "--name", "diabetes", "--yes"),
