@@ -1,40 +1,40 @@
 """One service as the pages draw it: a plan to confirm, a roll-out, traffic, history, logs.
 
-Used by Deploy and Endpoints. Buttons write, panels read.
+Used by Deploy and Endpoints. Buttons write, panels read. What is chosen beside a version is in
+`options`, what a service leaves behind in `evidence`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import streamlit as st
 
-from dashboard import widgets, wiring, words
+from dashboard import options, views, widgets, wiring, words
 from dashboard.reads import Look
 from dashboard.worker import Operation, State
 from services import rollout
 from services.domain import (
     Action,
     Cause,
-    LogLine,
+    Drift,
     Outcome,
     Phase,
     Plan,
     Progress,
     Release,
-    Resources,
-    Scale,
     Service,
     Step,
     StepState,
     TargetKind,
     Verdict,
-    proposed_service_name,
-    service_name_problem,
 )
 from services.errors import one_line
 
+MOST_REQUESTS = 2_000
 _EVIDENCE_LINES = 20
 _EVIDENCE_SHOWN = 6
 """So many lines stand open; more are folded."""
@@ -69,6 +69,11 @@ def plan_shown(made: rollout.Prepared, checked_at: datetime | None) -> None:
             widgets.when(checked_at, "Checked ")
         with st.expander("What is sent to the target"):
             st.code(made.manifest, language="yaml")
+            if wiring.ops().kind is not TargetKind.LOCAL:
+                st.download_button(
+                    "Download the manifest", made.manifest, f"{plan.service}.yaml",
+                    mime="application/yaml", key="download_manifest", on_click="ignore",
+                )  # fmt: skip
 
 
 def nothing_to_do(plan: Plan) -> None:
@@ -85,13 +90,15 @@ def confirm(
     made: rollout.Prepared,
     *,
     ask_reason: bool = True,
+    alias: str = "",
     blocked: str = "",
     then: Callable[[], None] = lambda: None,
 ) -> None:
     """The one button that carries out a plan, with what it wants first.
 
     The service's name is typed to delete, and for every write on a protected target. `blocked` says
-    why it cannot be pressed yet. `then` runs after the click.
+    why it cannot be pressed yet. `alias` moves once the version is verified. `then` runs after the
+    click.
     """
     plan, where = made.plan, wiring.place()
     what = f"{plan.service}-{plan.action}"
@@ -117,7 +124,8 @@ def confirm(
         blocked = blocked or "The name is not typed yet."
 
     def act() -> None:
-        wiring.begin(made, one_line(st.session_state.get(f"reason-{what}", "")))
+        tied = replace(made, plan=rollout.with_alias(plan, alias)) if alias else made
+        wiring.begin(tied, one_line(st.session_state.get(f"reason-{what}", "")))
         then()
 
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -285,7 +293,7 @@ def head(service: Service) -> None:
         if service.owner:
             st.badge(widgets.literal(f"owned by {service.owner}"), color="gray")
         elif not service.managed:
-            st.badge("not made by Slipway: read-only", color="gray")
+            st.badge("not made by Slipway", color="gray")
     widgets.headline(words.service_sentence(service))
     wanted = words.version_words(words.wanted_version(service))
     release = f" (release {service.release})" if service.release else ""
@@ -300,13 +308,21 @@ def head(service: Service) -> None:
     )
     if service.url:
         st.code(service.url, language=None, width="content")
-    for drift in service.drift:
+    for drift in (*service.drift, *_alias_drift(service)):
         by = f", by {one_line(drift.by)}" if drift.by else ""
         st.warning(
             widgets.literal(
                 f"Drift in {drift.field}: recorded {drift.recorded}, seen {drift.seen}{by}."
             )
         )
+
+
+def _alias_drift(service: Service) -> Sequence[Drift]:
+    history = wiring.history(service.name).value or ()
+    if not rollout.tied_alias(history):
+        return ()
+    models = widgets.glanced(wiring.models(wait=False))
+    return rollout.alias_drift(history, models or ())
 
 
 def traffic(service: Service) -> None:
@@ -338,11 +354,51 @@ def traffic(service: Service) -> None:
         alt="Traffic by version, as read back from the target",
         width=720,
     )
+    with widgets.errors_shown():
+        _measured_split(service)
+
+
+def _measured_split(service: Service) -> None:
+    """Send requests on a click; who answered how often, held against the shares above."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        count = int(
+            st.number_input("Requests", 10, MOST_REQUESTS, 100, 50, key="split_requests", width=160)
+        )
+        if st.button("Measure the split", key="measure_split"):
+            st.session_state["split"] = (service.name, service.release, count, time.time())
+    asked = st.session_state.get("split")
+    if asked is None or asked[:2] != (service.name, service.release):
+        st.caption("The shares above are what the target was told. Requests show what it does.")
+        return
+    look = wiring.split(service, asked[2], asked[3])
+    if look.value is None and look.error is None:
+        st.caption(f"Sending {asked[2]} requests…")
+    found = widgets.looked(look, "the answers")
+    if found is None:
+        return
+    st.text(found.verdict)
+    st.dataframe(
+        words.share_rows(found),
+        hide_index=True,
+        alt="Share of the answers by version",
+        column_config={
+            "version": "Version",
+            "answered": "Answered",
+            "share": "Measured",
+            "interval": "95 % interval",
+            "configured": "Configured",
+        },
+        width=720,
+    )
+    if found.failed:
+        failed = ", ".join(f"{count} × {kind}" for kind, count in found.failed.items())
+        st.caption(f"{found.requests} requests, failed: {failed}.")
 
 
 def actions(service: Service) -> None:
     """What can be done with the service; the one being planned stands in the URL as `do`."""
-    if not service.managed or service.owner:
+    if service.owner:
+        owned(service)
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         doing = widgets.choice(
@@ -354,10 +410,11 @@ def actions(service: Service) -> None:
             label_visibility="collapsed",
         )
         wanted = words.wanted_version(service)
-        widgets.go(
-            "Deploy another version", "deploy", key="deploy",
-            service=service.name, model=wanted.model if wanted else None,
-        )  # fmt: skip
+        if service.managed:
+            widgets.go(
+                "Deploy another version", "deploy", key="deploy",
+                service=service.name, model=wanted.model if wanted else None,
+            )  # fmt: skip
         widgets.go("Predict", "predict", key="predict", service=service.name)
     if doing is not None:
         with st.container(border=True):
@@ -366,6 +423,8 @@ def actions(service: Service) -> None:
 
 def _offers(service: Service) -> dict[str, str]:
     """Action → label, of what the service's state allows."""
+    if not service.managed:
+        return {"adopt": "Adopt"}
     canary = service.intent is not None and service.intent.canary_percent is not None
     running = service.phase is not Phase.STOPPED
     broken = service.phase in {Phase.FAILED, Phase.UNKNOWN}
@@ -374,6 +433,7 @@ def _offers(service: Service) -> dict[str, str]:
         ("abort", "Abort canary", canary),
         ("canary", "Change share", canary),
         ("rollback", "Roll back", not canary),
+        ("begin_canary", "Start a canary", not canary and bool(service.answering) and running),
         ("start", "Restart" if broken else "Start", broken or not running),
         ("stop", "Stop", running),
         ("delete", "Delete", True),
@@ -386,7 +446,7 @@ def _doing(name: str) -> str:
     return f"do-{name}"
 
 
-def _plan(name: str, doing: str | None, to: int | None = None) -> None:
+def plan(name: str, doing: str | None, to: int | None = None) -> None:
     """Open another plan, or none: a second click on a confirmed one meets no button."""
     st.session_state[_doing(name)] = doing
     st.session_state[f"to-{name}"] = str(to) if to else None
@@ -396,6 +456,9 @@ def _plan(name: str, doing: str | None, to: int | None = None) -> None:
 def _planned(service: Service, doing: str) -> None:
     """The plan of the chosen action, to confirm or to leave."""
     name = service.name
+    if doing == "begin_canary":
+        options.canary_ways(service)
+        return
     what: tuple[object, ...] = (doing,)
     make = _PLANS[doing]
     if doing == "rollback":
@@ -420,6 +483,11 @@ def _planned(service: Service, doing: str) -> None:
 
     if doing == "delete":
         _blast_radius(service)
+    if doing == "adopt":
+        st.text(
+            "Its present state becomes release 1. Nothing on the service is written and no pod"
+            " restarts; from then on it can be deployed to and rolled back."
+        )
     look: Look[rollout.Prepared] = wiring.prepared(name, what, make)
     made = widgets.looked(look, "the plan")
     if made is None:
@@ -428,7 +496,28 @@ def _planned(service: Service, doing: str) -> None:
         nothing_to_do(made.plan)
         return
     plan_shown(made, look.at)
-    confirm(made, then=lambda: _plan(name, None))
+    alias = _alias_back(service, made.plan) if doing == "rollback" else ""
+    confirm(made, alias=alias, then=lambda: plan(name, None))
+
+
+def _alias_back(service: Service, planned: Plan) -> str:
+    """The alias that moved with a release of the service, when it is to move back with this one."""
+    tied = rollout.tied_alias(wiring.history(service.name).value or ())
+    version = planned.after.version if planned.after else None
+    if not tied or version is None:
+        return ""
+    label = f"Move the alias {tied} to {version} once it is verified"
+    return tied if st.checkbox(widgets.literal(label), key=f"alias-{service.name}") else ""
+
+
+def owned(service: Service) -> None:
+    """Why a service of a GitOps tool is not changed here, and the way that works."""
+    st.text(
+        f"{service.owner} would put back whatever is changed here. Write the manifest, and give it"
+        f" to {service.owner}:"
+    )
+    st.code(f"slipway render REF --name {service.name} --target {service.target}", language="bash")
+    widgets.go("Predict", "predict", key="predict", service=service.name)
 
 
 def _release_picker(name: str) -> int | None:
@@ -480,149 +569,23 @@ _PLANS: dict[str, Callable[[Service, Sequence[Release]], Plan]] = {
     "start": rollout.plan_start,
     "stop": lambda current, _history: rollout.plan_stop(current),
     "delete": lambda current, _history: rollout.plan_delete(current),
+    "adopt": lambda current, _history: rollout.plan_adopt(current),
 }
 
 
-def tabs(service: Service) -> None:
-    """History, logs, events and manifest; only the open one is read."""
-    history, logs, events, manifest = st.tabs(
-        ["History", "Logs", "Events", "Manifest"], key="tab", bind="query-params"
-    )
-    if history.open:
-        with history, widgets.errors_shown():
-            history_table(service.name, service)
-    if logs.open:
-        with logs, widgets.errors_shown():
-            _logs(service.name)
-    if events.open:
-        with events, widgets.errors_shown():
-            found = widgets.looked(wiring.events(service.name), "events")
-            if found is not None:
-                widgets.lines(_log_text(line) for line in found)
-    if manifest.open:
-        with manifest, widgets.errors_shown():
-            text = widgets.looked(wiring.manifest(service.name), "the manifest")
-            if text is not None:
-                st.code(text, language="yaml")
+# ── Clusters ──────────────────────────────────────────────────────────────────────────────────
 
 
-def history_table(name: str, service: Service | None = None) -> None:
-    """A service's releases; choosing one plans the way back to it."""
-    releases = widgets.looked(wiring.history(name), f"the history of {name}")
-    if releases == ():
-        st.caption("No release yet.")
-    if not releases:
+def contexts_offered() -> None:
+    """The kubeconfig's contexts that no target names, and the lines that make one a target."""
+    found = {context.name: context for context in widgets.glanced(wiring.contexts()) or ()}
+    if not found:
         return
-    rows = words.release_rows(releases, service.answering if service else ())
-    rows = [{**row, "outcome": [row["outcome"]]} for row in rows]
-    key = f"history-{name}-{len(rows)}"
-
-    def chosen() -> None:
-        for at in st.session_state[key].selection.rows:
-            _plan(name, "rollback", rows[at]["release"])
-
-    st.dataframe(
-        rows,
-        key=key,
-        hide_index=True,
-        placeholder="",
-        on_select=chosen if service else "ignore",
-        selection_mode="single-row",
-        alt=f"Releases of {name}, newest first",
-        column_config={
-            "release": st.column_config.NumberColumn("Release", width="small"),
-            "version": "Version",
-            "action": "Action",
-            "outcome": widgets.state_column("Outcome", rows, "outcome"),
-            "answers": "Answers",
-            "by": "By",
-            "reason": "Reason",
-            "at": widgets.time_column("At"),
-            "took": "Took",
-        },
-    )
-    if service:
-        st.caption("Choose a release to plan the way back to it.")
-
-
-def _logs(name: str) -> None:
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        needle = st.text_input("Filter", key="filter", bind="query-params", width=320)
-        previous = st.toggle("Previous instance", key="previous")
-        found = wiring.logs(name, previous=previous).value or ()
-        text = [_log_text(line) for line in found if needle.lower() in line.text.lower()]
-        st.download_button(
-            "Download",
-            "\n".join(text),
-            file_name=f"{name}.log",
-            mime="text/plain",
-            key="download_log",
-            on_click="ignore",
-        )
-        st.button("Read again", key="read_log", on_click=wiring.forget_reads)
-    if widgets.looked(wiring.logs(name, previous=previous), "the log") is not None:
-        widgets.lines(text)
-        st.caption(f"The last {wiring.LOG_LINES} lines at most.")
-
-
-def _log_text(line: LogLine) -> str:
-    mark = "! " if line.warning else ""
-    at = f"{widgets.moment(line.time)} " if line.time else ""
-    return f"{at}{one_line(line.source, 64)}  {mark}{one_line(line.text, 2000)}"
-
-
-# ── What to deploy, beside the version ────────────────────────────────────────────────────────
-
-
-def service_name(model: str) -> str:
-    """The service's name: typed, or proposed from the registered model's."""
-    proposed = proposed_service_name(model)
-    known = [service.name for service in wiring.services(wait=False).value or ()]
-    typed = widgets.text_in_url(
-        "Service name",
-        key="service",
-        default=proposed,
-        help="An existing service gets a new release; a new name makes a new service.",
-    )
-    name = (typed or proposed).strip()
-    problem = service_name_problem(name)
-    if problem:
-        st.text(problem)
-    elif name in known:
-        st.caption("It exists: it gets a new release.")
-    return name
-
-
-def wish(name: str) -> rollout.Wish:
-    """What may be chosen beside the version; left alone, it stays as it is."""
-    current = wiring.service(name)
-    with st.expander("Options"):
-        first, second = st.columns(2)
-        share = first.number_input(
-            "Canary share, percent", 1, 99, None, 5, key="canary_percent", bind="query-params",
-            placeholder="All of the traffic",
-            disabled=current is None or not current.answering,
-            help="Only a share of the traffic goes to the new version until it is promoted.",
-        )  # fmt: skip
-        if current is None or not current.answering:
-            first.caption("A canary needs a version that answers already.")
-        if wiring.ops().kind is TargetKind.LOCAL:
-            port = second.number_input(
-                "Port", 1024, 65535, None, 1, key="port", placeholder="Chosen, then kept"
-            )
-            return rollout.Wish(
-                canary_percent=int(share) if share else None, port=int(port) if port else None
-            )
-        low = second.number_input("Least replicas", 0, 100, None, 1, key="min_replicas")
-        high = second.number_input("Most replicas", 1, 100, None, 1, key="max_replicas")
-        cpu = first.text_input("CPU", key="cpu", placeholder="500m")
-        memory = first.text_input("Memory", key="memory", placeholder="1Gi")
-    scale = None if low is None and high is None else Scale(_int(low), _int(high))
-    resources = Resources(cpu or None, memory or None) if cpu or memory else None
-    return rollout.Wish(
-        canary_percent=int(share) if share else None, scale=scale, resources=resources
-    )
-
-
-def _int(value: float | None) -> int | None:
-    return None if value is None else int(value)
+    widgets.section("Clusters that are no targets yet")
+    name = widgets.picker("Context of the kubeconfig", list(found), key="context", width=420)
+    if name is None:
+        return
+    context = found[name]
+    kind = f"{context.flavour}, " if context.flavour else ""
+    st.text(f"{kind}{one_line(context.server)}. Add to slipway.toml, then start Slipway again:")
+    st.code(views.target_lines(context), language="toml")

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from services.domain import (
     Answering,
@@ -45,6 +46,9 @@ from services.domain import (
 )
 from services.errors import SlipwayError, one_line
 from services.split import Split
+
+if TYPE_CHECKING:
+    from services.cluster import Context
 
 # ── Rows ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -847,6 +851,20 @@ def split_document(split: Split) -> SplitDocument:
         ],
         "verdict": split.verdict,
     }
+
+
+def target_lines(context: Context) -> str:
+    """The lines of slipway.toml that name a context of the kubeconfig as a target."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", context.name).strip("-") or "cluster"
+    return "\n".join(
+        [
+            f"[targets.{name}]",
+            'kind = "kubernetes"',
+            f"context = {json.dumps(context.name)}",  # a JSON string is a TOML basic string
+            f"namespace = {json.dumps(context.namespace)}",
+            '# bucket = "gs://BUCKET/ROOT"  where versions are published',
+        ]
+    )
 
 
 # ── Services ──────────────────────────────────────────────────────────────────────────────────

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import streamlit as st
 
@@ -19,7 +19,7 @@ from dashboard import words
 from dashboard.loadtests import LoadTests
 from dashboard.reads import Look, Reads
 from dashboard.worker import Operation, Worker
-from services import rollout, settings
+from services import bench, rollout, settings
 from services.domain import (
     AuditEntry,
     Finding,
@@ -37,6 +37,10 @@ from services.domain import (
 )
 from services.errors import NotFound
 from services.ports import Ops, Registry, Run, Store
+from services.split import Split, measure
+
+if TYPE_CHECKING:
+    from services.cluster import Context
 
 _FRESH_S = 2.0
 """Services, history, audit: seconds for which an answer is taken as it is."""
@@ -69,6 +73,9 @@ class Connects(Protocol):
 
     def ops(self, target: str | None = None, namespace: str | None = None) -> Ops:
         """Everything for one target. NotFound, NotOffered."""
+
+    def contexts(self) -> Sequence[Context]:
+        """Contexts of the kubeconfig that no target names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,13 +272,46 @@ def events(name: str) -> Look[tuple[LogLine, ...]]:
     return _of_target(("events", name), lambda mine: tuple(mine.serving.events(name)))
 
 
-def logs(name: str, *, previous: bool = False) -> Look[tuple[LogLine, ...]]:
-    """The last log lines of a service's pods or processes."""
+def logs(
+    name: str, *, container: str | None = None, previous: bool = False
+) -> Look[tuple[LogLine, ...]]:
+    """The last log lines of a service's pods or processes; container "" is every one."""
 
     def read(mine: Ops) -> tuple[LogLine, ...]:
-        return tuple(mine.serving.logs(name, previous=previous, tail=LOG_LINES))
+        found = mine.serving.logs(name, container=container, previous=previous, tail=LOG_LINES)
+        return tuple(found)
 
-    return _of_target(("logs", name, previous), read)
+    return _of_target(("logs", name, container, previous), read)
+
+
+def split(service: Service, requests: int, asked_at: float) -> Look[Split]:
+    """A canary's split, measured once for each `asked_at` by so many requests."""
+    name = service.name
+
+    def read(mine: Ops) -> Split:
+        endpoint = mine.serving.endpoint(name)
+        intent = service.intent
+        request = bench.request_for_example(
+            intent.signature if intent else None,
+            intent.example if intent else None,
+            model_name=endpoint.model_name,
+        )
+        return measure(lambda: mine.predictor.infer(endpoint, request), requests, service.answering)
+
+    desk, here = _desk(), target()
+    return desk.reads.look(
+        (f"requests to {name}", here, asked_at),
+        lambda: read(desk.connections.ops(here)),
+        fresh_s=3600,
+    )
+
+
+def contexts() -> Look[tuple[Context, ...]]:
+    """Contexts of the kubeconfig that no target names."""
+    desk = _desk()
+    return desk.reads.look(
+        ("kubeconfig",), lambda: tuple(desk.connections.contexts()), fresh_s=_CHECK_FRESH_S
+    )
 
 
 def manifest(name: str) -> Look[str]:

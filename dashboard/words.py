@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ from services.domain import (
     VersionRef,
 )
 from services.errors import one_line
+from services.split import Split
 
 Row = dict[str, Any]
 
@@ -141,6 +143,20 @@ def service_rows(
             "address": service.url or "",
         }
         for service in services
+    ]
+
+
+def share_rows(split: Split) -> list[Row]:
+    """One row per version of a measured split."""
+    return [
+        {
+            "version": version_words(share.version),
+            "answered": share.answered,
+            "share": "–" if math.isnan(share.ratio) else f"{share.ratio:.1%}",
+            "interval": f"{share.low:.1%} to {share.high:.1%}",
+            "configured": f"{share.configured_ratio or 0.0:.0%}",
+        }
+        for share in split.shares
     ]
 
 

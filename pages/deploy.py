@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard import operations, versions, widgets, wiring
+from dashboard import operations, options, versions, widgets, wiring
 
 with widgets.errors_shown(), st.container(width=900):
     title = st.empty()
@@ -11,10 +11,11 @@ with widgets.errors_shown(), st.container(width=900):
         with title:
             widgets.headline("Choose what to deploy.")
     else:
-        name = operations.service_name(version.ref.model)
+        name = options.service_name(version.ref.model)
         with title:
             widgets.headline(f"Deploy {version.ref} to {wiring.target()} as {name}.")
-        look = wiring.prepared_deploy(str(version.ref), name, operations.wish(name))
+        chosen = options.chosen(version, name)
+        look = wiring.prepared_deploy(str(version.ref), name, chosen.wish)
         widgets.section("Plan")
         made = widgets.looked(look, "the plan")
         if made is not None and made.plan.nothing_to_do:
@@ -25,5 +26,6 @@ with widgets.errors_shown(), st.container(width=900):
             agreed = not breaking or st.checkbox(
                 "Callers of the present version will break, and I want that.", key="agree"
             )
-            operations.confirm(made, blocked="" if agreed else "The box above is not ticked.")
+            blocked = "" if agreed else "The box above is not ticked."
+            operations.confirm(made, alias=chosen.alias, blocked=blocked)
         operations.rollout_panel(name, titled=True)

@@ -1,6 +1,6 @@
 """The services of the chosen target, and one of them opened: what is wanted, what answers."""
 
-from dashboard import operations, widgets, wiring, words
+from dashboard import evidence, operations, widgets, wiring, words
 
 with widgets.errors_shown():
     seen = wiring.services()
@@ -14,14 +14,14 @@ with widgets.errors_shown():
         widgets.looked(seen, "services")
     if opened and service is None and seen.value is not None:
         widgets.gone(opened, "service")
-        operations.history_table(opened)
+        evidence.history_table(opened)
 
     if service is not None:
         operations.head(service)
         operations.rollout_panel(service.name)
         operations.traffic(service)
         operations.actions(service)
-        operations.tabs(service)
+        evidence.tabs(service)
     elif services:
         models = widgets.glanced(wiring.models(wait=False))
         aliases = words.aliases_by_version(models or ())

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard import widgets, wiring, words
+from dashboard import operations, widgets, wiring, words
 
 with widgets.errors_shown():
     checks = wiring.checks()
@@ -20,3 +20,4 @@ with widgets.errors_shown():
             results = widgets.looked(look, f"checks of {name}")
             if results is not None:
                 widgets.findings(results)
+    operations.contexts_offered()

@@ -19,7 +19,7 @@ from services.ports import Journal, LoadEngine, Ops, Packager, Predictor, Regist
 from services.settings import Settings, TargetSettings
 
 if TYPE_CHECKING:
-    from services.cluster import Cluster
+    from services.cluster import Cluster, Context
     from services.journal import ClusterJournal
 
 
@@ -204,6 +204,13 @@ class Connections:
         if key not in self._ops:
             self._ops[key] = self._connect(name, where, chosen)
         return self._ops[key]
+
+    def contexts(self) -> tuple[Context, ...]:
+        """Contexts of the kubeconfig that no target names; asks no server."""
+        from services.cluster import contexts
+
+        named = {found.context for found in self.settings.all_targets.values()}
+        return tuple(found for found in contexts() if found.name not in named)
 
     def _connect(self, name: str, namespace: str, chosen: TargetSettings) -> Ops:
         if chosen.kind is TargetKind.LOCAL:

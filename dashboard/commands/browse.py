@@ -181,7 +181,20 @@ def targets(session: Session) -> Answer:
             for row in rows
         ),
     )
-    return Answer({"targets": rows}, lines)
+    contexts = session.reach.contexts()
+    for context in contexts:
+        flavour = f" ({context.flavour})" if context.flavour else ""
+        session.terminal.say(
+            f"The kubeconfig's context {one_line(context.name)}{flavour} is no target yet."
+            " To make it one, add to slipway.toml:"
+        )
+        for line in views.target_lines(context).splitlines():
+            session.terminal.say(f"  {line}")
+    found = [
+        {"name": c.name, "server": c.server, "namespace": c.namespace, "flavour": c.flavour}
+        for c in contexts
+    ]
+    return Answer({"targets": rows, "contexts": found}, lines)
 
 
 def _target_row(session: Session, name: str, chosen: str) -> views.TargetRow:

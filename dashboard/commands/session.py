@@ -19,6 +19,7 @@ from services.domain import Service
 from services.errors import NotOffered, SlipwayError
 
 if TYPE_CHECKING:
+    from services.cluster import Context
     from services.ports import Ops, Registry, Store
     from services.settings import Settings, Surroundings
 
@@ -44,6 +45,9 @@ class Reach(Protocol):
 
     def ops(self, target: str | None = None, namespace: str | None = None) -> Ops:
         """Everything for one target."""
+
+    def contexts(self) -> Sequence[Context]:
+        """Contexts of the kubeconfig that no target names."""
 
 
 class Interrupted(SlipwayError):

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import pytest
 
 from dashboard.cli import main
+from services.cluster import Context
 from services.errors import NotFound
 from services.ports import Ops, Registry, Store
 from services.settings import Settings
@@ -47,6 +48,9 @@ class Worlds:
     @property
     def store(self) -> Store:
         return self.by_name["local"].store
+
+    def contexts(self) -> tuple[Context, ...]:
+        return ()
 
     def ops(self, target: str | None = None, namespace: str | None = None) -> Ops:
         name, _ = self.settings.target(target)

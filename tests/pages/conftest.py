@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from streamlit import config
@@ -18,6 +18,9 @@ from services.errors import NotOffered
 from services.ports import Ops, Registry, Store
 from services.settings import LOCAL, Settings, TargetSettings
 from tests.memory import Clock, World
+
+if TYPE_CHECKING:
+    from services.cluster import Context
 
 ROOT = Path(__file__).parent.parent.parent
 APP_TIMEOUT_S = 60
@@ -35,6 +38,8 @@ class WorldConnections:
 
     world: World
     others: dict[str, World] = field(default_factory=dict)
+    unnamed: tuple[Context, ...] = ()
+    """Contexts of the kubeconfig that no target names."""
 
     @property
     def settings(self) -> Settings:
@@ -48,6 +53,9 @@ class WorldConnections:
     @property
     def store(self) -> Store:
         return self.world.store
+
+    def contexts(self) -> tuple[Context, ...]:
+        return self.unnamed
 
     def ops(self, target: str | None = None, namespace: str | None = None) -> Ops:
         if target in (None, LOCAL):

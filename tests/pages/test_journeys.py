@@ -247,11 +247,13 @@ def test_a_protected_target_wants_the_name_typed_for_every_write(
     assert button(app, "Deploy wine/1")
 
 
-def test_a_service_of_others_is_shown_and_not_changed(world: World, open_page: OpenPage) -> None:
+def test_a_service_of_others_is_shown_and_can_only_be_adopted(
+    world: World, open_page: OpenPage
+) -> None:
     world.serves("wine", [1])
     world.serving.held["wine"].managed = False
     app = open_page("endpoints", service="wine", do="delete")
-    assert not app.segmented_control
+    assert app.segmented_control[0].options == ["Adopt"]
     assert "not made by Slipway" in words_of(app)
 
 

@@ -1,0 +1,123 @@
+"""What a service leaves behind: its history, logs, events and manifest. Panels: they only read."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import operations, widgets, wiring, words
+from services.domain import LogLine, Service, TargetKind
+from services.errors import one_line
+
+_PARTS = {
+    "": "Initializer and model server",
+    "kserve-container": "Model server",
+    "storage-initializer": "Initializer: the download",
+    "queue-proxy": "Knative's proxy",
+    "all": "Every container",
+}
+"""Containers of a pod that can be read alone, by what KServe and Knative call them."""
+
+
+def tabs(service: Service) -> None:
+    """History, logs, events and manifest; only the open one is read."""
+    history, logs, events, manifest = st.tabs(
+        ["History", "Logs", "Events", "Manifest"], key="tab", bind="query-params"
+    )
+    if history.open:
+        with history, widgets.errors_shown():
+            history_table(service.name, service)
+    if logs.open:
+        with logs, widgets.errors_shown():
+            _logs(service.name)
+    if events.open:
+        with events, widgets.errors_shown():
+            found = widgets.looked(wiring.events(service.name), "events")
+            if found is not None:
+                widgets.lines(_log_text(line) for line in found)
+    if manifest.open:
+        with manifest, widgets.errors_shown():
+            text = widgets.looked(wiring.manifest(service.name), "the manifest")
+            if text is not None:
+                st.code(text, language="yaml")
+
+
+def history_table(name: str, service: Service | None = None) -> None:
+    """A service's releases; choosing one plans the way back to it."""
+    releases = widgets.looked(wiring.history(name), f"the history of {name}")
+    if releases == ():
+        st.caption("No release yet.")
+    if not releases:
+        return
+    rows = words.release_rows(releases, service.answering if service else ())
+    rows = [{**row, "outcome": [row["outcome"]]} for row in rows]
+    key = f"history-{name}-{len(rows)}"
+
+    def chosen() -> None:
+        for at in st.session_state[key].selection.rows:
+            operations.plan(name, "rollback", rows[at]["release"])
+
+    st.dataframe(
+        rows,
+        key=key,
+        hide_index=True,
+        placeholder="",
+        on_select=chosen if service else "ignore",
+        selection_mode="single-row",
+        alt=f"Releases of {name}, newest first",
+        column_config={
+            "release": st.column_config.NumberColumn("Release", width="small"),
+            "version": "Version",
+            "action": "Action",
+            "outcome": widgets.state_column("Outcome", rows, "outcome"),
+            "answers": "Answers",
+            "by": "By",
+            "reason": "Reason",
+            "at": widgets.time_column("At"),
+            "took": "Took",
+        },
+    )
+    if service:
+        st.caption("Choose a release to plan the way back to it.")
+
+
+def _logs(name: str) -> None:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        container = None
+        if wiring.ops().kind is not TargetKind.LOCAL:
+            part = widgets.choice(
+                "Container",
+                {key: label for key, label in _PARTS.items() if key},
+                name="container", width=240, placeholder=_PARTS[""],
+            )  # fmt: skip
+            container = "" if part == "all" else part
+        previous = st.toggle("Previous instance", key="previous")
+        look = wiring.logs(name, container=container, previous=previous)
+        found = look.value or ()
+        pods = sorted({line.source for line in found})
+        source = widgets.choice(
+            "Pod", {pod: pod for pod in pods}, name="source", width=320, placeholder="All of them"
+        )
+        needle = st.text_input("Filter", key="filter", bind="query-params", width=240)
+        text = [
+            _log_text(line)
+            for line in found
+            if needle.lower() in line.text.lower() and source in (None, line.source)
+        ]
+        st.download_button(
+            "Download",
+            "\n".join(text),
+            file_name=f"{name}.log",
+            mime="text/plain",
+            key="download_log",
+            on_click="ignore",
+        )
+        st.button("Read again", key="read_log", on_click=wiring.forget_reads)
+    if widgets.looked(look, "the log") is not None:
+        widgets.lines(text)
+        st.caption(f"The last {wiring.LOG_LINES} lines of each container at most.")
+
+
+def _log_text(line: LogLine) -> str:
+    mark = "! " if line.warning else ""
+    at = f"{widgets.moment(line.time)} " if line.time else ""
+    return f"{at}{one_line(line.source, 64)}  {mark}{one_line(line.text, 2000)}"

@@ -1,0 +1,197 @@
+"""What the pages offer on clusters: options, canaries in both modes, services of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from services.cluster import Context
+from services.domain import Mode, Resources, Scale, TargetKind
+from tests.memory import World
+from tests.pages.conftest import OpenPage, WorldConnections, rows_of, words_of
+from tests.pages.test_journeys import button, choose, press
+
+OpenMini = Callable[..., AppTest]
+
+
+@pytest.fixture
+def mini(connections: WorldConnections, world: World) -> World:
+    """A cluster in Standard mode beside `local`, with the same registry and audit log."""
+    made = World(
+        target="mini", kind=TargetKind.KUBERNETES, namespace="models", clock=world.clock,
+        registry=world.registry, store=world.store,
+    )  # fmt: skip
+    connections.others["mini"] = made
+    made.registry.add("wine", 1)
+    made.registry.add("wine", 2)
+    return made
+
+
+@pytest.fixture
+def open_mini(open_page: OpenPage) -> OpenMini:
+    """Open a page on the cluster."""
+    return lambda page, **params: open_page(page, target="mini", **params)
+
+
+def field(app: AppTest, label: str) -> object:
+    """The input with this label."""
+    inputs = (*app.text_input, *app.number_input, *app.text_area, *app.selectbox)
+    return next(found for found in inputs if found.label == label)
+
+
+# ── Options ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_chosen_beside_a_version_becomes_the_services_intent(
+    mini: World, open_mini: OpenMini
+) -> None:
+    app = open_mini("deploy", model="wine", version=1)
+    chosen = {
+        "Least replicas": 0,
+        "Most replicas": 3,
+        "CPU": "500m",
+        "Memory": "1Gi",
+        "Mode": "Knative",
+        "Serving runtime": "mlserver-3",
+        "Service account of the pods": "predictor",
+        "Seconds that one request may take": 30,
+        "Environment, KEY=VALUE a line": "A=1\nB=x=y",
+        "Labels, KEY=VALUE a line": "team=ml",
+        "Patch in YAML, merged into the manifest": "spec: {predictor: {}}",
+    }
+    for label, value in chosen.items():
+        field(app, label).set_value(value)  # type: ignore[attr-defined]
+    app.run()
+    press(app, "Deploy wine/1")
+    intent = mini.serving.held["wine"].intent
+    assert (intent.mode, intent.scale) == (Mode.KNATIVE, Scale(0, 3))
+    assert (intent.resources, intent.timeout_s) == (Resources("500m", "1Gi"), 30)
+    assert (intent.runtime, intent.service_account) == ("mlserver-3", "predictor")
+    assert (intent.env, intent.labels) == ((("A", "1"), ("B", "x=y")), (("team", "ml"),))
+    assert intent.patch == "spec: {predictor: {}}"
+
+
+def test_what_is_left_alone_stays_and_what_is_emptied_goes(
+    mini: World, open_mini: OpenMini
+) -> None:
+    app = open_mini("deploy", model="wine", version=1)
+    field(app, "CPU").set_value("2")  # type: ignore[attr-defined]
+    field(app, "Environment, KEY=VALUE a line").set_value("A=1")  # type: ignore[attr-defined]
+    press(app.run(), "Deploy wine/1")
+    app = open_mini("deploy", model="wine", version=2)
+    field(app, "Environment, KEY=VALUE a line").set_value("")  # type: ignore[attr-defined]
+    press(app.run(), "Deploy wine/2")
+    intent = mini.serving.held["wine"].intent
+    assert (intent.resources, intent.env) == (Resources("2", None), ())
+
+
+def test_a_line_that_is_no_pair_is_told_and_nothing_can_be_deployed(
+    mini: World, open_mini: OpenMini
+) -> None:
+    app = open_mini("deploy", model="wine", version=1)
+    field(app, "Environment, KEY=VALUE a line").set_value("oops")  # type: ignore[attr-defined]
+    app.run()
+    assert "is not KEY=VALUE" in words_of(app).replace("\\", "")
+    assert not button(app, "Deploy wine/1")
+    assert not mini.serving.applied
+
+
+# ── Canaries ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_in_standard_mode_the_canary_says_why_not_and_offers_a_second_service(
+    mini: World, open_mini: OpenMini
+) -> None:
+    mini.serves("wine", [1])
+    app = choose(open_mini("endpoints", service="wine"), "wine", "begin_canary")
+    assert "KServe splits traffic in Knative mode only" in words_of(app)
+    app = press(app, "Deploy a version as wine-next")
+    assert field(app, "Service name").value == "wine-next"  # type: ignore[attr-defined]
+
+
+def test_a_version_that_was_tried_beside_is_one_click_from_the_service(
+    mini: World, open_mini: OpenMini
+) -> None:
+    mini.serves("wine", [1])
+    mini.serves("wine-next", [2], model="wine")
+    app = choose(open_mini("endpoints", service="wine"), "wine", "begin_canary")
+    app = press(app, "Deploy wine/2 to wine")
+    assert button(app, "Deploy wine/2")
+
+
+def test_in_knative_mode_a_canary_begins_on_deploy_with_a_share(
+    mini: World, open_mini: OpenMini
+) -> None:
+    mini.mode = Mode.KNATIVE
+    mini.serves("wine", [1])
+    app = choose(open_mini("endpoints", service="wine"), "wine", "begin_canary")
+    app = press(app, "Choose the version")
+    assert button(app, "Deploy wine/2 to 10 % of wine")
+
+
+def test_a_split_is_measured_on_a_click_and_held_against_the_configured_one(
+    mini: World, open_mini: OpenMini
+) -> None:
+    mini.mode = Mode.KNATIVE
+    mini.serves("wine", [1])
+    app = open_mini("deploy", model="wine", version=2, canary_percent=30)
+    press(app, "Deploy wine/2 to 30 % of wine")
+    app = press(open_mini("endpoints", service="wine"), "Measure the split").run()
+    assert "Not as configured: wine/1 took 100%" in words_of(app)
+    assert {row["configured"] for row in rows_of(app, 1)} == {"70%", "30%"}
+
+
+# ── Services of others ────────────────────────────────────────────────────────────────────────
+
+
+def test_a_service_of_others_is_adopted_by_click(mini: World, open_mini: OpenMini) -> None:
+    mini.foreign("churn")
+    app = choose(open_mini("endpoints", service="churn"), "churn", "adopt")
+    press(app, "Adopt churn")
+    assert mini.serving.held["churn"].managed
+    assert mini.journal.history("churn")[0].number == 1
+
+
+def test_a_service_of_a_gitops_tool_points_to_render(mini: World, open_mini: OpenMini) -> None:
+    mini.foreign("churn", owner="Argo CD")
+    said = words_of(open_mini("endpoints", service="churn"))
+    assert "slipway render REF --name churn --target mini" in said
+
+
+# ── Aliases ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_alias_moves_with_a_deploy_and_back_with_a_roll_back(
+    mini: World, open_mini: OpenMini
+) -> None:
+    mini.serves("wine", [1])
+    mini.registry.aliases["wine"] = {"live": 1}
+    app = open_mini("deploy", model="wine", version=2)
+    field(app, "Move an alias once it is verified").set_value("live")  # type: ignore[attr-defined]
+    press(app.run(), "Deploy wine/2").run()
+    assert mini.registry.aliases["wine"] == {"live": 2}
+    app = choose(open_mini("endpoints", service="wine"), "wine", "rollback")
+    app = app.checkbox(key="alias-wine").check().run()
+    press(app, "Roll back to release 1").run()
+    assert mini.registry.aliases["wine"] == {"live": 1}
+
+
+# ── Contexts ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_health_offers_the_contexts_that_no_target_names(
+    connections: WorldConnections, open_page: OpenPage
+) -> None:
+    connections.unnamed = (
+        Context(
+            "minikube", "https://192.168.49.2:8443", "default", current=True, flavour="minikube"
+        ),
+    )
+    said = words_of(open_page("health"))
+    assert '[targets.minikube]\nkind = "kubernetes"\ncontext = "minikube"' in said
+
+
+def test_without_such_contexts_health_says_nothing_of_them(open_page: OpenPage) -> None:
+    assert "no targets yet" not in words_of(open_page("health"))
