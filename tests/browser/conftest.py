@@ -115,7 +115,7 @@ def _wait_for(url: str) -> None:
     pytest.fail(f"{url} did not answer within a minute")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state folder with the demo's models and a few more, made once for all browser tests."""
     state = tmp_path_factory.mktemp("slipway")
@@ -131,14 +131,14 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return state
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def app(seeded: Path) -> Iterator[App]:
     """The dashboard over the demo's models."""
     with served(seeded) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def services(app: App) -> App:
     """The dashboard with two services: `parcel` answers a price, `long` as much as is asked for."""
     for version, name in (("shipping-price/1", "parcel"), ("long-answer/1", "long")):
@@ -147,9 +147,13 @@ def services(app: App) -> App:
     return app
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, headless."""
+    """Debian's Chromium, headless.
+
+    For this folder's tests only: as long as it lives, Playwright keeps an event loop running in
+    the main thread, and no test of another tier could start its own.
+    """
     path = find_chromium()
     if path is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
