@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from dashboard import charts, loadtests, widgets, wiring
+from dashboard import charts, loadtests, widgets, wiring, words
 from dashboard.loadtests import LoadTest
 from services import bench, latency, records, rollout, tabular
 from services.domain import (
@@ -27,6 +27,7 @@ from services.domain import (
     Load,
     LoadMode,
     LoadSummary,
+    Mode,
     Objective,
     Phase,
     Prediction,
@@ -50,19 +51,38 @@ PROTOCOLS = {
 }
 
 
+ANSWER_TIMEOUT_S = 30.0
+COLD_TIMEOUT_S = 180.0
+"""A service that sleeps is waited for so long: its pod starts first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whom:
+    """Whom a request is sent to: a service, and the release when it is one side of it alone."""
+
+    service: str
+    release: int | None = None
+
+    def __str__(self) -> str:
+        return self.service if self.release is None else f"release {self.release}"
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One request and what came of it, as the session keeps it."""
 
     at: datetime
     service: str
-    asked: str
-    """Which side was asked: a version, or "any"."""
+    whom: Whom
     request: InferRequest
     rows: str
     """The rows alone, as the JSON text of an /invocations body: what an example is kept as."""
     curl: str
     python: str
+    why: str = ""
+    """Why this way in was taken."""
+    cold: bool = False
+    """True when the service was asleep: the time is that of waking it."""
     prediction: Prediction | None = None
     error: SlipwayError | None = None
 
@@ -95,11 +115,11 @@ def service_picker() -> Service | None:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that fits, and whom to ask: None for "whoever the traffic goes to"."""
+    """A request that fits, and whom to ask."""
 
     request: InferRequest
     rows: str
-    releases: tuple[int | None, ...]
+    whom: tuple[Whom, ...]
 
 
 def _starting_points(service: Service) -> dict[str, str | None]:
@@ -164,7 +184,7 @@ def request_form(service: Service) -> Asked | None:
     plain = bench.request_for(
         signature, rows, model_name=service.name, protocol=Protocol.INVOCATIONS
     )
-    return Asked(request, plain.body.decode(), tuple(sides[side or "any"]))
+    return Asked(request, plain.body.decode(), sides[side or "any"])
 
 
 def _fields(start: str, fields: Sequence[bench.FormField]) -> dict[str, str]:
@@ -225,14 +245,19 @@ def _rows_of_file(upload: UploadedFile | None, service: Service) -> bench.Rows:
     return bench.parse_rows(content, signature, content="json")
 
 
-def _sides(service: Service) -> dict[str, list[int | None]]:
-    """Whom a request can be sent to: whoever the traffic goes to, one side, or all of them."""
-    sides: dict[str, list[int | None]] = {"any": [None]}
-    releases = [side for side in service.answering if side.release is not None]
-    for side in releases:
-        sides[f"{side.version} (release {side.release})"] = [side.release]
-    if len(releases) > 1:
-        sides["each version, side by side"] = [side.release for side in releases]
+def _sides(service: Service) -> dict[str, tuple[Whom, ...]]:
+    """Whom a request can be sent to: whoever the traffic goes to, one side, or several at once."""
+    name = service.name
+    sides: dict[str, tuple[Whom, ...]] = {"any": (Whom(name),)}
+    taking = [side for side in service.answering if side.release is not None]
+    for side in taking:
+        sides[f"{side.version} (release {side.release})"] = (Whom(name, side.release),)
+    if len(taking) > 1:
+        sides["each version, side by side"] = tuple(Whom(name, side.release) for side in taking)
+    for other in wiring.services(wait=False).value or ():
+        # Where nothing splits traffic, a second service beside it is what a version is tried on.
+        if other.name in {f"{name}-next", name.removesuffix("-next")} - {name} and other.answering:
+            sides[f"{name} and {other.name}, side by side"] = (Whom(name), Whom(other.name))
     return sides
 
 
@@ -260,27 +285,37 @@ def _pretty(text: str) -> str:
 def send(ops: Ops, service: Service, asked: Asked) -> None:
     """Send one request to each side and keep the answers in the session, newest first."""
     request, answers = asked.request, []
-    for release in asked.releases:
-        endpoint = ops.serving.endpoint(service.name, release)
+    for whom in asked.whom:
+        endpoint = ops.serving.endpoint(whom.service, whom.release)
         addressed = replace(
             request, path=request.path.replace(f"/{service.name}/", f"/{endpoint.model_name}/", 1)
         )
+        asleep = service.mode is Mode.KNATIVE and _asleep(ops, whom)
         answer = Answer(
             at=datetime.now(UTC),
             service=service.name,
-            asked="any" if release is None else f"release {release}",
+            whom=whom,
             request=addressed,
             rows=asked.rows,
             curl=bench.as_curl(endpoint, addressed),
             python=bench.as_python(endpoint, addressed),
+            why=endpoint.why,
+            cold=asleep,
         )
+        bound_s = COLD_TIMEOUT_S if asleep else ANSWER_TIMEOUT_S
         try:
-            answers.append(replace(answer, prediction=ops.predictor.infer(endpoint, addressed)))
+            found = ops.predictor.infer(endpoint, addressed, timeout_s=bound_s)
+            answers.append(replace(answer, prediction=found))
         except SlipwayError as error:
             answers.append(replace(answer, error=error))
     kept: list[list[Answer]] = st.session_state.setdefault("answers", [])
     kept.insert(0, answers)
     del kept[KEPT_ANSWERS:]
+
+
+def _asleep(ops: Ops, whom: Whom) -> bool:
+    found = ops.serving.service(whom.service)
+    return found is not None and found.asleep
 
 
 def answers(service: Service) -> None:
@@ -315,11 +350,8 @@ def again(ops: Ops, service: Service) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if st.button("Send again", key="again"):
-            releases = tuple(
-                None if one.asked == "any" else int(one.asked.removeprefix("release "))
-                for one in newest
-            )
-            send(ops, service, Asked(newest[0].request, newest[0].rows, releases))
+            whom = tuple(one.whom for one in newest)
+            send(ops, service, Asked(newest[0].request, newest[0].rows, whom))
             st.rerun()
         name = st.text_input(
             "Keep this request as an example named", key="example_name", max_chars=60
@@ -337,7 +369,7 @@ def _told(group: Sequence[Answer]) -> str:
         if answer.prediction is None:
             parts.append("failed")
         else:
-            version = answer.prediction.version or answer.asked
+            version = answer.prediction.version or answer.whom
             parts.append(f"{version}, {answer.prediction.timing.total_s * 1000:.1f} ms")
     return " and ".join(parts)
 
@@ -349,7 +381,7 @@ def _one_answer(answer: Answer) -> None:
         return
     prediction = answer.prediction
     assert prediction is not None
-    _facts(prediction)
+    _facts(answer, prediction)
     table, raw, code = st.tabs(["Table", "Raw answer", "curl and Python"])
     with table:
         _outputs(prediction)
@@ -359,7 +391,7 @@ def _one_answer(answer: Answer) -> None:
         _as_code(answer)
 
 
-def _facts(prediction: Prediction) -> None:
+def _facts(answer: Answer, prediction: Prediction) -> None:
     timing = prediction.timing
     who = str(prediction.version) if prediction.version else "not told"
     if prediction.release is not None:
@@ -367,7 +399,7 @@ def _facts(prediction: Prediction) -> None:
     widgets.facts(
         {
             "Answered by": who,
-            "Latency": f"{timing.total_s * 1000:.1f} ms",
+            "Cold start" if answer.cold else "Latency": words.latency_words(timing.total_s),
             "HTTP status": str(prediction.http_status),
         }
     )
@@ -375,6 +407,10 @@ def _facts(prediction: Prediction) -> None:
         f"connect {timing.connect_s * 1000:.1f} ms, wait {timing.wait_s * 1000:.1f} ms,"
         f" read {timing.read_s * 1000:.1f} ms; by {prediction.via}, protocol {prediction.protocol}"
     )
+    if answer.why:
+        st.caption(widgets.literal(answer.why, 400))
+    if answer.cold:
+        st.caption("It was asleep: this is the time of waking it. Send it again for a warm one.")
 
 
 def _outputs(prediction: Prediction) -> None:
@@ -420,7 +456,7 @@ def _side_by_side(group: Sequence[Answer]) -> None:
             if answer.prediction is None:
                 widgets.error_box(answer.error or SlipwayError("No answer came."))
             else:
-                _facts(answer.prediction)
+                _facts(answer, answer.prediction)
                 _outputs(answer.prediction)
     good = [answer.prediction for answer in group if answer.prediction is not None]
     if len(good) == 2:
@@ -494,7 +530,7 @@ def load_form(ops: Ops, service: Service) -> None:
         if mode is LoadMode.BURST
         else f"{rate} per second for {seconds} s"
     )
-    label = f"{version}, {asked}"
+    label = f"{version}, {asked}{_woken(ops, load, service)}"
 
     who = wiring.actor()  # asked here: the thread that saves the run belongs to no session
 
@@ -527,6 +563,15 @@ def _promised(service: Service) -> Objective:
     promised = asked.get("objective") if isinstance(asked, dict) else None
     # A run from the terminal keeps other settings than one from a page; both keep the objective.
     return records.load(Objective, json.dumps(promised)) if promised else Objective()
+
+
+def _woken(ops: Ops, load: Load, service: Service) -> str:
+    """Wake a service that sleeps: its cold start is no part of the figures. What it took."""
+    if service.mode is not Mode.KNATIVE or not _asleep(ops, Whom(service.name)):
+        return ""
+    with st.spinner("Waking it first…"):
+        first = ops.predictor.infer(load.endpoint, load.requests[0], timeout_s=COLD_TIMEOUT_S)
+    return f", after a cold start of {words.latency_words(first.timing.total_s)}"
 
 
 def _load_request(service: Service) -> InferRequest:

@@ -411,6 +411,7 @@ class PredictionDocument(TypedDict):
     protocol: str
     url: str
     via: str
+    cold_start: bool
 
 
 class PercentilesRow(TypedDict):
@@ -975,8 +976,8 @@ def audit_row(entry: AuditEntry) -> AuditRow:
 # ── Predictions ───────────────────────────────────────────────────────────────────────────────
 
 
-def prediction_document(prediction: Prediction) -> PredictionDocument:
-    """One answer, who gave it and how long it took."""
+def prediction_document(prediction: Prediction, *, cold: bool = False) -> PredictionDocument:
+    """One answer, who gave it and how long it took; `cold` when the service was asleep."""
     timing = prediction.timing
     return {
         "outputs": [output_row(output) for output in prediction.outputs],
@@ -995,6 +996,7 @@ def prediction_document(prediction: Prediction) -> PredictionDocument:
         "protocol": prediction.protocol.value,
         "url": prediction.url,
         "via": prediction.via.value,
+        "cold_start": cold,
     }
 
 

@@ -491,6 +491,11 @@ def duration_words(seconds: float) -> str:
     return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
 
 
+def latency_words(seconds: float) -> str:
+    """`4.2 ms`, `14.3 s`."""
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
 def ago_words(seconds: float) -> str:
     """`just now`, `40 s ago`, `3 min ago`, `5 h ago`, `2 days ago`."""
     if seconds < 5:

@@ -39,6 +39,10 @@ INPUT_BYTES_LIMIT = 64 * 1024 * 1024
 """What of an input is read; `bench` refuses it long before."""
 
 
+ANSWER_TIMEOUT_S = 30.0
+COLD_TIMEOUT_S = 180.0
+
+
 def predict(session: Session) -> Answer:
     """One request, held against the signature before it is sent."""
     args, ops = session.args, session.ops
@@ -49,11 +53,18 @@ def predict(session: Session) -> Answer:
     request = _request(session, service, endpoint.model_name)
     if args.requests is not None:
         return _split(session, service, endpoint, request)
-    prediction = ops.predictor.infer(endpoint, request)
-    document = views.prediction_document(prediction)
+    prediction = ops.predictor.infer(endpoint, request, timeout_s=_bound_s(service))
+    document = views.prediction_document(prediction, cold=service.asleep)
     if endpoint.why:
         session.terminal.say(f"Reached via {endpoint.via}: {endpoint.why}")
+    if service.asleep:
+        session.terminal.say("It was asleep: this is the time of waking it, not of a warm answer.")
     return Answer(document, _prediction_lines(document))
+
+
+def _bound_s(service: Service) -> float:
+    """How long an answer is waited for: a service that sleeps has to start a pod first."""
+    return COLD_TIMEOUT_S if service.asleep else ANSWER_TIMEOUT_S
 
 
 def _split(session: Session, service: Service, endpoint: Endpoint, request: InferRequest) -> Answer:
@@ -185,6 +196,10 @@ def bench(session: Session) -> Answer:
         concurrency=args.concurrency or 64,
         objective=Objective(p99_s=args.max_p99, error_ratio=args.max_error_ratio),
     )
+    if service.asleep:
+        first = ops.predictor.infer(endpoint, load.requests[0], timeout_s=COLD_TIMEOUT_S)
+        took = views.seconds_text(first.timing.total_s)
+        session.terminal.say(f"It was asleep: waking it took {took}, which the figures leave out.")
     ticks: list[Tick] = []
     summary: LoadSummary | None = None
     for part in ops.engine.run(load):

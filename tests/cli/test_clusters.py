@@ -98,6 +98,16 @@ def test_a_canarys_split_is_measured_and_held_against_what_was_read_back(
     assert document["verdict"].startswith("Not as configured: wine/1 took 100%")
 
 
+def test_a_prediction_says_when_it_woke_the_service(cli: Cli, mini: World) -> None:
+    mini.mode = Mode.KNATIVE
+    cli("deploy", "wine/1", "--name", "wine", "--yes")
+    assert cli("predict", "wine", "--json").document["cold_start"] is False
+    mini.serving.asleep.add("wine")
+    ran = cli("predict", "wine", "--json")
+    assert ran.document["cold_start"] is True
+    assert "asleep" in ran.err
+
+
 def test_status_of_a_service_tells_an_alias_that_points_past_it(cli: Cli, mini: World) -> None:
     cli("deploy", "wine/1", "--name", "wine", "--yes", "--set-alias", "live")
     cli("deploy", "wine/2", "--name", "wine", "--yes")

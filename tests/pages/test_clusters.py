@@ -143,6 +143,29 @@ def test_a_split_is_measured_on_a_click_and_held_against_the_configured_one(
     assert {row["configured"] for row in rows_of(app, 1)} == {"70%", "30%"}
 
 
+def test_a_service_and_the_one_beside_it_answer_side_by_side(
+    mini: World, open_mini: OpenMini
+) -> None:
+    mini.serves("wine", [1])
+    mini.serves("wine-next", [2], model="wine")
+    app = open_mini("predict", service="wine")
+    app.selectbox(key="side").set_value("wine and wine-next, side by side")
+    app = press(app, "Send request")
+    said = words_of(app).replace("\\", "")
+    assert "wine/1" in said
+    assert "wine/2" in said
+    assert "same outputs" in said
+
+
+def test_the_time_of_waking_a_service_is_told_apart(mini: World, open_mini: OpenMini) -> None:
+    mini.mode = Mode.KNATIVE
+    mini.serves("wine", [1])
+    mini.serving.asleep.add("wine")
+    said = words_of(press(open_mini("predict", service="wine"), "Send request"))
+    assert "Cold start" in said
+    assert "Latency" not in said
+
+
 # ── Services of others ────────────────────────────────────────────────────────────────────────
 
 
