@@ -58,8 +58,13 @@ class App:
 
 
 def settings_free() -> dict[str, str]:
-    """This process's environment without what configures Slipway or MLflow."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("SLIPWAY_", "MLFLOW_"))}
+    """This process's environment without what configures Slipway or MLflow.
+
+    Its kubeconfig is one of clusters that nobody answers for, so that pages show the contexts that
+    no target names, on any machine.
+    """
+    free = {k: v for k, v in os.environ.items() if not k.startswith(("SLIPWAY_", "MLFLOW_"))}
+    return {**free, "KUBECONFIG": str(Path(__file__).parent / "kubeconfig.yaml")}
 
 
 def find_chromium() -> str | None:
