@@ -12,17 +12,13 @@ MLflow: the registry hands it the files.
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import os
 import re
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,6 +50,7 @@ from services.errors import (
     one_line,
 )
 from services.ports import Registry, Report, no_report
+from services.staging import Manifest, PackagedFile, Staging, base64_of, slug
 
 UPLOADS_AT_ONCE = 8
 CONNECT_TIMEOUT_S = 5.0
@@ -62,37 +59,6 @@ READ_TIMEOUT_S = 60.0
 RETRY_FOR_S = 60.0
 """For so long one file's upload is tried again. A precondition makes each try safe: what a lost
 answer had written comes back as 412 and is compared."""
-
-_HASH_CHUNK_BYTES = 1024 * 1024
-
-# Written by MLflow when it downloads through models:/NAME/N (3.17.2); part of the download, not of
-# the version: with it the same bytes would have two digests.
-_NOT_OF_THE_VERSION = frozenset({"registered_model_meta"})
-
-
-@dataclass(frozen=True, slots=True)
-class PackagedFile:
-    """One file of a manifest; `crc32c` base64 as Google Cloud Storage writes it, sha256 hex."""
-
-    path: str
-    size_bytes: int
-    crc32c: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a package holds. The digest covers paths and bytes, not where they came from."""
-
-    model: str
-    version: int
-    digest: str
-    files: tuple[PackagedFile, ...]
-
-    @property
-    def size_bytes(self) -> int:
-        """All files together."""
-        return sum(file.size_bytes for file in self.files)
 
 
 class GcsPackager:
@@ -116,10 +82,8 @@ class GcsPackager:
             )
         self._bucket_name = match["bucket"]
         self._root = (match["root"] or "").strip("/")
-        self._registry = registry
-        self._staging = staging
+        self._staging = Staging(staging, registry)
         self._emulator = emulator
-        self._lock = threading.Lock()
 
     # ── The port ──────────────────────────────────────────────────────────────────────────────
 
@@ -131,7 +95,7 @@ class GcsPackager:
         if version.source.startswith("gs://"):
             # Where pods can read it already: used as it is.
             return Package(PackageKind.GCS, version.source.rstrip("/"))
-        manifest = self._staged(version, no_report)[0]
+        manifest = self._staging.staged(version)[0]
         return self._package(manifest)
 
     def make(self, version: ModelVersion, report: Report = no_report) -> Package:
@@ -142,7 +106,7 @@ class GcsPackager:
         """
         if version.source.startswith("gs://"):
             return self.propose(version)
-        manifest, folder = self._staged(version, report)
+        manifest, folder = self._staging.staged(version, report)
         if self._is_committed(manifest):
             report(f"{version.ref} is published already", 1.0)
             return self._package(manifest)
@@ -158,24 +122,6 @@ class GcsPackager:
             return self._whole(package)
         except SlipwayError as error:
             return Finding("package", Verdict.SKIP, f"{error.what} {error.why}".strip(), error.fix)
-
-    # ── Staging ───────────────────────────────────────────────────────────────────────────────
-
-    def _staged(self, version: ModelVersion, report: Report) -> tuple[Manifest, Path]:
-        """The version's files on this machine and their manifest; downloaded once."""
-        place = self._staging / slug(version.ref.model) / str(version.ref.number)
-        with self._lock:
-            if not place.is_dir():
-                report(f"reading {version.ref} from the registry", None)
-                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                fresh = Path(tempfile.mkdtemp(dir=place.parent, prefix=".fresh-"))
-                try:
-                    self._registry.download(version.ref, fresh, report)
-                    # Renaming makes a download that was cut short look like none at all.
-                    fresh.rename(place)
-                finally:
-                    shutil.rmtree(fresh, ignore_errors=True)
-        return manifest_of(place, version.ref.model, version.ref.number), place
 
     def _package(self, manifest: Manifest) -> Package:
         uri = f"gs://{self._bucket_name}/{self._prefix(manifest)}"
@@ -280,7 +226,7 @@ class GcsPackager:
         body = orjson.dumps(asdict(manifest))
         name = f"{self._prefix(manifest)}.json"
         file = PackagedFile(
-            name, len(body), _base64(google_crc32c.value(body)), hashlib.sha256(body).hexdigest()
+            name, len(body), base64_of(google_crc32c.value(body)), hashlib.sha256(body).hexdigest()
         )
         blob = self._bucket.blob(name)
         blob.crc32c = file.crc32c
@@ -415,57 +361,6 @@ class _Sent:
             self._files += 1
             line = f"{self._files} of {self._count} files, {self._bytes} of {self._total} bytes"
             self._report(line, self._bytes / self._total)
-
-
-def manifest_of(folder: Path, model: str, version: int) -> Manifest:
-    """Hash every file below `folder`. NotDeployable for a link or an empty folder."""
-    files = []
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(root, name)
-            relative = path.relative_to(folder).as_posix()
-            if relative in _NOT_OF_THE_VERSION:
-                continue
-            if path.is_symlink() or not path.is_file():
-                raise NotDeployable(
-                    f"{model}/{version} cannot be published. Nothing was changed.",
-                    why=f"{one_line(relative)} is no plain file.",
-                )
-            files.append(_hashed(path, relative))
-    if not files:
-        raise NotDeployable(
-            f"{model}/{version} cannot be published. Nothing was changed.",
-            why="It has no files.",
-            fix="Register the version again.",
-        )
-    files.sort(key=lambda file: file.path)
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.path}\0{file.size_bytes}\0{file.sha256}\n".encode())
-    return Manifest(model, version, digest.hexdigest(), tuple(files))
-
-
-def _hashed(path: Path, relative: str) -> PackagedFile:
-    sha256, crc32c, size = hashlib.sha256(), 0, 0
-    with path.open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK_BYTES):
-            sha256.update(chunk)
-            crc32c = google_crc32c.extend(crc32c, chunk)
-            size += len(chunk)
-    return PackagedFile(relative, size, _base64(crc32c), sha256.hexdigest())
-
-
-def _base64(crc32c: int) -> str:
-    return base64.b64encode(crc32c.to_bytes(4, "big")).decode()
-
-
-def slug(model: str) -> str:
-    """A registered model's name as one path segment; names that had to change carry a hash."""
-    kept = re.sub(r"[^A-Za-z0-9_-]+", "-", model).strip("-")[:80]
-    if kept == model:
-        return kept
-    return f"{kept or 'model'}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
 
 
 def _must_equal(name: str, file: PackagedFile, size_bytes: int, crc32c: str) -> None:

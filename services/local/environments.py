@@ -30,12 +30,13 @@ from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from services.errors import ConfigError, Conflict, NotDeployable, NotFound, one_line
 from services.ports import Report, no_report
+from services.requirements import plain
 
 SERVERS = ("mlserver", "mlserver-mlflow")
 """What every environment has beside the model's libraries, in the versions of this one."""
@@ -262,51 +263,13 @@ class Environments:
 
 def _needed(lines: Iterable[str], python: str, formats: Sequence[str]) -> tuple[Requirement, ...]:
     """The requirements that hold on this machine, without markers. NotDeployable."""
-    found = [
-        requirement
-        for requirement in map(_requirement, filter(None, map(_without_comment, lines)))
-        if _applies(requirement, python)
-    ]
+    found = [requirement for requirement in plain(lines) if _applies(requirement, python)]
     for wanted in found:
         wanted.marker = None
     # MLflow logs models as skops by default and does not add skops to a list that the user gave.
     if "skops" in formats and all(canonicalize_name(r.name) != "skops" for r in found):
         found.append(Requirement("skops"))
     return tuple(found)
-
-
-def _without_comment(line: str) -> str:
-    # pip's rule: a # starts a comment at the line's start or after white space.
-    return re.sub(r"(^|\s)#.*", "", line).strip()
-
-
-def _requirement(line: str) -> Requirement:
-    """One line of a requirements file, if it is a name with versions. NotDeployable."""
-    shown = one_line(line, 80)
-    if line.startswith("-"):
-        raise NotDeployable(
-            "The model's requirements cannot be used. Nothing was changed.",
-            why=f"`{shown}` is an option for the installer, and a model's files may not choose "
-            "where packages come from.",
-            fix="Log the model again with plain requirements (`pip_requirements=['name==1.0', …]`);"
-            " set an index of your own in uv's configuration.",
-        )
-    try:
-        requirement = Requirement(line)
-    except InvalidRequirement as error:
-        raise NotDeployable(
-            "The model's requirements cannot be used. Nothing was changed.",
-            why=f"`{shown}` is no package name with versions.",
-            fix="Log the model again with plain requirements (`pip_requirements=['name==1.0', …]`)"
-            "; pass your own modules as `code_paths`.",
-        ) from error
-    if requirement.url:
-        raise NotDeployable(
-            "The model's requirements cannot be used. Nothing was changed.",
-            why=f"`{shown}` is fetched from an address of the model's own choice.",
-            fix="Publish the package on your index and require it by name and version.",
-        )
-    return requirement
 
 
 def _applies(requirement: Requirement, python: str) -> bool:

@@ -26,7 +26,7 @@ def packager(bucket: str, emulator: str, tmp_path: Path, request: Any) -> GcsPac
 
 
 def version_of(packager: GcsPackager) -> Any:
-    return packager._registry.version(VersionRef("wine", 1))
+    return packager._staging._registry.version(VersionRef("wine", 1))
 
 
 def uploads(packager: GcsPackager, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -59,7 +59,7 @@ def test_a_copy_that_was_cut_short_is_resumed_with_what_is_missing(
     packager: GcsPackager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = version_of(packager)
-    manifest, folder = packager._staged(version, lambda *_: None)
+    manifest, folder = packager._staging.staged(version)
     first = manifest.files[0]
     packager._put(f"{packager._prefix(manifest)}/{first.path}", first, folder / first.path)
     assert packager.exists(packager.propose(version)).verdict is Verdict.FAIL
@@ -70,7 +70,7 @@ def test_a_copy_that_was_cut_short_is_resumed_with_what_is_missing(
 
 def test_other_bytes_under_a_name_are_refused_with_both_checksums(packager: GcsPackager) -> None:
     version = version_of(packager)
-    manifest, _ = packager._staged(version, lambda *_: None)
+    manifest, _ = packager._staging.staged(version)
     name = f"{packager._prefix(manifest)}/MLmodel"
     packager._bucket.blob(name).upload_from_string(b"somebody else's")
     with pytest.raises(NotDeployable, match="Nothing was overwritten") as caught:
@@ -81,7 +81,7 @@ def test_other_bytes_under_a_name_are_refused_with_both_checksums(packager: GcsP
 
 def test_an_upload_whose_answer_was_lost_is_a_success(packager: GcsPackager) -> None:
     version = version_of(packager)
-    manifest, folder = packager._staged(version, lambda *_: None)
+    manifest, folder = packager._staging.staged(version)
     for _ in range(2):  # the second time the bucket answers 412
         for file in manifest.files:
             packager._put(f"{packager._prefix(manifest)}/{file.path}", file, folder / file.path)
