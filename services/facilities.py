@@ -192,12 +192,40 @@ class Facilities:
         return ""
 
     def names_old_modes(self) -> bool:
-        """Whether this KServe knows the modes only as RawDeployment and Serverless (≤ v0.15)."""
+        """Whether this KServe knows the modes only as RawDeployment and Serverless (≤ v0.15).
+
+        By the controller's version; where that may not be seen, by the API's own description.
+        """
         parts = self.kserve_version().removeprefix("v").split(".")
         try:
             return (int(parts[0]), int(parts[1])) < (0, 16)
         except (ValueError, IndexError):
-            return False
+            fields = self._status_fields()
+            return bool(fields) and "servingRuntimeName" not in fields
+
+    def _status_fields(self) -> tuple[str, ...]:
+        """What the status of an InferenceService may hold here; () when that is not told.
+
+        KServe v0.16.0 added servingRuntimeName to the status and the modes' new names together.
+        """
+
+        def read() -> Json:
+            # Large, but any identity may read it (ClusterRole system:discovery), and it is kept.
+            try:
+                found = self._cluster.get(
+                    "/openapi/v3/apis/serving.kserve.io/v1beta1", doing="read the API's description"
+                )
+            except Denied:
+                return ()
+            schemas = ((found or {}).get("components") or {}).get("schemas") or {}
+            for name, schema in schemas.items():
+                if name.endswith(".InferenceService"):
+                    status = (schema.get("properties") or {}).get("status") or {}
+                    return tuple(status.get("properties") or ())
+            return ()
+
+        value: tuple[str, ...] = self._read("status fields", read)
+        return value
 
     def _controller(self) -> Json:
         def read() -> Json:

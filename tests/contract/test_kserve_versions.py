@@ -1,0 +1,246 @@
+"""How far a roll-out is, by what KServe v0.15 to v0.20 put into their objects.
+
+tests/samples/kserve/README.md says where the looks come from. Ready, observedGeneration and
+modelStatus differ between the versions, and each says "all is well" in a look where it is not: the
+verdict must be the same for all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from services import inferenceservice as objects
+from services import rollout
+from services.cluster import Cluster
+from services.domain import (
+    Action,
+    Intent,
+    Json,
+    Mode,
+    Outcome,
+    Phase,
+    Plan,
+    Release,
+    VersionRef,
+)
+from services.facilities import Facilities
+from services.kserve import KServeServing
+from tests import apiserver
+from tests.apiserver import ApiServer, api_server, kubeconfig
+
+SAMPLES = Path(__file__).parents[1] / "samples" / "kserve" / "versions"
+VERSIONS = ("v0.15", "v0.16", "v0.19", "v0.20")
+AT = datetime(2026, 11, 23, 12, 1, 0, tzinfo=UTC)
+
+
+def looks(version: str) -> dict[str, Json]:
+    found: dict[str, Json] = json.loads((SAMPLES / f"{version}.json").read_text("utf-8"))["looks"]
+    return found
+
+
+class Past:
+    """A history that was written before."""
+
+    def __init__(self, *releases: Release) -> None:
+        self.releases = releases
+
+    def history(self, service: str) -> Sequence[Release]:
+        return self.releases
+
+    def histories(self) -> Mapping[str, Sequence[Release]]:
+        return {"wine": self.releases}
+
+
+def past_of(service: Json) -> Past:
+    """Release 1 is verified; release 2, which the object carries, is open."""
+    intent = replace(objects.live_intent(service), version=VersionRef("wine", 2))
+    first = replace(
+        intent,
+        version=VersionRef("wine", 1),
+        package=replace(intent.package, uri="gs://models/wine/1"),
+        canary_percent=None,
+        stopped=False,
+    )
+    return Past(
+        Release(2, "wine", Action.DEPLOY, intent, "ana", "", AT, workload=2),
+        Release(
+            1, "wine", Action.DEPLOY, first, "ana", "", AT, workload=1, outcome=Outcome.VERIFIED
+        ),
+    )
+
+
+@pytest.fixture
+def api() -> Iterator[ApiServer]:
+    with api_server() as server:
+        yield server
+
+
+@pytest.fixture
+def cluster(api: ApiServer, tmp_path: Path) -> Cluster:
+    return Cluster(target="stub", context="stub", kubeconfig=kubeconfig(tmp_path, api.url))
+
+
+def show(api: ApiServer, look: Json) -> None:
+    api.put(apiserver.SERVING, look["service"])
+    for collection, thing in (
+        (apiserver.DEPLOYMENTS, look["deployment"]),
+        (apiserver.KNATIVE, look["knative"]),
+        *((apiserver.REVISIONS, revision) for revision in look["revisions"]),
+        *((apiserver.PODS, pod) for pod in look["pods"]),
+    ):
+        if thing is not None:
+            api.put(collection, thing)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("name", "phase", "answering"),
+    [
+        ("standard ready", Phase.READY, {2: 100}),
+        ("standard not acted on", Phase.ROLLING_OUT, {1: 100}),
+        ("standard rolling", Phase.ROLLING_OUT, {1: 100}),
+        ("standard image gone, old serves", Phase.FAILED, {1: 100}),
+        ("standard deadline passed, old serves", Phase.FAILED, {1: 100}),
+        ("standard status empty", Phase.READY, {2: 100}),
+        ("standard stopped", Phase.STOPPED, {}),
+        ("knative ready", Phase.READY, {2: 100}),
+        ("knative asleep", Phase.READY, {2: 100}),
+        ("knative rolling", Phase.ROLLING_OUT, {1: 100}),
+        ("knative download failed, old serves", Phase.FAILED, {1: 100}),
+        ("knative canary", Phase.READY, {1: 70, 2: 30}),
+        ("knative canary coming", Phase.ROLLING_OUT, {1: 100}),
+    ],
+)
+def test_the_verdict_is_the_same_whatever_the_version_says(  # noqa: PLR0917 (a table's columns)
+    api: ApiServer,
+    cluster: Cluster,
+    version: str,
+    name: str,
+    phase: Phase,
+    answering: dict[int, int],
+) -> None:
+    look = looks(version)[name]
+    show(api, look)
+    seen = KServeServing(cluster, "models", past_of(look["service"])).observe("wine")
+    progress = rollout.progress_of(seen)
+    assert progress.phase is phase, progress.message
+    assert {side.release: side.percent for side in progress.answering} == answering
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_list_names_the_mode_in_todays_words(
+    api: ApiServer, cluster: Cluster, version: str
+) -> None:
+    look = looks(version)["knative ready"]
+    show(api, look)
+    (service,) = KServeServing(cluster, "models", past_of(look["service"])).services()
+    assert service.mode is Mode.KNATIVE
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_earlier_failure_is_not_told_as_todays(
+    api: ApiServer, cluster: Cluster, version: str
+) -> None:
+    look = looks(version)["standard ready"]
+    assert look["service"]["status"]["modelStatus"]["lastFailureInfo"]
+    show(api, look)
+    seen = KServeServing(cluster, "models", past_of(look["service"])).observe("wine")
+    assert seen.failure is None
+    assert "not found" not in seen.message
+
+
+def with_controller(api: ApiServer, tag: str) -> None:
+    container = {"name": "manager", "image": f"kserve/kserve-controller:{tag}"}
+    api.put(
+        "/apis/apps/v1/namespaces/kserve/deployments",
+        {
+            "metadata": {"name": "kserve-controller-manager"},
+            "spec": {"template": {"spec": {"containers": [container]}}},
+        },
+    )
+
+
+def with_schema(api: ApiServer, *fields: str) -> None:
+    """The API description that any identity may read."""
+    status = {"type": "object", "properties": {name: {"type": "string"} for name in fields}}
+    kind = "io.kserve.serving.v1beta1.InferenceService"
+    api.documents["/openapi/v3/apis/serving.kserve.io/v1beta1"] = {
+        "components": {"schemas": {kind: {"type": "object", "properties": {"status": status}}}}
+    }
+
+
+@pytest.mark.parametrize(
+    ("tag", "old"),
+    [("v0.15.2", True), ("v0.14.0", True), ("v0.16.0", False), ("v0.20.0", False), ("v1.0", False)],
+)
+def test_the_controllers_version_says_which_names_it_knows(
+    api: ApiServer, cluster: Cluster, tag: str, old: bool
+) -> None:
+    with_controller(api, tag)
+    assert Facilities(cluster, "models").names_old_modes() is old
+
+
+@pytest.mark.parametrize(
+    ("fields", "old"),
+    [(("deploymentMode", "url"), True), (("deploymentMode", "servingRuntimeName"), False)],
+)
+def test_a_controller_that_may_not_be_seen_is_told_by_the_api_description(
+    api: ApiServer, cluster: Cluster, fields: tuple[str, ...], old: bool
+) -> None:
+    with_schema(api, *fields)
+    assert Facilities(cluster, "models").names_old_modes() is old
+
+
+@pytest.mark.parametrize(
+    ("tag", "mode", "written"),
+    [
+        ("v0.15.2", Mode.STANDARD, "RawDeployment"),
+        ("v0.15.2", Mode.KNATIVE, "Serverless"),
+        ("v0.16.0", Mode.STANDARD, "Standard"),
+        ("v0.20.0", Mode.KNATIVE, "Knative"),
+    ],
+)
+def test_a_new_service_names_its_mode_in_the_installed_versions_words(
+    api: ApiServer, cluster: Cluster, tag: str, mode: Mode, written: str
+) -> None:
+    with_controller(api, tag)
+    intent: Intent = replace(
+        objects.live_intent(looks("v0.20")["standard ready"]["service"]),
+        version=VersionRef("wine", 2),
+        mode=mode,
+    )
+    plan = Plan(Action.DEPLOY, "wine", "stub", "models", None, intent, None, (), "n")
+    made = KServeServing(cluster, "models", Past()).rehearse(plan).manifest
+    assert f"deploymentMode: {written}" in made
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_update_leaves_the_modes_name_as_it_stands(
+    api: ApiServer, cluster: Cluster, version: str
+) -> None:
+    look = looks(version)["standard ready"]
+    show(api, look)
+    with_controller(api, "v0.20.0")  # upgraded since: a webhook refuses another name (up to v0.18)
+    serving = KServeServing(cluster, "models", past_of(look["service"]))
+    live = look["service"]
+    before = objects.live_intent(live)
+    after = replace(before, package=replace(before.package, uri="gs://models/wine/3"))
+    plan = Plan(
+        Action.DEPLOY,
+        "wine",
+        "stub",
+        "models",
+        before,
+        after,
+        objects.object_version(live),
+        (),
+        "n",
+    )
+    name = live["metadata"]["annotations"]["serving.kserve.io/deploymentMode"]
+    assert f"deploymentMode: {name}" in serving.rehearse(plan).manifest
