@@ -57,6 +57,7 @@ from services.rows import (
     check_rows,
     dtype_of,
     flattened,
+    flattened_again,
     label_of,
     leaves,
     mismatch,
@@ -242,7 +243,7 @@ def _v2_tensor(
     name: str, at: int, value: Json, spec: ColumnSpec | TensorSpec | None
 ) -> dict[str, Json]:
     dtype = spec.dtype if isinstance(spec, TensorSpec) else "float64"
-    shape, flat = flattened(value)
+    shape, flat = flattened(value) if spec is None else flattened_again(value)
     return {
         "name": label_of(name, at),
         "shape": list(shape),

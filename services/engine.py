@@ -432,6 +432,7 @@ def _read_config(fd: int) -> tuple[_Config, list[tuple[bytes, bytes]]]:
 
 # ── The process: when to wake ─────────────────────────────────────────────────────────────────
 
+_write = os.write
 _clock = time.perf_counter_ns  # on Linux CLOCK_MONOTONIC, the clock of the timerfd below
 _NEVER = 1 << 62
 _SPIN_NS = 60_000
@@ -504,6 +505,21 @@ class _Head:
         self.error = None if 200 <= status < 300 else f"http-{status // 100}xx"
 
 
+class _Shot:
+    """One prepared request, and the last good answer to it: most servers give it again and again.
+
+    An answer that is byte for byte one that was read in full needs no second reading.
+    """
+
+    __slots__ = ("answer", "mark", "request", "who")
+
+    def __init__(self, request: bytes, mark: bytes, who: Answerer) -> None:
+        self.request = request
+        self.mark = mark
+        self.answer = b""
+        self.who = who
+
+
 class _Connection(asyncio.Protocol):
     """One kept connection: at most one request under way, one answer read at a time."""
 
@@ -515,17 +531,18 @@ class _Connection(asyncio.Protocol):
         "busy",
         "complete",
         "delimited",
+        "expected",
         "extra",
+        "fd",
         "first_piece",
         "freed_ns",
         "headers",
         "intended_ns",
         "keep",
         "load",
-        "mark",
         "parser",
-        "request",
         "sent_ns",
+        "shot",
         "transport",
     )
 
@@ -538,7 +555,10 @@ class _Connection(asyncio.Protocol):
         self.broken = False
         self.freed_ns = _clock()
         self.intended_ns = self.sent_ns = 0
-        self.request = self.mark = b""
+        self.shot = load.no_shot
+        # What `shot` was last answered with, while nothing of another answer has come.
+        self.expected = b""
+        self.fd = -1
         self.parser: Any = None
         self.answering = False
         self.first_piece = b""
@@ -546,9 +566,32 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a stream's transport
+        if self.load.tls is None:
+            self.fd = transport.get_extra_info("socket").fileno()
+
+    def write(self, request: bytes) -> None:
+        """Send at once what the socket takes: the loop would first serve every other connection.
+
+        The rest, and everything that is encrypted, leaves by the transport.
+        """
+        try:
+            sent = _write(self.fd, request)
+        except OSError:  # there is none, it is full, or it broke: the transport finds out itself
+            sent = 0
+        if sent != len(request):
+            self.fd = -1  # nothing may overtake what waits there
+            self.transport.write(request[sent:])
+
+    def hang_up(self) -> None:
+        """End the connection, and what is under way on it."""
+        self.fd = -1  # soon the number of another connection
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         now = _clock()
+        if data == self.expected:
+            self.load.answered_as_before(self, now)
+            return
         load = self.load
         if not self.answering and self.busy:
             end = data.find(b"\r\n\r\n")
@@ -562,8 +605,9 @@ class _Connection(asyncio.Protocol):
     # The long way: heads not seen before, answers in several pieces or of unknown length.
 
     def read(self, data: bytes, now: int) -> None:
+        self.expected = b""
         if not self.busy:
-            self.transport.abort()  # nothing was asked
+            self.hang_up()  # nothing was asked
             return
         if not self.answering:
             self.answering = True
@@ -574,7 +618,7 @@ class _Connection(asyncio.Protocol):
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.load.failed(self, "not-http", now)
-            self.transport.abort()
+            self.hang_up()
             return
         if self.complete:
             self.finish(now)
@@ -627,6 +671,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         now = _clock()
+        self.fd = -1
         if self.busy and self.answering and self.ends_with_connection(exc):
             self.finish(now)
         self.load.lost(self, now)
@@ -643,6 +688,8 @@ class _Connection(asyncio.Protocol):
 
 _FULL_CHECK_EVERY = 64
 _FULL_CHECKS_AT_FIRST = 32
+_COUNTED_AT_ONCE = 64
+"""Times counted together in a burst; more would hold up the answers that come meanwhile."""
 _MOST_ANSWERERS = 32
 _MOST_HEADS = 256
 _SWEEP_S = 0.05
@@ -671,7 +718,10 @@ class _LoadProcess:
     ) -> None:
         self.loop = loop
         self.config = config
-        self.next_request = cycle(requests).__next__
+        self.nobody = Answerer(release=config.release)
+        self.no_shot = _Shot(b"", b"", self.nobody)
+        shots = [_Shot(request, mark, self.nobody) for request, mark in requests]
+        self.next_shot = cycle(shots).__next__
         self.results = results
         self.addresses = addresses
         self.tls = tls
@@ -680,7 +730,6 @@ class _LoadProcess:
         self.timeout_ns = int(config.timeout_s * NS)
 
         self.heads: dict[bytes, _Head] = {}
-        self.nobody = Answerer(release=config.release)
         self.answerers: dict[tuple[int | None, str | None], Answerer] = {}
         self.names_version = False
         self.named_before = (self.nobody, b"\0", self.nobody)
@@ -710,8 +759,11 @@ class _LoadProcess:
         self.end_ns = 0
         self.left = config.max_requests
         self.piece = Slice(0.0)
-        # Where response and service time are one, because the request left when it was meant to.
+        # Where response and service time are one, because the request left when it was meant to:
+        # counted, and those that wait to be counted together, which is cheaper.
         self.on_time: dict[Answerer, Histogram] = {}
+        self.uncounted: list[int] = []
+        self.uncounted_who = self.nobody
         self.busy_before_s = _busy_s()
 
     # Answers
@@ -739,6 +791,62 @@ class _LoadProcess:
             self.heads.clear()
         self.heads[head_bytes] = head
 
+    def answered_as_before(self, connection: _Connection, now: int) -> None:
+        """One whole answer, the same as one to the same request that was read in full.
+
+        Nearly every answer of a fast server comes through here: in a burst, what follows is all
+        that this process does for a request.
+        """
+        if self.interval_ns:
+            connection.expected = b""
+            connection.busy = False
+            self.in_flight -= 1
+            if connection.intended_ns >= self.start_ns:
+                self.last_done_ns = now
+                self.count_answer(connection, now, connection.shot.who)
+            self.free(connection, now)
+            return
+        shot, sent_ns = connection.shot, connection.sent_ns
+        if sent_ns >= self.start_ns:
+            self.last_done_ns = now
+            if shot.who is not self.uncounted_who or len(self.uncounted) >= _COUNTED_AT_ONCE:
+                self.count_waiting(shot.who)
+            self.uncounted.append(now - sent_ns)
+        connection.broken = False
+        if now >= self.end_ns or self.left <= 0:
+            connection.expected = b""
+            connection.busy = False
+            self.in_flight -= 1
+            self.free(connection, now)
+            return
+        if now >= self.start_ns:
+            self.left -= 1
+        connection.shot = shot = self.next_shot()
+        connection.expected = shot.answer
+        connection.freed_ns = connection.intended_ns = connection.sent_ns = now
+        connection.write(shot.request)
+
+    def count_waiting(self, who: Answerer) -> None:
+        """Count the times that wait; those of `who` come next."""
+        if self.uncounted:
+            times = self.on_time.get(self.uncounted_who)
+            if times is None:
+                times = self.on_time[self.uncounted_who] = Histogram()
+            times.record_all(self.uncounted)
+            self.uncounted = []
+        self.uncounted_who = who
+
+    def count_answer(self, connection: _Connection, now: int, who: Answerer) -> None:
+        """Count a measured prediction."""
+        intended_ns, sent_ns = connection.intended_ns, connection.sent_ns
+        by_who = self.on_time if intended_ns == sent_ns else self.piece.response
+        times = by_who.get(who)
+        if times is None:
+            times = by_who[who] = Histogram()
+        times.record(now - intended_ns)
+        if intended_ns != sent_ns:
+            self.piece.service.record(now - sent_ns)
+
     def answered(
         self,
         connection: _Connection,
@@ -752,39 +860,36 @@ class _LoadProcess:
         """One whole answer: its body is `data` from `start` on (`cut`: the first part of it)."""
         error = head.error
         who = head.who
+        shot = connection.shot
+        connection.expected = b""
         if error is None:
             # A look at every answer, a full reading of some: parsing all would make us the limit.
             self.checked = checked = self.checked + 1
-            if (
-                data.find(connection.mark, start) < 0
+            in_full = (
+                data.find(shot.mark, start) < 0
                 or not (data.endswith(b"}") or cut)
                 or checked <= _FULL_CHECKS_AT_FIRST
                 or not checked % _FULL_CHECK_EVERY
-            ):
-                error = self.check_in_full(data[start:], connection.mark, cut=cut)
+            )
+            if in_full:
+                error = self.check_in_full(data[start:], shot.mark, cut=cut)
             if self.names_version and who.version is None:
                 who = self.who_in_body(who, data, start)
+            # From `start` 0 on it is a body alone: only a whole answer is known by its bytes.
+            if in_full and start and error is None and head.keep:
+                shot.answer, shot.who = data, who
         self.in_flight -= 1
-        intended_ns = connection.intended_ns
-        if intended_ns >= self.start_ns:
+        if connection.intended_ns >= self.start_ns:
             self.last_done_ns = now
             if error is not None:
                 self.count(error)
-            elif intended_ns == connection.sent_ns:
-                times = self.on_time.get(who)
-                if times is None:
-                    times = self.on_time[who] = Histogram()
-                times.record(now - intended_ns)
             else:
-                times = self.piece.response.get(who)
-                if times is None:
-                    times = self.piece.response[who] = Histogram()
-                times.record(now - intended_ns)
-                self.piece.service.record(now - connection.sent_ns)
+                self.count_answer(connection, now, who)
         connection.broken = head.status >= 500
         if head.keep:
             self.free(connection, now)
         else:
+            connection.fd = -1
             connection.transport.close()
 
     def who_in_body(self, who: Answerer, data: bytes, start: int) -> Answerer:
@@ -824,6 +929,7 @@ class _LoadProcess:
     def failed(self, connection: _Connection, kind: str, now: int) -> None:
         """The request under way on `connection` came to nothing."""
         connection.busy = False
+        connection.expected = b""
         self.fell_through(kind, connection.intended_ns, now)
 
     def fell_through(self, kind: str, intended_ns: int, now: int) -> None:
@@ -872,8 +978,9 @@ class _LoadProcess:
         connection.sent_ns = self.last_sent_ns = now
         connection.busy = True
         self.in_flight += 1
-        request, connection.mark = self.next_request()
-        connection.transport.write(request)
+        connection.shot = shot = self.next_shot()
+        connection.expected = shot.answer
+        connection.write(shot.request)
 
     def free(self, connection: _Connection, now: int) -> None:
         """A connection has its answer: it takes the next request that is due, or rests."""
@@ -1057,7 +1164,7 @@ class _LoadProcess:
         for connection in tuple(self.connections):
             if connection.busy and now - connection.sent_ns > self.timeout_ns:
                 self.failed(connection, "timeout", now)
-                connection.transport.abort()
+                connection.hang_up()
         if not self.ended:
             self.loop.call_later(min(_SWEEP_S, self.config.timeout_s / 4), self.sweep)
 
@@ -1079,6 +1186,7 @@ class _LoadProcess:
         self.results.write(orjson.dumps(message) + b"\n")
 
     def hand_over(self, now: int) -> None:
+        self.count_waiting(self.uncounted_who)
         piece, self.piece = self.piece, Slice(0.0)
         on_time, self.on_time = self.on_time, {}
         for who, times in on_time.items():

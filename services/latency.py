@@ -94,6 +94,21 @@ class Histogram:
             self.min_ns = ns
         self.n += 1
 
+    def record_all(self, times_ns: Sequence[int]) -> None:
+        """Count several times, none of them negative: as `record` each, at a third of its cost."""
+        if not times_ns:
+            return
+        counts = self.counts
+        for ns in times_ns:
+            shift = ns.bit_length() - _BITS - 1
+            index = ns if shift <= 0 else (shift << _BITS) + (ns >> shift)
+            counts[index] = counts.get(index, 0) + 1
+        lowest = min(times_ns)
+        self.min_ns = min(self.min_ns, lowest) if self.n else lowest
+        self.max_ns = max(self.max_ns, *times_ns)
+        self.total_ns += sum(times_ns)
+        self.n += len(times_ns)
+
     def merge(self, other: Histogram) -> None:
         """Add another histogram's counts: exactly as if each of its times had been recorded."""
         if not other.n:

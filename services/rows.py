@@ -741,7 +741,7 @@ def shape_text(shape: Sequence[int]) -> str:
 
 
 def _checked_tensor(value: Json, spec: TensorSpec, typed: bool) -> Json:
-    shape, flat = flattened(value)
+    shape, flat, types = _flattened(value)
     fits = len(shape) == len(spec.shape) and all(
         wanted in (ANY, size) for wanted, size in zip(spec.shape, shape, strict=False)
     )
@@ -753,7 +753,7 @@ def _checked_tensor(value: Json, spec: TensorSpec, typed: bool) -> Json:
     if math.prod(shape) > MAX_CELLS:
         raise Misfit(f"it has more than {MAX_CELLS:,} values.", "Send fewer rows at a time.")
     dtype = dtype_of(spec.dtype)
-    if _all_fit(flat, dtype):
+    if _all_fit(flat, types, dtype):
         return value
     return nested(
         [_element(one, dtype, spec.dtype, at, shape, typed=typed) for at, one in enumerate(flat)],
@@ -761,18 +761,36 @@ def _checked_tensor(value: Json, spec: TensorSpec, typed: bool) -> Json:
     )
 
 
-def _all_fit(flat: Sequence[Json], dtype: Dtype) -> bool:
+def _all_fit(flat: Sequence[Json], types: set[type], dtype: Dtype) -> bool:
     """The fast path for what most tensors are: values of one type within its range."""
-    types = set(map(type, flat))
     if not flat or dtype.code in {"BOOL", "BYTES"}:
         return types == ({bool} if dtype.code == "BOOL" else {str})
     if dtype.lowest is not None and dtype.highest is not None:
         return types == {int} and dtype.lowest <= min(flat) and max(flat) <= dtype.highest
-    return types == {float} and all(map(math.isfinite, flat)) and max(map(abs, flat)) <= dtype.limit
+    # One that is not finite makes the sum so; finite ones may, too, and are then looked at singly.
+    if types != {float} or not math.isfinite(sum(flat)):
+        return False
+    return dtype.limit == math.inf or (-dtype.limit <= min(flat) and max(flat) <= dtype.limit)
 
 
 def flattened(value: Json) -> tuple[tuple[int, ...], list[Json]]:
     """Shape and row-major values of nested lists; Misfit when a level is ragged."""
+    shape, flat, _ = _flattened(value)
+    return shape, flat
+
+
+def flattened_again(value: Json) -> tuple[tuple[int, ...], list[Json]]:
+    """As `flattened`, for a tensor that was checked: its first row speaks for all."""
+    shape: list[int] = []
+    level: list[Json] = [value]
+    while level and isinstance(level[0], list):
+        shape.append(len(level[0]))
+        level = list(itertools.chain.from_iterable(level))
+    return tuple(shape), level
+
+
+def _flattened(value: Json) -> tuple[tuple[int, ...], list[Json], set[type]]:
+    """Shape, row-major values and their types."""
     shape: list[int] = []
     level: list[Json] = [value]
     while level and isinstance(level[0], list):
@@ -785,11 +803,12 @@ def flattened(value: Json) -> tuple[tuple[int, ...], list[Json]]:
             )
         shape.append(len(level[0]))
         level = list(itertools.chain.from_iterable(level))
-    if list in set(map(type, level)):
+    types = set(map(type, level))
+    if list in types:
         raise Misfit(
             f"it mixes lists and values at depth {len(shape) + 1}.", "Nest every row alike."
         )
-    return tuple(shape), level
+    return tuple(shape), level, types
 
 
 def leaves(value: Json) -> Iterator[Json]:

@@ -397,6 +397,63 @@ def test_a_large_answer_is_timed_to_its_end() -> None:
     assert (summary.ok, summary.errors) == (3, {})
 
 
+def test_a_large_request_leaves_whole_each_time() -> None:
+    large = bytes(range(32, 127)) * 40_000
+    whole = []
+
+    async def weigh(exchange: Exchange) -> None:
+        whole.append(exchange.body == large)
+        await exchange.say(answer())
+
+    with ScriptedServer(weigh) as server:
+        _, summary = run(burst(server.port, n=12, concurrency=3, requests=(request(large),)))
+    assert (summary.ok, summary.errors) == (12, {})
+    assert whole == [True] * 12
+
+
+def test_one_wrong_answer_among_many_alike_is_seen() -> None:
+    async def mostly_good(exchange: Exchange) -> None:
+        wrong = exchange.number % 50 == 49
+        await exchange.say(answer(GOOD.replace(b"outputs", b"nothing") if wrong else GOOD))
+
+    with ScriptedServer(mostly_good) as server:
+        _, summary = run(burst(server.port, n=200, concurrency=2))
+    assert (summary.ok, summary.errors) == (196, {"wrong-body": 4})
+
+
+def test_each_body_of_a_rotation_has_its_own_answer() -> None:
+    async def in_kind(exchange: Exchange) -> None:
+        version = exchange.body[-1:].decode()
+        await exchange.say(answer(GOOD.replace(b'"7"', f'"{version}"'.encode())))
+
+    several = tuple(request(f"body {number}".encode()) for number in range(3))
+    with ScriptedServer(in_kind) as server:
+        _, summary = run(burst(server.port, n=300, concurrency=4, requests=several))
+    assert summary.by_version == {"0": 100, "1": 100, "2": 100}
+
+
+def test_a_steady_rate_counts_each_release_that_answers_alike() -> None:
+    async def two_releases(exchange: Exchange) -> None:
+        await exchange.say(answer(headers=(f"x-slipway-release: {exchange.number % 2 + 1}",)))
+
+    with ScriptedServer(two_releases) as server:
+        _, summary = run(steady(server.port, rate=100.0))
+    assert (summary.ok, sum(summary.by_release.values())) == (200, 200)
+    assert summary.by_release[1] == summary.by_release[2]
+
+
+def test_bytes_behind_a_known_answer_end_its_connection() -> None:
+    async def chatty(exchange: Exchange) -> None:
+        more = b"HTTP/1.1 200 OK\r\n" if exchange.number % 10 == 9 else b""
+        await exchange.say(answer() + more)
+
+    with ScriptedServer(chatty) as server:
+        _, summary = run(burst(server.port, n=60, concurrency=1))
+        connections = server.connections
+    assert summary.requests == 60
+    assert connections > 5
+
+
 def test_answers_are_counted_by_the_version_that_they_name(lively: ScriptedServer) -> None:
     _, summary = run(burst(lively.port, n=30))
     assert summary.by_version == {"7": 30}

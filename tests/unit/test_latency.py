@@ -66,6 +66,17 @@ def test_percentiles_ascend_between_minimum_and_maximum(times: list[int]) -> Non
     assert known[-1] == max(times) / 1e9
 
 
+@given(TIMES, st.lists(NANOSECONDS, max_size=100))
+def test_times_counted_together_are_the_same_as_one_by_one(
+    before: list[int], together: list[int]
+) -> None:
+    counted = histogram_of(before)
+    counted.record_all(together)
+    whole = histogram_of(before + together)
+    assert counted.as_row() == whole.as_row()
+    assert counted.n == whole.n
+
+
 @given(TIMES, TIMES)
 def test_merging_is_the_same_as_recording_everything_in_one(
     left: list[int], right: list[int]
