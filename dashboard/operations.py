@@ -245,7 +245,7 @@ def steps(found: Sequence[Step]) -> None:
         return
     lines = []
     for step in found:
-        took = words.duration_words(step.took_s) if step.took_s is not None else ""
+        took = views.step_text(step.took_s)
         if step.state is StepState.RUNNING and step.started_at is not None and not took:
             took = words.duration_words((datetime.now(UTC) - step.started_at).total_seconds())
         shape = words.STEP_WORDS[step.state]

@@ -176,7 +176,7 @@ class Terminal:
 
 def step_line(step: Step) -> str:
     """A step that is over: mark, name, time, and what it says."""
-    took = "" if step.took_s is None else views.seconds_text(step.took_s)
+    took = views.step_text(step.took_s)
     detail = one_line(step.detail)
     return f"  {_MARKS[step.state]} {step.name:<22} {took:>10}  {detail}".rstrip()
 
@@ -205,7 +205,9 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[
 def pairs(values: Mapping[str, object]) -> Iterator[str]:
     """Names and values below each other; what is empty is left out."""
     shown = {
-        name: _cell(value) for name, value in values.items() if value not in (None, "", (), [])
+        name: one_line(value, _LINE) if isinstance(value, str) else _cell(value)
+        for name, value in values.items()
+        if value not in (None, "", (), [])
     }
     width = max((len(name) for name in shown), default=0)
     for name, text in shown.items():

@@ -506,6 +506,14 @@ def seconds_text(seconds: float | None) -> str:
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
+def step_text(took_s: float | None) -> str:
+    """How long a step took, for people; "" when unknown.
+
+    A cluster stamps whole seconds: two stamps alike say "within a second", not "in no time".
+    """
+    return "" if took_s is None else seconds_text(took_s) if took_s else "< 1 s"
+
+
 def size_text(size_bytes: int | None) -> str:
     """A size for people: "312 B", "4.2 kB", "1.3 MB"; "–" when unknown."""
     if size_bytes is None:

@@ -10,12 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
-from services.domain import Finding, Intent, Mode, PackageKind, Verdict, service_name_problem
+from services.domain import (
+    Finding,
+    Intent,
+    Mode,
+    PackageKind,
+    Resources,
+    Verdict,
+    service_name_problem,
+)
 from services.errors import one_line
 
 MLFLOW_FORMAT = "mlflow"
@@ -69,6 +78,8 @@ class Runtime:
     disabled: bool = False
     reported: Mapping[str, str] = field(default_factory=dict)
     """Library → version as a running server of this image says: certain."""
+    requests: Resources = field(default_factory=Resources)
+    """What its server's container asks of a node when the intent says nothing."""
 
     @property
     def takes_mlflow(self) -> bool:
@@ -81,6 +92,50 @@ class Runtime:
         """Library → version: from the table of images, then from what a server reported."""
         known = KNOWN_IMAGES.get(_image_key(self.image), {})
         return {**known, **self.reported}
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a node can still promise to pods: CPU in cores, memory in bytes.
+
+    `counted` is False when its pods may not be listed: then it is what the node has in all.
+    """
+
+    node: str
+    cpu: Decimal
+    memory: Decimal
+    counted: bool = True
+
+    def __str__(self) -> str:
+        return f"{_cores(self.cpu)} and {_gibibytes(self.memory)}"
+
+
+def _cores(cpu: Decimal) -> str:
+    return f"{cpu.normalize():f} CPU" if cpu >= 1 else f"{int(cpu * 1000)}m CPU"
+
+
+def _gibibytes(memory: Decimal) -> str:
+    gibi = memory / 2**30
+    return f"{gibi:.1f} Gi" if gibi >= 1 else f"{int(memory / 2**20)} Mi"
+
+
+def room_finding(cpu: Decimal, memory: Decimal, rooms: Sequence[Room]) -> Finding:
+    """Whether a pod that asks so much (cores, bytes) finds a node; only warns.
+
+    A cluster that grows by itself (GKE's autoscaler) may add the node that is missing.
+    """
+    asked = f"{_cores(cpu)} and {_gibibytes(memory)}"
+    if any(room.cpu >= cpu and room.memory >= memory for room in rooms):
+        return Finding("room", Verdict.PASS, f"A node has room for a pod that asks {asked}.")
+    freest = max(rooms, key=lambda room: (room.memory, room.cpu))
+    had = "has left" if freest.counted else "has in all"
+    return Finding(
+        "room",
+        Verdict.WARN,
+        f"A pod asks {asked}; {one_line(freest.node, 60)}, the freest node, {had} {freest}."
+        " Until a node has room, the pod stays Pending and what serves goes on serving.",
+        "Ask for less with --cpu and --memory, stop another service, or add a node.",
+    )
 
 
 def _image_key(image: str) -> str:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -535,6 +536,16 @@ def _logged_errors() -> Iterator[list[str]]:
         yield caught
     finally:
         root.removeHandler(handler)
+
+
+def quantity(text: object) -> Decimal:
+    """A Kubernetes quantity ("500m", "1Gi") as a number; 0 for what is none."""
+    from kubernetes.utils.quantity import parsequantity
+
+    try:
+        return Decimal(parsequantity(text))
+    except ValueError:
+        return Decimal(0)
 
 
 def path_part(text: str) -> str:

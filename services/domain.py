@@ -942,16 +942,26 @@ def _intent_texts(intent: Intent | None) -> Sequence[str]:
     if intent is None:
         return [""] * len(_INTENT_FIELDS)
     scale = intent.scale
-    replicas = f"{_text(scale.min_replicas)} to {_text(scale.max_replicas)}"
-    resources = f"{_text(intent.resources.cpu)} CPU, {_text(intent.resources.memory)}"
+    bounds = (
+        "" if scale.min_replicas is None else f"at least {scale.min_replicas}",
+        "" if scale.max_replicas is None else f"at most {scale.max_replicas}",
+        f"by {scale.metric}" if scale.metric else "",
+        "" if scale.value is None else f"target {scale.value}",
+    )
+    replicas = ", ".join(bound for bound in bounds if bound)
+    sizes = (
+        f"{intent.resources.cpu} CPU" if intent.resources.cpu else "",
+        f"{intent.resources.memory} of memory" if intent.resources.memory else "",
+    )
+    resources = ", ".join(size for size in sizes if size)
     return [
         _text(intent.version),
         intent.package.uri,
         intent.package.digest[:12],
         intent.mode,
         _text(intent.runtime),
-        "" if scale == Scale() else replicas,
-        "" if intent.resources == Resources() else resources,
+        replicas,
+        resources,
         _text(intent.service_account),
         "" if intent.timeout_s is None else f"{intent.timeout_s} s",
         ", ".join(f"{key}={value}" for key, value in intent.env),

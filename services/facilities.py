@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import partial
 
 import orjson
@@ -19,8 +20,8 @@ import urllib3
 
 from services import checks
 from services import inferenceservice as objects
-from services.cluster import Cluster, path_part
-from services.domain import Finding, Intent, Json, Mode, PackageKind, Verdict
+from services.cluster import Cluster, path_part, quantity
+from services.domain import Finding, Intent, Json, Mode, PackageKind, Resources, Verdict
 from services.errors import Denied, SlipwayError, one_line
 
 KEPT_S = 20.0
@@ -285,6 +286,57 @@ class Facilities:
         if intent.package.kind is PackageKind.GCS:
             yield self._credentials(intent.service_account)
         yield from self._quota()
+        yield from self._room_for(intent, runtimes)
+
+    def _room_for(self, intent: Intent, runtimes: Sequence[checks.Runtime]) -> Iterator[Finding]:
+        chosen = next((known for known in runtimes if known.name == intent.runtime), None)
+        own = chosen.requests if chosen else Resources()
+        cpu, memory = intent.resources.cpu or own.cpu, intent.resources.memory or own.memory
+        rooms = self.rooms()
+        if rooms and cpu and memory:
+            yield checks.room_finding(quantity(cpu), quantity(memory), rooms)
+
+    def rooms(self) -> tuple[checks.Room, ...]:
+        """What each node that takes pods has left; () when the nodes may not be looked at."""
+        read = partial(self._cluster.items, doing="look at the nodes")
+        try:
+            nodes = self._read("nodes", partial(read, "/api/v1/nodes"))
+        except Denied:
+            return ()
+        try:
+            pods = self._read("pods", partial(read, "/api/v1/pods"))
+        except Denied:
+            pods = None
+        promised: dict[str, list[Decimal]] = {}
+        for pod in pods or ():
+            node = str((pod.get("spec") or {}).get("nodeName", ""))
+            if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed") or not node:
+                continue
+            cpu, memory = promised.setdefault(node, [Decimal(0), Decimal(0)])
+            asked = [
+                (container.get("resources") or {}).get("requests") or {}
+                for container in pod["spec"].get("containers") or ()
+            ]
+            promised[node] = [
+                cpu + sum(quantity(part.get("cpu", 0)) for part in asked),
+                memory + sum(quantity(part.get("memory", 0)) for part in asked),
+            ]
+        rooms = []
+        for node in nodes:
+            if (node.get("spec") or {}).get("unschedulable"):
+                continue
+            name = str(node["metadata"]["name"])
+            room = (node.get("status") or {}).get("allocatable") or {}
+            cpu, memory = promised.get(name, [Decimal(0), Decimal(0)])
+            rooms.append(
+                checks.Room(
+                    name,
+                    max(quantity(room.get("cpu", 0)) - cpu, Decimal(0)),
+                    max(quantity(room.get("memory", 0)) - memory, Decimal(0)),
+                    counted=pods is not None,
+                )
+            )
+        return tuple(rooms)
 
     def _credentials(self, service_account: str | None) -> Finding:
         """Which way the pods get at the bucket, and whether it exists."""
@@ -480,14 +532,10 @@ class Facilities:
         )
 
     def _room_findings(self) -> Iterator[Finding]:
-        try:
-            nodes = self._cluster.items("/api/v1/nodes", doing="look at the nodes")
-        except Denied:
+        rooms = self.rooms()
+        if not rooms:
             yield Finding("room", Verdict.SKIP, "The nodes may not be looked at.")
             return
-        spoken = [
-            f"{one_line(node['metadata']['name'], 60)}: {room.get('cpu')} CPU, {room.get('memory')}"
-            for node in nodes
-            if (room := (node.get("status") or {}).get("allocatable") or {})
-        ]
-        yield Finding("room", Verdict.PASS, one_line(f"{'; '.join(spoken)}.", 512))
+        spoken = "; ".join(f"{one_line(room.node, 60)}: {room}" for room in rooms)
+        left = "left" if rooms[0].counted else "in all (its pods may not be listed)"
+        yield Finding("room", Verdict.PASS, one_line(f"{spoken} {left}.", 512))

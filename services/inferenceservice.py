@@ -1075,6 +1075,7 @@ def runtime_of(item: Json) -> Runtime:
     server: Json = next((c for c in containers if c.get("name") == CONTAINER), None) or next(
         iter(containers), {}
     )
+    requests = (server.get("resources") or {}).get("requests") or {}
     return Runtime(
         name=str(item["metadata"]["name"]),
         image=str(server.get("image", "")),
@@ -1089,6 +1090,7 @@ def runtime_of(item: Json) -> Runtime:
         ),
         protocols=tuple(str(protocol) for protocol in spec.get("protocolVersions") or ()),
         disabled=bool(spec.get("disabled")),
+        requests=Resources(*(_text(requests.get(part)) or None for part in ("cpu", "memory"))),
     )
 
 

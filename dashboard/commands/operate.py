@@ -411,6 +411,9 @@ def _plan_lines(session: Session, prepared: Prepared) -> Iterator[str]:
             yield f"  {word}: {one_line(finding.name)}: {one_line(finding.detail)}"
             if finding.fix:
                 yield f"    → {one_line(finding.fix)}"
+    passed = sum(finding.verdict is Verdict.PASS for finding in prepared.findings)
+    if passed:
+        yield f"  checks passed: {passed} of {len(prepared.findings)}"
 
 
 def _or_none(text: str) -> str:

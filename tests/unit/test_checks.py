@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,6 +88,28 @@ def test_names_that_kserve_chokes_on_are_refused(
     name: str, namespace: str, mode: Mode, verdict: Verdict
 ) -> None:
     assert checks.name_finding(name, namespace, mode).verdict is verdict
+
+
+SMALL = checks.Room("small", Decimal("0.3"), Decimal(2**30))
+WIDE = checks.Room("wide", Decimal(4), Decimal(8 * 2**30))
+
+
+@pytest.mark.parametrize(
+    ("cpu", "gibi", "verdict"),
+    [("0.3", 1, Verdict.PASS), ("4", 8, Verdict.PASS), ("4.1", 1, Verdict.WARN)],
+)
+def test_a_pod_that_no_node_has_room_for_is_told_before_it_is_asked_for(
+    cpu: str, gibi: int, verdict: Verdict
+) -> None:
+    found = checks.room_finding(Decimal(cpu), Decimal(gibi * 2**30), (SMALL, WIDE))
+    assert found.verdict is verdict
+
+
+def test_what_the_freest_node_has_left_is_said() -> None:
+    found = checks.room_finding(Decimal(1), Decimal(2**30), (SMALL,))
+    assert "asks 1 CPU and 1.0 Gi; small, the freest node, has left 300m CPU and 1.0 Gi" in (
+        found.detail
+    )
 
 
 def test_fields_that_a_mode_ignores_are_told() -> None:
