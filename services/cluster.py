@@ -540,10 +540,10 @@ def _logged_errors() -> Iterator[list[str]]:
 
 def quantity(text: object) -> Decimal:
     """A Kubernetes quantity ("500m", "1Gi") as a number; 0 for what is none."""
-    from kubernetes.utils.quantity import parsequantity
+    from kubernetes.utils.quantity import parse_quantity
 
     try:
-        return Decimal(parsequantity(text))
+        return Decimal(parse_quantity(text))
     except ValueError:
         return Decimal(0)
 

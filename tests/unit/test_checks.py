@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from services import checks
 from services.checks import Fit, Format, Runtime
+from services.cluster import quantity
 from services.domain import Intent, Mode, Package, PackageKind, Scale, Verdict, VersionRef
 
 STOCK = Runtime(
@@ -121,3 +122,11 @@ def test_fields_that_a_mode_ignores_are_told() -> None:
 @given(st.lists(st.text(max_size=40), max_size=8))
 def test_any_requirements_give_a_verdict(lines: list[str]) -> None:
     assert checks.library_verdict(STOCK, lines).fit in set(Fit)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("500m", "0.5"), ("1Gi", 2**30), ("2", 2), (0, 0), ("a lot", 0)],
+)
+def test_a_quantity_is_read_as_kubernetes_means_it(text: object, number: str | int) -> None:
+    assert quantity(text) == Decimal(number)
