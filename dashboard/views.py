@@ -48,7 +48,7 @@ from services.errors import SlipwayError, one_line
 from services.split import Split
 
 if TYPE_CHECKING:
-    from services.cluster import Context
+    from services.kubeconfig import Context
 
 # ── Rows ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -40,7 +40,7 @@ from services.ports import Ops, Registry, Run, Store
 from services.split import Split, measure
 
 if TYPE_CHECKING:
-    from services.cluster import Context
+    from services.kubeconfig import Context
 
 _FRESH_S = 2.0
 """Services, history, audit: seconds for which an answer is taken as it is."""

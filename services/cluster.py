@@ -1,7 +1,7 @@
-"""The way to one API server: kubeconfig context or in-cluster account, raw JSON, one error door.
+"""The way to one API server: one connection pool, raw JSON, one error door.
 
-Who is asked is decided once, by a context's name, and never follows the kubeconfig's current
-context. Nothing here knows KServe. Callers are kserve.py and journal.py.
+Who is asked, as whom, is an Access's matter (access.py): a kubeconfig's context, the pod's own
+account, a cluster of GKE. Nothing here knows KServe. Callers are kserve.py and journal.py.
 
 Read against kubernetes 37.0.2 (the Python client) and Kubernetes 1.34. The client's typed calls are
 passed by: its connection pool, certificates and token refresh are used, its models are not (a typed
@@ -11,13 +11,9 @@ list costs several times the parse of its JSON; kubernetes-client/python#1921).
 from __future__ import annotations
 
 import json
-import logging
-import os
-import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -26,14 +22,11 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
 import urllib3
-import yaml
 from kubernetes import client as kubernetes_client
-from kubernetes import config as kubernetes_config
-from kubernetes.config.config_exception import ConfigException
 
+from services.access import Access
 from services.domain import Json
 from services.errors import (
-    ConfigError,
     Conflict,
     Denied,
     NotDeployable,
@@ -41,9 +34,7 @@ from services.errors import (
     Unreachable,
     one_line,
 )
-
-IN_CLUSTER = "in-cluster"
-"""The context that means: the service account of the pod that Slipway runs in."""
+from services.kubeconfig import IN_CLUSTER, KubeconfigAccess, PodAccess
 
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 15.0
@@ -57,27 +48,7 @@ MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 """A server-side apply; JSON is valid YAML, so the body is sent as JSON."""
 
-_GKE_PLUGIN = "gke-gcloud-auth-plugin"
-_GKE_PLUGIN_FIX = (
-    "Install it: gcloud components install gke-gcloud-auth-plugin (where gcloud came from apt:"
-    " apt-get install google-cloud-cli-gke-gcloud-auth-plugin). Then put it on the PATH of the"
-    " process that runs Slipway:"
-    " export PATH=\"$PATH:$(gcloud info --format='value(installation.sdk_root)')/bin\". A target of"
-    ' kind = "gke" needs no plugin.'
-)
 _RBAC_FIX = "Apply deploy/rbac.yaml for this account, or ask its owner for the right."
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """One context of a kubeconfig, as a picker shows it."""
-
-    name: str
-    server: str
-    namespace: str
-    current: bool
-    flavour: str = ""
-    """minikube, kind or gke, told by the context's name or its credentials; "" otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,73 +84,19 @@ class Reply:
         )
 
 
-def contexts(kubeconfig: Path | None = None) -> tuple[Context, ...]:
-    """Every context of the kubeconfig, by name; empty without a kubeconfig. Asks no server."""
-    try:
-        merged = _merged(kubeconfig)
-    except ConfigError:
-        return ()
-    servers = {entry["name"]: entry.get("cluster") or {} for entry in merged.get("clusters") or ()}
-    users = {entry["name"]: entry.get("user") or {} for entry in merged.get("users") or ()}
-    current = merged.get("current-context")
-    found = []
-    for entry in merged.get("contexts") or ():
-        context = entry.get("context") or {}
-        user = users.get(context.get("user"), {})
-        found.append(
-            Context(
-                name=entry["name"],
-                server=str(servers.get(context.get("cluster"), {}).get("server", "")),
-                namespace=str(context.get("namespace") or "default"),
-                current=entry["name"] == current,
-                flavour=_flavour(entry["name"], user),
-            )
-        )
-    return tuple(sorted(found, key=lambda context: context.name))
+class _WrongCertificate(Unreachable):
+    """The TLS handshake failed: somebody else answers, or the CA is an old one."""
+
+    @property
+    def kind(self) -> str:
+        """To the operator it is the same as no answer."""
+        return Unreachable.__name__
 
 
-def _flavour(name: str, user: Mapping[str, Json]) -> str:
-    if name == "minikube":
-        return "minikube"
-    if name.startswith("kind-"):
-        return "kind"
-    command = str((user.get("exec") or {}).get("command", ""))
-    return "gke" if name.startswith("gke_") or command.endswith(_GKE_PLUGIN) else ""
-
-
-def _merged(kubeconfig: Path | None) -> dict[str, Json]:
-    """The kubeconfig as one mapping; of several files in KUBECONFIG the first to name it wins."""
-    location = (
-        str(kubeconfig)
-        if kubeconfig
-        else kubernetes_config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION
-    )
-    paths = [Path(part).expanduser() for part in location.split(os.pathsep) if part]
-    merged: dict[str, Json] = {}
-    for path in paths:
-        if not path.is_file():
-            continue
-        try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ConfigError(
-                f"The kubeconfig {path} cannot be read.",
-                why=one_line(error),
-                fix="Write it again with your cluster's own tool.",
-            ) from error
-        for kind in ("clusters", "users", "contexts"):
-            known = merged.setdefault(kind, [])
-            names = {entry["name"] for entry in known}
-            known.extend(e for e in found.get(kind) or () if e.get("name") not in names)
-        merged.setdefault("current-context", found.get("current-context"))
-    if not merged:
-        raise ConfigError(
-            "There is no kubeconfig.",
-            why=f"Looked for {one_line(location)}.",
-            fix="Set KUBECONFIG, or let your cluster's tool write one (minikube start, kind create"
-            " cluster).",
-        )
-    return merged
+def _access(target: str, context: str, kubeconfig: Path | None) -> Access:
+    if context == IN_CLUSTER:
+        return PodAccess(target=target)
+    return KubeconfigAccess(target=target, context=context, kubeconfig=kubeconfig)
 
 
 class Cluster:
@@ -189,11 +106,20 @@ class Cluster:
     NotFound, Conflict or NotDeployable, unless the caller accepts the HTTP status as an answer.
     """
 
-    def __init__(self, *, target: str, context: str, kubeconfig: Path | None = None) -> None:
-        """Name the context; connects on the first call. `target` is only for messages."""
+    def __init__(
+        self,
+        *,
+        target: str,
+        context: str = "",
+        kubeconfig: Path | None = None,
+        access: Access | None = None,
+    ) -> None:
+        """Name a context of the kubeconfig, "in-cluster", or give another access.
+
+        Connects on the first call. `target` is only for messages.
+        """
         self.target = target
-        self.context = context
-        self._kubeconfig = kubeconfig
+        self.access = access or _access(target, context, kubeconfig)
         self._client: Any = None
         self._lock = threading.RLock()
         self._connected_at = 0.0
@@ -203,7 +129,7 @@ class Cluster:
     @property
     def inside(self) -> bool:
         """True when Slipway runs in a pod of this cluster."""
-        return self.context == IN_CLUSTER
+        return self.access.inside
 
     @property
     def host(self) -> str:
@@ -218,7 +144,7 @@ class Cluster:
             return self._client
 
     def _reconnect(self) -> bool:
-        """Read the credentials again; False when that was done a moment ago."""
+        """Read address and credentials again; False when that was done a moment ago."""
         with self._lock:
             if time.monotonic() - self._connected_at < 5:
                 return False
@@ -228,49 +154,8 @@ class Cluster:
     def _connected(self) -> Any:  # noqa: ANN401 (the client has no types)
         configuration = kubernetes_client.Configuration()
         configuration.connection_pool_maxsize = 16
-        try:
-            if self.inside:
-                kubernetes_config.load_incluster_config(client_configuration=configuration)
-                return kubernetes_client.ApiClient(configuration)
-            plugin = self._plugin()
-            with _logged_errors() as errors:
-                kubernetes_config.load_kube_config(
-                    config_file=str(self._kubeconfig) if self._kubeconfig else None,
-                    context=self.context or None,
-                    client_configuration=configuration,
-                    persist_config=False,
-                )
-        except ConfigException as error:
-            raise ConfigError(
-                f"Target {self.target} cannot be connected.",
-                why=one_line(error),
-                fix="List what there is with kubectl config get-contexts and correct `context` in"
-                " slipway.toml.",
-            ) from error
-        if plugin and "BearerToken" not in configuration.api_key and not configuration.cert_file:
-            # The client logs a failed plugin and goes on as system:anonymous
-            # (kubernetes 37.0.2, kube_config._load_from_exec_plugin).
-            raise _plugin_denied(self.target, plugin, "; ".join(errors))
+        self.access.configure(configuration)
         return kubernetes_client.ApiClient(configuration)
-
-    def _plugin(self) -> str:
-        """The exec plugin that this context's user names; Denied when it is not on the PATH."""
-        merged = _merged(self._kubeconfig)
-        named = {entry["name"]: entry for entry in merged.get("contexts") or ()}
-        chosen = named.get(self.context or merged.get("current-context"))
-        if chosen is None:
-            raise ConfigError(
-                f"Target {self.target} names the context {one_line(self.context)!r}, which the"
-                " kubeconfig does not have.",
-                why=f"It has {', '.join(sorted(one_line(name) for name in named)) or 'none'}.",
-                fix="Correct `context` in slipway.toml, or set KUBECONFIG to the file that has it.",
-            )
-        users = {entry["name"]: entry.get("user") or {} for entry in merged.get("users") or ()}
-        user = users.get((chosen.get("context") or {}).get("user"), {})
-        command = str((user.get("exec") or {}).get("command", ""))
-        if command and shutil.which(command) is None and not Path(command).is_file():
-            raise _plugin_denied(self.target, command, "No such program on the PATH")
-        return command
 
     # ── Asking ────────────────────────────────────────────────────────────────────────────────
 
@@ -363,7 +248,13 @@ class Cluster:
                 read_timeout_s=read_timeout_s,
             )
 
-        response = once()
+        try:
+            response = once()
+        except _WrongCertificate:
+            # The cluster may have a new CA, or another address. Nothing was sent: no handshake.
+            if not self._reconnect():
+                raise
+            return once()
         if response.status == 401 and self._reconnect():
             response.release_conn()
             response = once()
@@ -449,10 +340,19 @@ class Cluster:
     # ── The door for errors ───────────────────────────────────────────────────────────────────
 
     def _unreachable(self, doing: str, error: Exception) -> Unreachable:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, urllib3.exceptions.SSLError):
+            return _WrongCertificate(
+                f"Could not {doing} on {self.target}: what answers at {self.host} is not the"
+                " cluster that was asked for. Nothing was sent.",
+                why=one_line(reason),
+                fix="Has the cluster been made anew, or does a proxy stand between? Write its"
+                " address and CA again with your cluster's tool.",
+            )
         return Unreachable(
             f"Could not {doing} on {self.target}: {self.host} did not answer.",
             why=one_line(error),
-            fix=f"Is the cluster up? kubectl --context {self.context} cluster-info",
+            fix=self.access.look,
         )
 
     def _anonymous(self, doing: str) -> Denied:
@@ -460,16 +360,8 @@ class Cluster:
             f"Could not {doing} on {self.target}.",
             why="The API server takes us for system:anonymous: no credentials were sent, or they"
             " are not valid any more.",
-            fix="Log in again with your cluster's tool. " + _GKE_PLUGIN_FIX
-            if self._names_gke_plugin()
-            else "Log in again with your cluster's tool.",
+            fix=self.access.log_in,
         )
-
-    def _names_gke_plugin(self) -> bool:
-        if self.inside:
-            return False
-        named = {context.name: context for context in contexts(self._kubeconfig)}
-        return self.context in named and named[self.context].flavour == "gke"
 
     def refused(
         self, doing: str, reply: Reply
@@ -508,34 +400,6 @@ def _parsed(text: bytes) -> Json:
     except orjson.JSONDecodeError:
         # A proxy or load balancer between: its words, not its page.
         return {"message": one_line(text[:512].decode("utf-8", "replace"))}
-
-
-def _plugin_denied(target: str, command: str, why: str) -> Denied:
-    name = one_line(Path(command).name)
-    return Denied(
-        f"Target {target} has no credentials: its plugin {name} failed.",
-        why=one_line(why) or "It gave neither a token nor a certificate.",
-        fix=_GKE_PLUGIN_FIX
-        if name == _GKE_PLUGIN
-        else f"Run {name} yourself to see why, or install it on the PATH of this process.",
-    )
-
-
-@contextmanager
-def _logged_errors() -> Iterator[list[str]]:
-    """Catch what the Kubernetes client logs to the root logger instead of raising it."""
-    caught: list[str] = []
-
-    class _Catch(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            caught.append(one_line(record.getMessage()))
-
-    root, handler = logging.getLogger(), _Catch(logging.ERROR)
-    root.addHandler(handler)
-    try:
-        yield caught
-    finally:
-        root.removeHandler(handler)
 
 
 def quantity(text: object) -> Decimal:

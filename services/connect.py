@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from services.domain import TargetKind
-from services.errors import ConfigError, NotOffered
+from services.errors import ConfigError
 from services.ports import Journal, LoadEngine, Ops, Packager, Predictor, Registry, Serving, Store
 from services.settings import Settings, TargetSettings
 
 if TYPE_CHECKING:
-    from services.cluster import Cluster, Context
+    from services.cluster import Cluster
+    from services.gke import GkeAccess, GkeCluster
     from services.journal import ClusterJournal
+    from services.kubeconfig import Context
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,21 @@ class _ClusterOps(_Parts):
             target=self.target,
             context=self.chosen.context,
             kubeconfig=Path(self.chosen.kubeconfig) if self.chosen.kubeconfig else None,
+            access=self._gke,
+        )
+
+    @cached_property
+    def _gke(self) -> GkeAccess | None:
+        if self.kind is not TargetKind.GKE:
+            return None
+        from services.gke import GkeAccess
+
+        return GkeAccess(
+            target=self.target,
+            project=self.chosen.project,
+            location=self.chosen.location,
+            cluster=self.chosen.cluster,
+            container_api=self.shared.settings.google.container_api,
         )
 
     @cached_property
@@ -197,7 +214,7 @@ class Connections:
         return self._shared.store
 
     def ops(self, target: str | None = None, namespace: str | None = None) -> Ops:
-        """Everything for one target, the default one when none is named. NotFound, NotOffered."""
+        """Everything for one target, the default one when none is named. NotFound."""
         name, chosen = self.settings.target(target)
         where = namespace or chosen.namespace
         key = (name, where)
@@ -207,18 +224,18 @@ class Connections:
 
     def contexts(self) -> tuple[Context, ...]:
         """Contexts of the kubeconfig that no target names; asks no server."""
-        from services.cluster import contexts
+        from services.kubeconfig import contexts
 
         named = {found.context for found in self.settings.all_targets.values()}
         return tuple(found for found in contexts() if found.name not in named)
 
+    def gke_clusters(self, project: str) -> tuple[GkeCluster, ...]:
+        """Every cluster of a Google Cloud project. Denied, NotFound, Unreachable."""
+        from services.gke import ContainerApi
+
+        return ContainerApi(self.settings.google.container_api).clusters(project)
+
     def _connect(self, name: str, namespace: str, chosen: TargetSettings) -> Ops:
         if chosen.kind is TargetKind.LOCAL:
             return _LocalOps(self._shared, name, chosen)
-        if chosen.kind is TargetKind.KUBERNETES:
-            return _ClusterOps(self._shared, name, chosen, namespace)
-        raise NotOffered(
-            f"The target {name} cannot be used yet.",
-            why=f"This version of Slipway does not reach targets of kind {chosen.kind}.",
-            fix="Use `--target local`.",
-        )
+        return _ClusterOps(self._shared, name, chosen, namespace)

@@ -432,7 +432,7 @@ class Facilities:
         who = self._cluster.identity()
         detail = (
             f"Kubernetes {self._cluster.version()} at {self._cluster.host}"
-            f" (context {self._cluster.context}), as {who}."
+            f" ({self._cluster.access.words}), as {who}."
         )
         yield Finding("API server", Verdict.PASS, detail)
         path = f"/api/v1/namespaces/{path_part(self._namespace)}"

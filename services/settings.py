@@ -53,6 +53,14 @@ class StoreSettings(_Section):
     """SQLAlchemy URL; else SQLite under the state folder. PostgreSQL for a team."""
 
 
+class GoogleSettings(_Section):
+    """How Google's own interfaces are reached; credentials are Application Default Credentials."""
+
+    container_api: str = ""
+    """Address of the Container API, https://…, where it is not Google's own: Private Service
+    Connect."""
+
+
 class ImageSettings(_Section):
     """How images are built for a target."""
 
@@ -126,6 +134,8 @@ class Settings(_Section):
     """Where the registered models are."""
     store: StoreSettings = StoreSettings()
     """Audit log and load-test runs."""
+    google: GoogleSettings = GoogleSettings()
+    """How Google's own interfaces are reached."""
     targets: dict[str, TargetSettings] = Field(default_factory=dict)
     """Named places to deploy to; `local` is always there."""
 

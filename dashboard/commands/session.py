@@ -19,7 +19,7 @@ from services.domain import Service
 from services.errors import NotOffered, SlipwayError
 
 if TYPE_CHECKING:
-    from services.cluster import Context
+    from services.kubeconfig import Context
     from services.ports import Ops, Registry, Store
     from services.settings import Settings, Surroundings
 

@@ -13,8 +13,8 @@ from typing import Any, TextIO
 import pytest
 
 from dashboard.cli import main
-from services.cluster import Context
 from services.errors import NotFound
+from services.kubeconfig import Context
 from services.ports import Ops, Registry, Store
 from services.settings import Settings
 from tests.memory import World

@@ -19,7 +19,7 @@ import pytest
 import urllib3
 
 from services import rollout
-from services.cluster import Cluster, contexts
+from services.cluster import Cluster
 from services.domain import (
     ColumnSpec,
     Intent,
@@ -38,6 +38,7 @@ from services.errors import RolloutFailed, SlipwayError
 from services.gcs import GcsPackager
 from services.journal import ClusterJournal
 from services.kserve import KServeOptions, KServeServing
+from services.kubeconfig import contexts
 from services.ports import Ops, Store
 from services.predictor import HttpPredictor
 from services.rollout import Wish

@@ -1,6 +1,6 @@
 """A door before a real API server, at which faults are made and requests are counted.
 
-It speaks plain HTTP on loopback and passes every request on with the real cluster's credentials, so
+It speaks HTTP on loopback and passes every request on with the real cluster's credentials, so
 it works before any cluster. A rule runs an act before a request is passed on, or after the API
 server has answered and before the client hears of it: the place where answers get lost.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -78,6 +79,8 @@ class Gate:
     port: int = 0
     seen: list[Seen] = field(default_factory=list)
     open: threading.Event = field(default_factory=threading.Event)
+    admits: Callable[[str], bool] = lambda _authorization: True
+    """Whether the API server takes these credentials; it answers 401 when not."""
     _rules: list[_Rule] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -138,6 +141,11 @@ class Gate:
         )
         return file
 
+    def admit(self, authorization: str) -> None:
+        """End the request with 401 when its credentials are not taken."""
+        if not self.admits(authorization):
+            raise AnswerError(401, "Unauthorized")
+
     def run(self, when: str, method: str, path: str) -> None:
         """Run the rules that match a request."""
         with self._lock:
@@ -168,6 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             gate.open.wait()
             gate.run("before", self.command, self.path)
+            gate.admit(self.headers.get("Authorization", ""))
             gate.seen.append(Seen(time.monotonic(), self.command, self.path))
             headers = {
                 key: value
@@ -215,15 +224,24 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def standing(upstream: Cluster) -> Iterator[Gate]:
-    """A gate before `upstream` until the block ends."""
-    gate = Gate(upstream)
+def standing(
+    upstream: Cluster,
+    tls: ssl.SSLContext | None = None,
+    admits: Callable[[str], bool] = lambda _authorization: True,
+) -> Iterator[Gate]:
+    """A gate before `upstream` until the block ends; with `tls` it speaks HTTPS."""
+    gate = Gate(upstream, admits=admits)
     gate.open.set()
     handler = type("Handler", (_Handler,), {"gate": gate})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
+    if tls is not None:
+        # The handshake is the connection's own thread's matter: one that fails stops no other.
+        server.socket = tls.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
     gate.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, name="gate", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="gate", daemon=True)
     thread.start()
     try:
         yield gate

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import psutil
 import pytest
 import yaml
 
 from services import inferenceservice as objects
-from services.cluster import Cluster, contexts
+from services.cluster import Cluster
 from services.domain import (
     Action,
     Intent,
@@ -37,6 +40,7 @@ from services.errors import (
     Unreachable,
 )
 from services.kserve import KServeServing
+from services.kubeconfig import contexts
 from services.rollout import utc_now
 
 Answer = tuple[int, Json]
@@ -48,6 +52,7 @@ class ApiServer:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, dict[str, str]]] = []
         self.bodies: list[Json] = []
+        self.headers: list[dict[str, str]] = []
         self.answer: Callable[[str, str, Json], Answer | None] = lambda *_: (200, {})
         server = self
 
@@ -59,6 +64,7 @@ class ApiServer:
                 query = {key: values[0] for key, values in parse_qs(parts.query).items()}
                 server.asked.append((self.command, parts.path, query))
                 server.bodies.append(body)
+                server.headers.append(dict(self.headers))
                 given = server.answer(self.command, parts.path, body)
                 if given is None:
                     self.close_connection = True
@@ -78,7 +84,7 @@ class ApiServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()
@@ -132,21 +138,14 @@ def test_a_context_that_does_not_exist_names_those_that_do(tmp_path: Path) -> No
         _ = Cluster(target="prod", context="gone", kubeconfig=file).host
 
 
-def test_a_missing_gke_plugin_is_named_with_its_fix(tmp_path: Path) -> None:
+def test_a_missing_gke_plugin_is_named_with_its_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     plugin = {"apiVersion": "client.authentication.k8s.io/v1beta1"}
     user = {"exec": {**plugin, "command": "gke-gcloud-auth-plugin"}}
     file = kubeconfig(tmp_path, "https://api:6443", user)
     with pytest.raises(Denied, match="gcloud components install gke-gcloud-auth-plugin"):
-        Cluster(target="prod", context="kind-dev", kubeconfig=file).identity()
-
-
-def test_a_plugin_that_fails_is_no_anonymous_user(tmp_path: Path) -> None:
-    failing = tmp_path / "plugin"
-    failing.write_text("#!/bin/sh\necho no session >&2\nexit 3\n")
-    failing.chmod(0o755)
-    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never"}
-    file = kubeconfig(tmp_path, "https://api:6443", {"exec": {**plugin, "command": str(failing)}})
-    with pytest.raises(Denied, match="its plugin plugin failed"):
         Cluster(target="prod", context="kind-dev", kubeconfig=file).identity()
 
 
@@ -251,6 +250,135 @@ def test_a_read_over_a_connection_that_was_cut_is_asked_again(
 ) -> None:
     api.answer = lambda *_: None if len(api.asked) == 1 else (200, {"ok": True})
     assert cluster.get("/x", doing="look") == {"ok": True}
+
+
+# ── Exec plugins ──────────────────────────────────────────────────────────────────────────────
+
+PROTOCOL = "client.authentication.k8s.io/v1"
+
+
+def credential(**status: Json) -> str:
+    return json.dumps({"apiVersion": PROTOCOL, "kind": "ExecCredential", "status": status})
+
+
+def by_plugin(folder: Path, url: str, script: str, **more: Json) -> Cluster:
+    """A cluster whose credentials come from a plugin that is this shell script."""
+    plugin = folder / "plugin"
+    plugin.write_text(f"#!/bin/sh\n{script}\n")
+    plugin.chmod(0o755)
+    said = {"apiVersion": PROTOCOL, "interactiveMode": "Never", "command": "./plugin", **more}
+    file = kubeconfig(folder, url, {"exec": said})
+    return Cluster(target="prod", context="kind-dev", kubeconfig=file)
+
+
+def test_a_plugins_token_is_sent(api: ApiServer, tmp_path: Path) -> None:
+    cluster = by_plugin(tmp_path, api.url, f"echo '{credential(token='t0ken')}'")
+    cluster.get("/x", doing="look")
+    assert api.headers[-1]["Authorization"] == "Bearer t0ken"
+
+
+def test_a_plugins_token_is_fetched_again_before_it_ends(api: ApiServer, tmp_path: Path) -> None:
+    soon = (datetime.now(UTC) + timedelta(seconds=0.5)).isoformat().replace("+00:00", "Z")
+    lines = [credential(token="1", expirationTimestamp=soon), credential(token="2")]
+    (tmp_path / "lines").write_text("\n".join(lines))
+    count = f"head -1 {tmp_path}/lines; sed -i 1d {tmp_path}/lines"
+    cluster = by_plugin(tmp_path, api.url, count)
+    cluster.get("/x", doing="look")
+    time.sleep(0.6)
+    cluster.get("/x", doing="look")
+    assert [sent["Authorization"] for sent in api.headers] == ["Bearer 1", "Bearer 2"]
+
+
+def test_a_plugin_is_told_which_cluster_it_is_for(api: ApiServer, tmp_path: Path) -> None:
+    script = f"""printf %s "$KUBERNETES_EXEC_INFO" > {tmp_path}/told
+[ "$PROFILE $1" = "dev login" ] && echo '{credential(token="t")}'"""
+    env = [{"name": "PROFILE", "value": "dev"}]
+    by_plugin(tmp_path, api.url, script, env=env, args=["login"], provideClusterInfo=True).get(
+        "/x", doing="look"
+    )
+    told = json.loads((tmp_path / "told").read_text())
+    assert (told["kind"], told["spec"]["cluster"]["server"]) == ("ExecCredential", api.url)
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("echo no session >&2; exit 3", "exit code 3: no session"),
+        ("echo hello", "no ExecCredential"),
+        ("echo '[1, 2]'", "no ExecCredential"),
+        ("true", "no ExecCredential"),
+        (f"echo '{credential()}'", "neither a token nor a certificate"),
+        (f"echo '{credential(clientCertificateData='x')}'", "neither a token nor a certificate"),
+        (
+            f"echo '{credential(token='t')}' | sed s,/v1,/v9,",
+            "/v9; client.authentication.k8s.io/v1",
+        ),
+        (f"echo '{credential(token='t0ken', expirationTimestamp='soon')}'", "no ExecCredential"),
+        ("head -c 9000000 /dev/zero", "no ExecCredential"),
+    ],
+)
+def test_a_plugin_that_fails_is_no_cluster_that_is_away(
+    api: ApiServer, tmp_path: Path, script: str, why: str
+) -> None:
+    with pytest.raises(Denied, match="its plugin plugin failed") as caught:
+        by_plugin(tmp_path, api.url, script).identity()
+    assert why in caught.value.why
+    assert "t0ken" not in str(caught.value)
+    assert api.asked == []
+
+
+def test_a_plugin_that_never_ends_is_ended_with_its_children(
+    api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.kubeconfig.PLUGIN_TIMEOUT_S", 0.5)
+    script = f"echo open https://login >&2; sleep 600 & echo $! > {tmp_path}/child; wait"
+    with pytest.raises(Denied, match="did not end within") as caught:
+        by_plugin(tmp_path, api.url, script).identity()
+    assert "open https://login" in caught.value.why
+    child = int((tmp_path / "child").read_text())
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_plugin_that_wants_a_terminal_is_not_run(api: ApiServer, tmp_path: Path) -> None:
+    cluster = by_plugin(tmp_path, api.url, f"touch {tmp_path}/ran", interactiveMode="Always")
+    with pytest.raises(Denied, match="wants a terminal"):
+        cluster.identity()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_missing_plugin_gives_its_own_hint(api: ApiServer, tmp_path: Path) -> None:
+    cluster = by_plugin(tmp_path, api.url, "", command="no-such-plugin", installHint="Get it.")
+    with pytest.raises(Denied, match="is not there") as caught:
+        cluster.identity()
+    assert caught.value.fix == "Get it."
+
+
+def test_a_failing_gke_plugin_is_sent_to_the_login_and_not_to_its_installation(
+    api: ApiServer, tmp_path: Path
+) -> None:
+    plugin = tmp_path / "gke-gcloud-auth-plugin"
+    plugin.write_text(
+        "#!/bin/sh\n"
+        "printf 'F1 cred.go:145] print credential failed with error: no account\\n)' >&2\n"
+        "exit 1\n"
+    )
+    plugin.chmod(0o755)
+    cluster = by_plugin(tmp_path, api.url, "", command=str(plugin))
+    with pytest.raises(Denied) as caught:
+        cluster.identity()
+    assert "print credential failed with error: no account" in caught.value.why
+    assert "gcloud auth login" in caught.value.fix
+    assert "components install" not in caught.value.fix
+
+
+def test_relative_paths_count_from_their_own_kubeconfig(
+    api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("t0ken")
+    file = kubeconfig(tmp_path, api.url, {"tokenFile": "token"})
+    monkeypatch.chdir("/")
+    Cluster(target="prod", context="kind-dev", kubeconfig=file).get("/x", doing="look")
+    assert api.headers[-1]["Authorization"] == "Bearer t0ken"
 
 
 # ── The one write ─────────────────────────────────────────────────────────────────────────────

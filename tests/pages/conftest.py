@@ -20,7 +20,7 @@ from services.settings import LOCAL, Settings, TargetSettings
 from tests.memory import Clock, World
 
 if TYPE_CHECKING:
-    from services.cluster import Context
+    from services.kubeconfig import Context
 
 ROOT = Path(__file__).parent.parent.parent
 APP_TIMEOUT_S = 60

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from services.cluster import Context
 from services.domain import Mode, Resources, Scale, TargetKind
+from services.kubeconfig import Context
 from tests.memory import World
 from tests.pages.conftest import OpenPage, WorldConnections, rows_of, words_of
 from tests.pages.test_journeys import button, choose, press
