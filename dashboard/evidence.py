@@ -98,11 +98,12 @@ def _logs(name: str) -> None:
             "Pod", {pod: pod for pod in pods}, name="source", width=320, placeholder="All of them"
         )
         needle = st.text_input("Filter", key="filter", bind="query-params", width=240)
-        text = [
-            _log_text(line)
+        shown = [
+            line
             for line in found
             if needle.lower() in line.text.lower() and source in (None, line.source)
         ]
+        text = [_log_text(line) for line in shown]
         st.download_button(
             "Download",
             "\n".join(text),
@@ -113,11 +114,16 @@ def _logs(name: str) -> None:
         )
         st.button("Read again", key="read_log", on_click=wiring.forget_reads)
     if widgets.looked(look, "the log") is not None:
+        said = f"The last {wiring.LOG_LINES} lines of each container at most."
+        if len({line.source for line in shown}) == 1:  # once above, not on every line
+            st.caption(widgets.literal(f"Of {shown[0].source}."))
+            text = [_log_text(line, sourced=False) for line in shown]
         widgets.lines(text)
-        st.caption(f"The last {wiring.LOG_LINES} lines of each container at most.")
+        st.caption(said)
 
 
-def _log_text(line: LogLine) -> str:
+def _log_text(line: LogLine, *, sourced: bool = True) -> str:
     mark = "! " if line.warning else ""
     at = f"{widgets.moment(line.time)} " if line.time else ""
-    return f"{at}{one_line(line.source, 64)}  {mark}{one_line(line.text, 2000)}"
+    source = f"{one_line(line.source, 64)}  " if sourced else ""
+    return f"{at}{source}{mark}{one_line(line.text, 2000)}"

@@ -83,7 +83,9 @@ def nothing_to_do(plan: Plan) -> None:
     if wiring.is_open(plan.service):
         said = f"{wanted} is being rolled out as {plan.service}: see below."
     st.info(widgets.literal(said), icon=":material/check:")
-    widgets.go("Open the service", "endpoints", key="open", service=plan.service)
+    with st.container(horizontal=True):
+        widgets.go("Send it a request", "predict", key="try", service=plan.service)
+        widgets.go("Open the service", "endpoints", key="open", service=plan.service)
 
 
 def confirm(
@@ -339,7 +341,8 @@ def traffic(service: Service) -> None:
                 "share": side.percent,
                 "replicas": side.replicas,
             }
-            for side in service.answering
+            # By release, not by share: a row stays where it is while its share changes.
+            for side in sorted(service.answering, key=lambda side: side.release or 0)
         ],
         hide_index=True,
         placeholder="",
@@ -401,6 +404,8 @@ def actions(service: Service) -> None:
         owned(service)
         return
     with st.container(horizontal=True, vertical_alignment="center"):
+        if service.managed and not st.session_state.get(_doing(service.name)):
+            _way_out(service)
         doing = widgets.choice(
             "Change the service",
             _offers(service),
@@ -419,6 +424,17 @@ def actions(service: Service) -> None:
     if doing is not None:
         with st.container(border=True):
             _planned(service, doing)
+
+
+def _way_out(service: Service) -> None:
+    """The one thing that a service which failed wants, as the page's primary button."""
+    wanting = service.phase is Phase.FAILED or (
+        service.phase is Phase.UNKNOWN and not service.answering
+    )
+    if not wanting or wiring.is_open(service.name):
+        return
+    label, doing = ("Roll back", "rollback") if service.answering else ("Restart", "start")
+    st.button(f"{label}…", key="way_out", type="primary", on_click=plan, args=(service.name, doing))
 
 
 def _offers(service: Service) -> dict[str, str]:

@@ -145,6 +145,14 @@ class Reads:
             else:
                 self._silent.discard(source)
 
+    def answered(self, source: Hashable) -> bool:
+        """True when some read of this source gave an answer and the newest one did not fail to."""
+        with self._lock:
+            return source not in self._silent and any(
+                key[0] == source and entry.at is not None and entry.read_s > 0
+                for key, entry in self._entries.items()
+            )
+
     def drop(self, *prefix: Hashable) -> None:
         """Forget the answers of every key that begins so, altogether."""
         with self._lock:

@@ -699,7 +699,28 @@ def stored_runs(service: Service) -> None:
     left, right = st.columns(2)
     left.plotly_chart(charts.histogram(by_label), key="runs-histogram")
     right.plotly_chart(charts.percentile_bars(by_label), key="runs-percentiles")
-    st.dataframe([_run_row(run) for run in picked], hide_index=True)
+    for run in picked:
+        st.text(f"#{run.id}, {run.version}: {one_line(run.summary.verdict, 400)}")
+    st.dataframe(
+        [_run_row(run) for run in picked],
+        hide_index=True,
+        placeholder="",
+        alt="Load tests that are laid over each other",
+        column_order=[
+            "run", "version", "release", "asked", "when", "by", "p50 ms", "p95 ms", "p99 ms",
+            "max ms", "per second", "failures",
+        ],
+        column_config={
+            "run": st.column_config.NumberColumn("Run", width="small"),
+            "version": "Version",
+            "release": st.column_config.NumberColumn("Release", width="small"),
+            "asked": "Asked",
+            "when": widgets.time_column("When"),
+            "by": "By",
+            "per second": "Per second",
+            "failures": "Failures",
+        },
+    )  # fmt: skip
     export = st.container(horizontal=True)
     export.download_button("CSV", _as_csv(picked), "load-tests.csv", key="runs-csv")
     export.download_button(

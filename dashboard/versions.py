@@ -290,6 +290,7 @@ def version_picker() -> ModelVersion | None:
         model = widgets.picker(
             "Registered model", [model.name for model in models], key="model", index=None,
             placeholder="Choose a registered model",
+            then=_leave_service,
         )  # fmt: skip
     if model is None:
         return None
@@ -310,6 +311,11 @@ def version_picker() -> ModelVersion | None:
         )
     widgets.looked(found, f"versions of {model}")
     return by_number.get(number or "")
+
+
+def _leave_service() -> None:
+    """Another model was picked by hand: the service name and the version were the last one's."""
+    widgets.into_url(service=None, version=None, canary_percent=None)
 
 
 def _version_label(version: ModelVersion) -> str:

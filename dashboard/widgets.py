@@ -37,6 +37,8 @@ PAGES = Path(__file__).parent.parent / "pages"
 REFRESH_S = 1.0
 """How often an open panel looks again."""
 
+_MOST_WAKES = 20
+"""So often a page draws itself again while something that it never had is still awaited."""
 _ROWS_OPEN = 16
 """Longer tables scroll in a box of their own."""
 
@@ -105,31 +107,50 @@ def looked(look: Look[T], what: str) -> T | None:
         st.skeleton(height=160)
     elif look.late:
         st.caption(literal(f"Shown: {what} as of {moment(look.at)}. No newer answer yet."))
-    if look.waiting:
-        _run.awaited = True
+    _await(look)
     return look.value
 
 
 def glanced(look: Look[T]) -> T | None:
     """The value of a read that a page can do without; it is drawn when it comes."""
-    if look.waiting and look.value is None:
-        _run.awaited = True
+    if look.value is None:
+        _await(look)
     return look.value
 
 
 _run = threading.local()
 
 
+def _await(look: Look[Any]) -> None:
+    if look.waiting:
+        _run.awaited = True
+        _run.missing = _run.missing or look.value is None
+
+
 def begin_run() -> None:
     """Start a script run: its time budget, and nothing awaited yet."""
-    _run.awaited = False
+    _run.awaited = _run.missing = False
+    # Only a run that `wake_when_answered` began has it: any other one is a visitor's own.
+    _run.woken = st.session_state.pop("woken", 0)
     wiring.begin_run()
     _run.answers = wiring.answers()
 
 
+def may_wake(woken: int, *, missing: bool) -> bool:
+    """Whether a page that drew itself again `woken` times by itself may do so once more."""
+    return woken < (_MOST_WAKES if missing else 1)
+
+
 def wake_when_answered() -> None:
-    """At the end of a run: draw the page again when an answer that it awaits has come."""
-    if not getattr(_run, "awaited", False):
+    """At the end of a run: draw the page again when an answer that it awaits has come.
+
+    On a machine where every read takes longer than a page waits, each drawing would find its
+    answers too old and ask again: what is missing is waited for `_MOST_WAKES` times, what is only
+    refreshed once.
+    """
+    woken = getattr(_run, "woken", 0)
+    awaited, missing = getattr(_run, "awaited", False), getattr(_run, "missing", False)
+    if not awaited or not may_wake(woken, missing=missing):
         return
     drawn: list[bool] = []
     seen = _run.answers  # of the run's begin: an answer may have come after it was looked for
@@ -137,6 +158,7 @@ def wake_when_answered() -> None:
     @st.fragment(run_every=REFRESH_S, key="awaited")
     def wake() -> None:
         if drawn and wiring.answers() != seen:
+            st.session_state["woken"] = woken + 1
             st.rerun()
         drawn.append(True)
 
@@ -341,8 +363,9 @@ def table(
     )
 
 
-def _keep(name: str) -> None:
+def _keep(name: str, then: Callable[[], None] = lambda: None) -> None:
     into_url(**{name: st.session_state[name]})
+    then()
 
 
 def picker(
@@ -351,9 +374,12 @@ def picker(
     *,
     key: str,
     index: int | None = 0,
+    then: Callable[[], None] = lambda: None,
     **more: Any,  # noqa: ANN401 - passed on
 ) -> str | None:
     """A select box that stands in the URL; a value that is gone is said and left out.
+
+    `then` runs after a visitor picked another one.
 
     Not by Streamlit's own binding: what is bound on one page cannot be handed to another one, whose
     URL has the same name (streamlit/runtime/state/query_params.py, `update` and
@@ -366,7 +392,7 @@ def picker(
     st.session_state[key] = asked if asked in options else default
     clearable = None if index is None else 0
     chosen: str | None = st.selectbox(
-        label, options, index=clearable, key=key, on_change=_keep, args=(key,), **more
+        label, options, index=clearable, key=key, on_change=_keep, args=(key, then), **more
     )
     return chosen
 
@@ -562,6 +588,8 @@ def place_line() -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         picker("Target", names, key="target", label_visibility="collapsed", width=200)
         where = wiring.place()
+        if not where.server:
+            _run.awaited = True  # it stands here as soon as the target has said it
         parts = [
             f"kind {where.kind}",
             f"namespace {where.namespace}" if where.namespace else "",
@@ -571,3 +599,9 @@ def place_line() -> None:
         st.caption(literal(" · ".join(filter(None, parts)), 400), width="content")
         if where.protected:
             st.badge("protected", icon=":material/lock:", color="orange")
+    if wiring.outdated():
+        st.warning(
+            "Slipway's own files changed after this dashboard started. Start it again, so that its"
+            " parts fit each other.",
+            icon=":material/restart_alt:",
+        )

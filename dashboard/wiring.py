@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -54,6 +54,8 @@ _FOLLOW_EVERY_S = 1.5
 _QUICK_S = 0.4
 """A click waits this long, so that quick operations show at once."""
 LOG_LINES = 500
+_CODE_FRESH_S = 20.0
+_CODE = tuple(Path(__file__).parents[1] / name for name in ("dashboard", "pages", "services"))
 
 
 class Connects(Protocol):
@@ -76,6 +78,9 @@ class Connects(Protocol):
 
     def contexts(self) -> Sequence[Context]:
         """Contexts of the kubeconfig that no target names."""
+
+    def knock(self) -> None:
+        """See quickly whether anything answers at the registry's address. Unreachable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +153,22 @@ def begin_run(budget_s: float | None = None) -> None:
         reads.begin_run(budget_s)
 
 
+def outdated() -> bool:
+    """True when the code on disk is newer than what this process runs; looked at now and then.
+
+    Streamlit reads a page's script anew for each run, while modules stay as they were imported.
+    """
+    desk = _desk()
+    seen = desk.reads.look(("own code",), code_stamp, fresh_s=_CODE_FRESH_S, wait=False)
+    return seen.value is not None and seen.value != _STARTED_AS
+
+
+def code_stamp(folders: Sequence[Path] = _CODE) -> int:
+    """The newest change of any module and page in these folders, ns since the epoch."""
+    files = (file for folder in folders for file in folder.rglob("*.py"))
+    return max((file.stat().st_mtime_ns for file in files), default=0)
+
+
 def answers() -> int:
     """How many reads have ended so far."""
     return _desk().reads.answers
@@ -184,7 +205,7 @@ def place() -> Place:
     """Where one stands. The server's name is left out until it is known."""
     here, mine, who = target(), ops(), actor()
     seen = _desk().reads.look(
-        (f"target {here}", "server"), lambda: mine.server, fresh_s=300, wait=mine.kind == "local"
+        (f"target {here}", "server"), lambda: mine.server, fresh_s=300, wait=mine.kind != "gke"
     )
     return Place(here, mine.kind, mine.namespace, seen.value or "", mine.protected, who)
 
@@ -194,11 +215,9 @@ def place() -> Place:
 
 def models(*, wait: bool = True) -> Look[tuple[RegisteredModel, ...]]:
     """Every registered model."""
-    desk = _desk()
-    return desk.reads.look(
-        ("registry", "models"),
-        lambda: tuple(desk.connections.registry.models()),
-        fresh_s=_SLOW_FRESH_S,
+    return _of_registry(
+        ("models",),
+        lambda registry: tuple(registry.models()),
         wait=wait,
         keep=tuple[RegisteredModel, ...],
     )
@@ -206,24 +225,52 @@ def models(*, wait: bool = True) -> Look[tuple[RegisteredModel, ...]]:
 
 def versions(model: str) -> Look[tuple[ModelVersion, ...]]:
     """Every version of one registered model, newest first."""
-    desk = _desk()
-    return desk.reads.look(
-        ("registry", "versions", model),
-        lambda: tuple(desk.connections.registry.versions(model)),
-        fresh_s=_SLOW_FRESH_S,
+    return _of_registry(
+        ("versions", model),
+        lambda registry: tuple(registry.versions(model)),
         keep=tuple[ModelVersion, ...],
     )
 
 
 def details(ref: VersionRef) -> Look[VersionDetails]:
     """What the version's files say."""
-    desk = _desk()
-    return desk.reads.look(
-        ("registry", "details", ref),
-        lambda: desk.connections.registry.details(ref),
-        fresh_s=3600,
-        keep=VersionDetails,
+    return _of_registry(
+        ("details", ref), lambda registry: registry.details(ref), fresh_s=3600, keep=VersionDetails
     )
+
+
+def _of_registry(
+    what: tuple[Any, ...],
+    read: Callable[[Registry], Any],
+    *,
+    keep: type[Any],
+    fresh_s: float = _SLOW_FRESH_S,
+    wait: bool = True,
+) -> Look[Any]:
+    """A read of the registry; while a first answer is late, what a knock at its door says.
+
+    Its client is imported for seconds and waits for seconds; that nothing is there shows sooner.
+    """
+    desk = _desk()
+
+    def knock() -> Look[None]:
+        return desk.reads.look(
+            ("the registry's address",), desk.connections.knock, fresh_s=_FRESH_S, wait=False
+        )
+
+    known = desk.reads.answered("registry")
+    if not known:
+        knock()  # at the same time: the script waits for the registry only
+    look = desk.reads.look(
+        ("registry", *what),
+        lambda: read(desk.connections.registry),
+        fresh_s=fresh_s,
+        wait=wait,
+        keep=keep,
+    )
+    if not known and look.waiting and look.error is None and (look.late or not wait):
+        return replace(look, error=knock().error)
+    return look
 
 
 # ── Targets ───────────────────────────────────────────────────────────────────────────────────
@@ -541,3 +588,7 @@ def _follow(desk: _Desk) -> None:
             if seen.value is not None and seen.value.settled and not seen.error:
                 with desk.lock:
                     desk.watched.discard((where, name))
+
+
+_STARTED_AS = code_stamp()
+"""The code that this process was started with."""

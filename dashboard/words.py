@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -37,7 +36,7 @@ from services.domain import (
     VersionRef,
 )
 from services.errors import one_line
-from services.split import Split
+from services.split import Split, share_words
 
 Row = dict[str, Any]
 
@@ -152,9 +151,9 @@ def share_rows(split: Split) -> list[Row]:
         {
             "version": version_words(share.version),
             "answered": share.answered,
-            "share": "–" if math.isnan(share.ratio) else f"{share.ratio:.1%}",
-            "interval": f"{share.low:.1%} to {share.high:.1%}",
-            "configured": f"{share.configured_ratio or 0.0:.0%}",
+            "share": share_words(share.ratio),
+            "interval": f"{share_words(share.low)} to {share_words(share.high)}",
+            "configured": share_words(share.configured_ratio or 0.0),
         }
         for share in split.shares
     ]

@@ -20,12 +20,15 @@ with widgets.errors_shown():
 
     for service in services or ():
         if words.trouble(service):
-            with st.container(border=True, horizontal=True, vertical_alignment="center"):
-                widgets.phase_badge(service)
-                st.text(f"{service.name}: {words.trouble(service)}", width="stretch")
-                widgets.go(
-                    "Look at it", "endpoints", key=f"see-{service.name}", service=service.name
-                )
+            with st.container(border=True):
+                state, said, way = st.columns([1, 6, 1], vertical_alignment="center")
+                with state:
+                    widgets.phase_badge(service)
+                said.text(f"{service.name}: {words.trouble(service)}")
+                with way, st.container(horizontal_alignment="right"):
+                    widgets.go(
+                        "Look at it", "endpoints", key=f"see-{service.name}", service=service.name
+                    )
 
     if services:
         models = widgets.glanced(wiring.models(wait=False))

@@ -235,6 +235,12 @@ class Connections:
 
         return ContainerApi(self.settings.google.container_api).clusters(project)
 
+    def knock(self) -> None:
+        """See whether anything answers at the registry's address, within a second. Unreachable."""
+        from services.registry.knock import knock
+
+        knock(self.settings.tracking_uri)
+
     def _connect(self, name: str, namespace: str, chosen: TargetSettings) -> Ops:
         if chosen.kind is TargetKind.LOCAL:
             return _LocalOps(self._shared, name, chosen)

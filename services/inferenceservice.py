@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -991,22 +991,38 @@ def steps_of(facts: Facts, look: Look, *, model_ready: bool | None) -> tuple[Ste
     server = next(
         (c for c in status.get("containerStatuses") or () if c.get("name") == CONTAINER), None
     )
-    running = _at(server or {}, ("state", "running")) or {}
-    ends.append(("image pulled", _time(running.get("startedAt"))))
+    ends.append(("image pulled", _first_start(server or {})))
     ends.append(("container up", _passed_at(pod, "Ready")))
     ready_at = _passed_at(pod, "Ready") if model_ready else None
     ends.append(("model ready", ready_at))
-    return _as_steps(ends, release.created_at)
+    # Of a server that restarted more than once, the first start is known no more: no time is made
+    # up for what came before it.
+    restarted = int((server or {}).get("restartCount") or 0) > 1
+    return _as_steps(ends, release.created_at, untimed={"image pulled"} if restarted else set())
 
 
-def _as_steps(ends: Sequence[tuple[str, datetime | None]], began: datetime) -> tuple[Step, ...]:
+def _first_start(container: Json) -> datetime | None:
+    """When a container started first; of one that restarts, the earliest start that is known.
+
+    Kubernetes keeps the present instance and the one before.
+    """
+    known = [
+        _time(_at(container, (*state, "startedAt")))
+        for state in (("state", "running"), ("state", "terminated"), ("lastState", "terminated"))
+    ]
+    return min((start for start in known if start), default=None)
+
+
+def _as_steps(
+    ends: Sequence[tuple[str, datetime | None]], began: datetime, untimed: Collection[str] = ()
+) -> tuple[Step, ...]:
     steps: list[Step] = []
     since: datetime | None = began
     for name, ended in ends:
         if ended is not None:
             start = since if since is not None and since < ended else ended
             took = max(0.0, (ended - start).total_seconds())
-            steps.append(Step(name, StepState.DONE, start, took))
+            steps.append(Step(name, StepState.DONE, start, None if name in untimed else took))
             since = ended
         elif since is not None:
             steps.append(Step(name, StepState.RUNNING, since))

@@ -90,6 +90,11 @@ def split_of(
     return Split(requests, dict(failed), tuple(shares), _verdict(seen, shares))
 
 
+def share_words(ratio: float) -> str:
+    """A share for people: "34 %"; "–" when it is not known."""
+    return "–" if math.isnan(ratio) else f"{ratio * 100:.0f} %"
+
+
 def _verdict(seen: Sequence[VersionRef | None], shares: Sequence[Share]) -> str:
     if not seen:
         return "Nothing answered: no share can be told."
@@ -99,16 +104,17 @@ def _verdict(seen: Sequence[VersionRef | None], shares: Sequence[Share]) -> str:
     if wrong is not None:
         configured = wrong.configured_ratio or 0.0
         return (
-            f"Not as configured: {wrong.version} took {wrong.ratio:.0%}"
-            f" ({wrong.low:.0%} to {wrong.high:.0%}), configured are {configured:.0%}."
+            f"Not as configured: {wrong.version} took {share_words(wrong.ratio)}"
+            f" ({share_words(wrong.low)} to {share_words(wrong.high)}),"
+            f" configured are {share_words(configured)}."
         )
     widest = max(max(s.high - s.ratio, s.ratio - s.low) for s in shares)
     if widest > TOLD_TO_WITHIN:
         return (
-            f"Too few answers to tell: the shares are known to {widest:.0%} only."
+            f"Too few answers to tell: the shares are known to {share_words(widest)} only."
             f" Send {enough_for(shares)} requests."
         )
-    return f"As configured, to within {widest:.0%}."
+    return f"As configured, to within {share_words(widest)}."
 
 
 def enough_for(shares: Sequence[Share]) -> int:

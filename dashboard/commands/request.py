@@ -79,8 +79,8 @@ def _split(session: Session, service: Service, endpoint: Endpoint, request: Infe
         (
             f"{row['model']}/{row['version']}" if row["version"] is not None else "(not told)",
             row["answered"],
-            f"{row['ratio']:.1%}" if row["ratio"] is not None else "–",
-            f"{row['low']:.1%} to {row['high']:.1%}",
+            "–" if row["ratio"] is None else split.share_words(row["ratio"]),
+            f"{split.share_words(row['low'])} to {split.share_words(row['high'])}",
             f"{row['configured_percent']} %",
         )
         for row in document["split"]

@@ -343,7 +343,6 @@ class LocalServing:
             test_detail=seen.test_detail if caught_up else "",
             answering=answering,
             steps=seen.steps if caught_up else (),
-            drift=_drift(wish, seen) if caught_up else (),
             message=_silence(folder) or ("" if wish.running or seen.stopped else "stopping"),
         )
 
@@ -495,16 +494,6 @@ def _unsupervised(
     message = f"{cause.what} {cause.fix}"
     drift = (Drift("process", "running", "not running", by="supervisor"),)
     return replace(base, caught_up=True, desired=1, stopped=True, message=message, drift=drift)
-
-
-def _drift(wish: Wish, seen: Seen) -> tuple[Drift, ...]:
-    if seen.failure is None:
-        return ()
-    wanted = str(wish.intent.version) if wish.intent else ""
-    answers = ", ".join(f"{r.version} {r.percent} %" for r in seen.routes)
-    if not answers:
-        return ()  # the failure says it already
-    return (Drift("answering version", wanted, answers),)
 
 
 def _silence(folder: ServiceFolder) -> str:

@@ -95,7 +95,7 @@ def test_a_canarys_split_is_measured_and_held_against_what_was_read_back(
         1: 70,
         2: 30,
     }
-    assert document["verdict"].startswith("Not as configured: wine/1 took 100%")
+    assert document["verdict"].startswith("Not as configured: wine/1 took 100 %")
 
 
 def test_a_prediction_says_when_it_woke_the_service(cli: Cli, mini: World) -> None:

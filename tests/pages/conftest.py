@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import wiring
 from services.domain import TargetKind
-from services.errors import NotOffered
+from services.errors import NotOffered, SlipwayError
 from services.ports import Ops, Registry, Store
 from services.settings import LOCAL, Settings, TargetSettings
 from tests.memory import Clock, World
@@ -40,6 +40,8 @@ class WorldConnections:
     others: dict[str, World] = field(default_factory=dict)
     unnamed: tuple[Context, ...] = ()
     """Contexts of the kubeconfig that no target names."""
+    unreachable: SlipwayError | None = None
+    """What a knock at the registry's address says."""
 
     @property
     def settings(self) -> Settings:
@@ -53,6 +55,10 @@ class WorldConnections:
     @property
     def store(self) -> Store:
         return self.world.store
+
+    def knock(self) -> None:
+        if self.unreachable is not None:
+            raise self.unreachable
 
     def contexts(self) -> tuple[Context, ...]:
         return self.unnamed

@@ -139,8 +139,8 @@ def test_a_split_is_measured_on_a_click_and_held_against_the_configured_one(
     app = open_mini("deploy", model="wine", version=2, canary_percent=30)
     press(app, "Deploy wine/2 to 30 % of wine")
     app = press(open_mini("endpoints", service="wine"), "Measure the split").run()
-    assert "Not as configured: wine/1 took 100%" in words_of(app)
-    assert {row["configured"] for row in rows_of(app, 1)} == {"70%", "30%"}
+    assert "Not as configured: wine/1 took 100 %" in words_of(app)
+    assert {row["configured"] for row in rows_of(app, 1)} == {"70 %", "30 %"}
 
 
 def test_a_service_and_the_one_beside_it_answer_side_by_side(

@@ -366,3 +366,14 @@ def test_a_page_reads_each_list_once(world: World, open_page: OpenPage) -> None:
     calls = world.registry.calls
     open_page("overview")
     assert world.registry.calls - calls <= 1
+
+
+def test_another_model_picked_by_hand_gets_its_own_service_name(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine", [1])
+    world.registry.add("churn")
+    app = open_page("deploy", model="wine", version=1, service="wine")
+    app = app.selectbox(key="model").set_value("churn").run()
+    assert app.text_input(key="service").value == "churn"
+    assert button(app, "Deploy churn/1")

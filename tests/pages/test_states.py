@@ -11,7 +11,7 @@ from services import rollout
 from services.domain import Cause, VersionRef
 from services.errors import Denied, Unreachable
 from tests.memory import World
-from tests.pages.conftest import OpenPage, rows_of, words_of
+from tests.pages.conftest import OpenPage, WorldConnections, rows_of, words_of
 
 PAGES = ("overview", "models", "deploy", "endpoints", "activity", "health")
 
@@ -113,3 +113,38 @@ def test_a_failed_release_shows_cause_fix_and_evidence(world: World, open_page: 
     assert "No module named 'xgboost'." in said
     assert "Fix: Add it." in said
     assert "ModuleNotFound" in said
+
+
+def test_a_registry_that_nothing_answers_for_is_told_before_its_client_gives_up(
+    connections: WorldConnections, world: World, open_page: OpenPage
+) -> None:
+    open_page("health")
+    connections.unreachable = DOWN
+    look, world.registry._look = world.registry._look, lambda: time.sleep(4)  # type: ignore[method-assign]
+    try:
+        said = words_of(open_page("models"))
+    finally:
+        world.registry._look = look  # type: ignore[method-assign]
+    assert DOWN.what.rstrip(".") in said.replace("\\", "")
+    assert DOWN.fix in said
+
+
+def test_a_failed_service_whose_predecessor_answers_offers_the_way_back_first(
+    world: World, open_page: OpenPage
+) -> None:
+    _fail(world)
+    page = open_page("endpoints", service="wine")
+    assert page.button(key="way_out").label == "Roll back…"
+    page.button(key="way_out").click().run()
+    assert "Roll back to release 1" in words_of(page)
+
+
+def test_a_failed_service_that_nothing_answers_for_offers_a_restart_first(
+    world: World, open_page: OpenPage
+) -> None:
+    ref = world.registry.add("wine")
+    world.serving.fails[ref] = Cause("wine/1 did not load")
+    made = rollout.prepare_deploy(world, "wine/1", name="wine")
+    rollout.apply(made.plan, world, actor="ana", version=made.version)
+    rollout.settle(world, "wine", now=world.clock.now)
+    assert open_page("endpoints", service="wine").button(key="way_out").label == "Restart…"

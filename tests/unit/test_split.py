@@ -33,11 +33,11 @@ def test_a_share_comes_with_its_interval_and_what_was_configured() -> None:
 
 
 def test_a_split_that_fits_is_said_to_fit_and_how_closely() -> None:
-    assert seen(140, 60).verdict == "As configured, to within 7%."
+    assert seen(140, 60).verdict == "As configured, to within 7 %."
 
 
 def test_a_version_that_gets_another_share_is_named() -> None:
-    assert seen(199, 1).verdict.startswith("Not as configured: wine/1 took 100%")
+    assert seen(199, 1).verdict.startswith("Not as configured: wine/1 took 100 %")
 
 
 def test_ten_answers_are_too_few_and_the_number_that_tells_is_given() -> None:

@@ -1,0 +1,27 @@
+"""What the pages' shared pieces decide without a browser."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dashboard import widgets, wiring
+
+
+def test_a_page_that_only_waits_for_newer_answers_draws_itself_again_once() -> None:
+    assert widgets.may_wake(0, missing=False)
+    assert not widgets.may_wake(1, missing=False)
+
+
+def test_a_page_that_misses_something_draws_itself_again_but_not_for_ever() -> None:
+    assert widgets.may_wake(5, missing=True)
+    assert not widgets.may_wake(100, missing=True)
+
+
+def test_code_that_changes_after_the_start_has_another_stamp(tmp_path: Path) -> None:
+    file = tmp_path / "deeper" / "module.py"
+    file.parent.mkdir()
+    file.write_text("")
+    before = wiring.code_stamp([tmp_path])
+    os.utime(file, ns=(before + 10**9, before + 10**9))
+    assert wiring.code_stamp([tmp_path]) > before
