@@ -433,8 +433,12 @@ def _way_out(service: Service) -> None:
     )
     if not wanting or wiring.is_open(service.name):
         return
-    label, doing = ("Roll back", "rollback") if service.answering else ("Restart", "start")
-    st.button(f"{label}…", key="way_out", type="primary", on_click=plan, args=(service.name, doing))
+    label, doing = (
+        ("Go back to a verified release…", "rollback")
+        if service.answering
+        else ("Start it again…", "start")
+    )
+    st.button(label, key="way_out", type="primary", on_click=plan, args=(service.name, doing))
 
 
 def _offers(service: Service) -> dict[str, str]:

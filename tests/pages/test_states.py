@@ -134,7 +134,7 @@ def test_a_failed_service_whose_predecessor_answers_offers_the_way_back_first(
 ) -> None:
     _fail(world)
     page = open_page("endpoints", service="wine")
-    assert page.button(key="way_out").label == "Roll back…"
+    assert page.button(key="way_out").label == "Go back to a verified release…"
     page.button(key="way_out").click().run()
     assert "Roll back to release 1" in words_of(page)
 
@@ -147,4 +147,4 @@ def test_a_failed_service_that_nothing_answers_for_offers_a_restart_first(
     made = rollout.prepare_deploy(world, "wine/1", name="wine")
     rollout.apply(made.plan, world, actor="ana", version=made.version)
     rollout.settle(world, "wine", now=world.clock.now)
-    assert open_page("endpoints", service="wine").button(key="way_out").label == "Restart…"
+    assert open_page("endpoints", service="wine").button(key="way_out").label == "Start it again…"
