@@ -1,0 +1,43 @@
+"""Scale to zero: a service without pods is ready, says that it sleeps, and wakes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from services import rollout
+from services.domain import Mode, Outcome, Phase, Scale
+from services.rollout import prepare_deploy
+from tests.cluster.conftest import Voyage
+
+WINDOW_S = 150
+"""Knative's stable window is 20 s on the test cluster, 60 s by default, and then it takes its
+time."""
+
+
+def wait_until_asleep(journey: Voyage) -> None:
+    until = time.monotonic() + WINDOW_S
+    while not journey.current.asleep and time.monotonic() < until:
+        time.sleep(1)
+
+
+def test_a_service_scaled_to_zero_is_ready_wakes_and_stops(
+    voyage: Callable[[Mode], Voyage],
+) -> None:
+    journey = voyage(Mode.KNATIVE)
+    assert journey.deploy(1, scale=Scale(0, 1)).outcome is Outcome.VERIFIED
+    wait_until_asleep(journey)
+    service = journey.current
+    assert (service.phase, service.asleep, service.drift) == (Phase.READY, True, ())
+    assert [side.percent for side in service.answering] == [100]
+    assert journey.answer() == 1  # waits for the pod that it wakes
+    assert not journey.current.asleep
+
+    assert journey.plan(lambda now, _: rollout.plan_stop(now)).outcome is Outcome.STOPPED
+    stopped = journey.current
+    assert (stopped.phase, stopped.asleep, stopped.answering) == (Phase.STOPPED, False, ())
+    assert journey.plan(rollout.plan_start).outcome is Outcome.VERIFIED
+    assert journey.current.intent is not None
+    assert journey.current.intent.scale == Scale(0, 1)
+    again = prepare_deploy(journey.ops, "wine/1", name=journey.service)
+    assert again.plan.nothing_to_do
