@@ -131,7 +131,7 @@ def use(connections: Connects | None) -> None:
 def _desk() -> _Desk:
     from services.connect import Connections
 
-    connections = _given or Connections(settings.load())
+    connections = _given or Connections(settings.load(), watching=True)
     folder = None if _given else _lists_folder(connections.settings)
     desk = _Desk(connections, Reads(folder))
     _open.append(desk)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -84,6 +84,15 @@ class Reply:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A whole collection as it was at one moment."""
+
+    items: list[Json]
+    version: str
+    """The collection's resourceVersion at that moment; "" when the kind does not exist."""
+
+
 class _WrongCertificate(Unreachable):
     """The TLS handshake failed: somebody else answers, or the CA is an old one."""
 
@@ -123,6 +132,8 @@ class Cluster:
         self._client: Any = None
         self._lock = threading.RLock()
         self._connected_at = 0.0
+        self.wrote: Callable[[str, str, Json], None] | None = None
+        """Told of every write that was accepted: method, path, answer."""
 
     # ── Connecting ────────────────────────────────────────────────────────────────────────────
 
@@ -164,25 +175,30 @@ class Cluster:
         reply = self.send("GET", path, doing=doing, query=query, accept=(404,))
         return None if reply.status == 404 else reply.body
 
-    def items(self, path: str, *, doing: str, selector: str = "", **query: str) -> list[Json]:
+    def items(self, path: str, *, doing: str, selector: str = "") -> list[Json]:
         """Every object of a list, all pages; empty when the kind does not exist (404)."""
+        return self.listed(path, doing=doing, selector=selector).items
+
+    def listed(self, path: str, *, doing: str, selector: str = "") -> Listing:
+        """Every object of a list, all pages, and the version from which a watch can go on."""
         found: list[Json] = []
-        asked: dict[str, str | int] = {"limit": PAGE_SIZE, **query}
+        asked: dict[str, str | int] = {"limit": PAGE_SIZE}
         if selector:
             asked["labelSelector"] = selector
         while True:
             reply = self.send("GET", path, doing=doing, query=asked, accept=(404, 410))
             if reply.status == 404:
-                return found
+                return Listing(found, "")
             if reply.status == 410:
                 # The list changed under a slow reader: begin again, from one consistent snapshot.
                 found.clear()
                 asked.pop("continue", None)
                 continue
             found.extend(reply.body.get("items") or ())
-            token = (reply.body.get("metadata") or {}).get("continue")
+            metadata = reply.body.get("metadata") or {}
+            token = metadata.get("continue")
             if not token:
-                return found
+                return Listing(found, str(metadata.get("resourceVersion", "")))
             asked["continue"] = token
 
     def send(
@@ -217,6 +233,13 @@ class Cluster:
         finally:
             response.release_conn()
         reply = Reply(response.status, _parsed(text))
+        if (
+            method != "GET"
+            and reply.ok
+            and self.wrote is not None
+            and "dryRun" not in (query or {})
+        ):
+            self.wrote(method, path, reply.body)
         if reply.ok or reply.status in accept:
             return reply
         raise self.refused(doing, reply)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from services.gke import GkeAccess, GkeCluster
     from services.journal import ClusterJournal
     from services.kubeconfig import Context
+    from services.watched import Watched
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ class _ClusterOps(_Parts):
     """One namespace of a Kubernetes cluster with KServe."""
 
     namespace: str = "default"
+    watching: bool = False
 
     @property
     def server(self) -> str:
@@ -180,7 +182,7 @@ class _ClusterOps(_Parts):
     def journal(self) -> ClusterJournal:
         from services.journal import ClusterJournal
 
-        return ClusterJournal(self._cluster, self.namespace)
+        return ClusterJournal(self._cluster, self.namespace, reads=self._reads)
 
     @cached_property
     def serving(self) -> Serving:
@@ -192,14 +194,25 @@ class _ClusterOps(_Parts):
             service_account=self.chosen.service_account or None,
             ingress=self.chosen.ingress,
         )
-        return KServeServing(self._cluster, self.namespace, self.journal, options)
+        return KServeServing(
+            self._cluster, self.namespace, self.journal, options, reads=self._reads
+        )
+
+    @cached_property
+    def _reads(self) -> Watched | None:
+        from services.kserve import collections
+        from services.watched import Watched
+
+        return Watched(self._cluster, collections(self.namespace)) if self.watching else None
 
 
 class Connections:
     """The targets of one configuration; parts are shared between calls."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, watching: bool = False) -> None:
+        """`watching`: for a process that stays up; its reads of clusters come from watches."""
         self.settings = settings
+        self._watching = watching
         self._shared = _Shared(settings)
         self._ops: dict[tuple[str, str], Ops] = {}
 
@@ -244,4 +257,4 @@ class Connections:
     def _connect(self, name: str, namespace: str, chosen: TargetSettings) -> Ops:
         if chosen.kind is TargetKind.LOCAL:
             return _LocalOps(self._shared, name, chosen)
-        return _ClusterOps(self._shared, name, chosen, namespace)
+        return _ClusterOps(self._shared, name, chosen, namespace, self._watching)

@@ -69,6 +69,19 @@ RIGHTS = (
 )
 """The verbs that deploy/rbac.yaml grants; each is used, and each missing one has its own words."""
 
+WATCHING = tuple(
+    Right(group, resource, ("watch",), "be told of changes instead of asking again and again")
+    for group, resource in (
+        ("serving.kserve.io", "inferenceservices"),
+        ("apps", "controllerrevisions"),
+        ("apps", "deployments"),
+        ("serving.knative.dev", "services"),
+        ("serving.knative.dev", "revisions"),
+        ("", "pods"),
+    )
+)
+"""For the dashboard, which does without them, at a price."""
+
 DELETING = Right("serving.kserve.io", "inferenceservices", ("delete",), "delete services")
 """Only in the shipped Role's optional part."""
 
@@ -449,6 +462,13 @@ class Facilities:
         )
 
     def _right_findings(self) -> Iterator[Finding]:
+        for right, _verbs in self.missing_rights(WATCHING):
+            yield Finding(
+                "permission",
+                Verdict.WARN,
+                f"You may not watch {right.name} in {self._namespace}: needed to {right.what_for}.",
+                _RBAC_FIX,
+            )
         missing = self.missing_rights()
         for right, verbs in missing:
             yield Finding(

@@ -48,6 +48,9 @@ WORKLOAD_LABEL = f"{DOMAIN}/workload"
 """Number of the release that started the pods: flows into the pod template, so that new pods can be
 told from old ones. A change of traffic alone keeps it, because a new label restarts the pods."""
 
+RELEASE_LABEL = f"{DOMAIN}/service"
+"""On each release's record: the service that it is of."""
+
 VERSION_ANNOTATION = f"{DOMAIN}/version"
 DIGEST_ANNOTATION = f"{DOMAIN}/digest"
 

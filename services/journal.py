@@ -25,8 +25,9 @@ from services import records
 from services.cluster import MERGE_PATCH, Cluster, path_part
 from services.domain import Action, Cause, Json, Outcome, Plan, Release
 from services.errors import Conflict, NotDeployable, NotFound, SlipwayError, one_line
+from services.watched import Reads
 
-SERVICE_LABEL = f"{objects.DOMAIN}/service"
+SERVICE_LABEL = objects.RELEASE_LABEL
 
 LEASE_DURATION_S = 30
 RENEW_EVERY_S = 10.0
@@ -49,10 +50,19 @@ class ClusterJournal:
     """Releases and locks of the services of one namespace. Implements ports.Journal."""
 
     def __init__(
-        self, cluster: Cluster, namespace: str, *, lease_duration_s: int = LEASE_DURATION_S
+        self,
+        cluster: Cluster,
+        namespace: str,
+        *,
+        lease_duration_s: int = LEASE_DURATION_S,
+        reads: Reads | None = None,
     ) -> None:
-        """Keep history in `namespace`, where the InferenceServices are."""
+        """Keep history in `namespace`, where the InferenceServices are.
+
+        `reads`: where history is read, when it is not the cluster itself.
+        """
         self._cluster = cluster
+        self._reads: Reads = reads or cluster
         self._namespace = namespace
         self._duration_s = lease_duration_s
         self._renewals: dict[str, threading.Event] = {}
@@ -62,7 +72,10 @@ class ClusterJournal:
 
     def history(self, service: str) -> Sequence[Release]:
         """Releases, newest first; empty for an unknown service. Outlives the service."""
-        found = self._cluster.items(
+        return self._history(service, self._reads)
+
+    def _history(self, service: str, reads: Reads) -> Sequence[Release]:
+        found = reads.items(
             self._revisions(),
             doing=f"read the history of {one_line(service)}",
             selector=f"{SERVICE_LABEL}={_label(service)}",
@@ -71,7 +84,7 @@ class ClusterJournal:
 
     def histories(self) -> dict[str, Sequence[Release]]:
         """Every service's history by name, in one list: for views of the whole namespace."""
-        found = self._cluster.items(
+        found = self._reads.items(
             self._revisions(), doing="read the releases", selector=SERVICE_LABEL
         )
         by_service: dict[str, list[Json]] = {}
@@ -84,7 +97,7 @@ class ClusterJournal:
 
         The same nonce again gives the same release. Conflict names who holds the service.
         """
-        for known in self.history(plan.service):
+        for known in self._history(plan.service, self._cluster):
             if known.operation == plan.nonce:
                 return known
         self._acquire(plan, actor)
@@ -109,7 +122,7 @@ class ClusterJournal:
         return settled
 
     def _record(self, plan: Plan, actor: str, reason: str) -> Release:
-        history = self.history(plan.service)
+        history = self._history(plan.service, self._cluster)
         number = history[0].number + 1 if history else 1
         intent = plan.after or plan.before
         if intent is None:

@@ -59,6 +59,7 @@ from services.errors import (
 )
 from services.facilities import Facilities
 from services.relay import Relay
+from services.watched import Reads, Watched
 
 WRITE_FOR_S = 60.0
 """A write whose answer was lost is looked for, and sent again, for so long: an API server's
@@ -76,6 +77,8 @@ LOOK_AT_LOG_EVERY_S = 2.0
 MAX_LOG_BYTES = 1_000_000
 MAX_LOG_STREAMS = 40
 
+KNATIVE_SERVICE_LABEL = "serving.knative.dev/service"
+
 _OLD_MODES = {Mode.STANDARD: "RawDeployment", Mode.KNATIVE: "Serverless"}
 """As KServe up to v0.15 writes them; it refuses the new names (kserve/kserve#4701)."""
 
@@ -88,6 +91,20 @@ _GATEWAYS = (
     ("contour-external", "envoy"),
     ("ingress-nginx", "ingress-nginx-controller"),
 )
+
+
+def collections(namespace: str) -> Mapping[str, str]:
+    """What a process that stays up watches: API path → label that its objects must have."""
+    part = path_part(namespace)
+    knative = f"/apis/serving.knative.dev/v1/namespaces/{part}"
+    return {
+        f"/apis/{objects.API_VERSION}/namespaces/{part}/inferenceservices": "",
+        f"/apis/apps/v1/namespaces/{part}/deployments": objects.SERVICE_LABEL,
+        f"/apis/apps/v1/namespaces/{part}/controllerrevisions": objects.RELEASE_LABEL,
+        f"/api/v1/namespaces/{part}/pods": objects.SERVICE_LABEL,
+        f"{knative}/services": "",
+        f"{knative}/revisions": KNATIVE_SERVICE_LABEL,
+    }
 
 
 class Histories(Protocol):
@@ -123,10 +140,16 @@ class KServeServing:
         journal: Histories,
         options: KServeOptions = KServeOptions(),
         *,
+        reads: Reads | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Serve from `namespace`. Connects on the first call."""
+        """Serve from `namespace`. Connects on the first call.
+
+        `reads`: where looks and lists are read, when it is not the cluster itself. Plans, writes
+        and ways in are always read from the cluster.
+        """
         self._cluster = cluster
+        self._reads: Reads = reads or cluster
         self._namespace = namespace
         self._journal = journal
         self._options = options
@@ -144,21 +167,27 @@ class KServeServing:
 
         Five lists, whatever the number of services.
         """
-        found = self._cluster.items(self._path(), doing="list the services")
+        found = self._reads.items(self._path(), doing="list the services")
         if not found:
             return ()
         histories = self._journal.histories()
-        deployments = _by_name(self._cluster.items(self._deployments(), doing="list Deployments"))
+        deployments = _by_name(
+            self._reads.items(
+                self._deployments(), doing="list Deployments", selector=objects.SERVICE_LABEL
+            )
+        )
         pods = _by_label(
-            self._cluster.items(self._pods(), doing="list pods", selector=objects.SERVICE_LABEL),
+            self._reads.items(self._pods(), doing="list pods", selector=objects.SERVICE_LABEL),
             objects.SERVICE_LABEL,
         )
         knative, revisions = {}, {}
         if any(objects.mode_of(service) is Mode.KNATIVE for service in found):
-            knative = _by_name(self._cluster.items(self._knative(), doing="list Knative Services"))
+            knative = _by_name(self._reads.items(self._knative(), doing="list Knative Services"))
             revisions = _by_label(
-                self._cluster.items(self._revisions(), doing="list Revisions"),
-                "serving.knative.dev/service",
+                self._reads.items(
+                    self._revisions(), doing="list Revisions", selector=KNATIVE_SERVICE_LABEL
+                ),
+                KNATIVE_SERVICE_LABEL,
             )
         listed = []
         for service in found:
@@ -176,13 +205,13 @@ class KServeServing:
 
     def service(self, name: str) -> Service | None:
         """One service; absence is a value."""
-        look = self._look(name)
+        look = self._look(name, self._reads)
         return None if look is None else self._service(look, self._journal.history(name))
 
     def observe(self, name: str) -> Observed:
         """Look once; plain facts of the wanted release, no verdict."""
         seen_at = datetime.now(UTC)
-        look = self._look(name)
+        look = self._look(name, self._reads)
         if look is None:
             return Observed(name, seen_at, exists=False, message="there is no InferenceService")
         facts = objects.read(look, self._journal.history(name))
@@ -216,12 +245,12 @@ class KServeServing:
             message=facts.message,
         )
 
-    def _look(self, name: str) -> objects.Look | None:
-        service = self._cluster.get(self._path(name), doing=f"read {one_line(name)}")
+    def _look(self, name: str, reads: Reads) -> objects.Look | None:
+        service = reads.get(self._path(name), doing=f"read {one_line(name)}")
         if service is None:
             return None
         child = objects.predictor_name(name)
-        pods = self._cluster.items(
+        pods = reads.items(
             self._pods(),
             doing=f"list the pods of {name}",
             selector=f"{objects.SERVICE_LABEL}={name}",
@@ -229,19 +258,19 @@ class KServeServing:
         if objects.mode_of(service) is Mode.KNATIVE:
             return objects.Look(
                 service,
-                knative=self._cluster.get(
+                knative=reads.get(
                     f"{self._knative()}/{child}", doing=f"read the Knative Service of {name}"
                 ),
                 revisions=tuple(
-                    self._cluster.items(
+                    reads.items(
                         self._revisions(),
                         doing=f"list the Revisions of {name}",
-                        selector=f"serving.knative.dev/service={child}",
+                        selector=f"{KNATIVE_SERVICE_LABEL}={child}",
                     )
                 ),
                 pods=tuple(pods),
             )
-        deployment = self._cluster.get(
+        deployment = reads.get(
             f"{self._deployments()}/{child}", doing=f"read the Deployment of {name}"
         )
         return objects.Look(service, deployment=deployment, pods=tuple(pods))
@@ -627,7 +656,7 @@ class KServeServing:
         In this order: in-cluster address, ingress with Host, the API server's proxy. NotFound until
         there is one.
         """
-        look = self._look(name)
+        look = self._look(name, self._cluster)
         if look is None:
             raise objects.missing(name, self._namespace)
         found = self._way_in(look, name, release)
@@ -799,7 +828,7 @@ class KServeServing:
 
         Without `container`: the initializer and the model server of each pod.
         """
-        look = self._look(name)
+        look = self._look(name, self._cluster)
         if look is None:
             raise objects.missing(name, self._namespace)
         streams = [
@@ -894,7 +923,7 @@ class KServeServing:
 
     def events(self, name: str) -> Sequence[LogLine]:
         """Events of the object, its children and its pods in one timeline, oldest first."""
-        look = self._look(name)
+        look = self._look(name, self._cluster)
         if look is None:
             raise objects.missing(name, self._namespace)
         return tuple(_event_line(event) for event in self._events(look))
@@ -924,7 +953,25 @@ class KServeServing:
             ways_in = [url for url in self._known_gateways() if _listens(url)]
         except SlipwayError:
             ways_in = []
-        return tuple(self._facilities.findings(ways_in))
+        return (*self._facilities.findings(ways_in), *self._watch_finding())
+
+    def _watch_finding(self) -> Iterator[Finding]:
+        if not isinstance(self._reads, Watched):
+            return
+        if self._reads.refused:
+            yield Finding(
+                "watch",
+                Verdict.WARN,
+                f"You may not watch in {self._namespace}: every page asks the API server anew.",
+                "Apply deploy/rbac.yaml for this account, or ask its owner for the right.",
+            )
+        elif self._reads.confirmed_s_ago is not None:
+            yield Finding(
+                "watch",
+                Verdict.PASS,
+                f"{self._reads.watching} kinds of objects are watched; the oldest answer is"
+                f" {self._reads.confirmed_s_ago:.0f} s old.",
+            )
 
     # ── Paths ─────────────────────────────────────────────────────────────────────────────────
 

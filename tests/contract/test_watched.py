@@ -1,0 +1,287 @@
+"""Copies that watches keep current, against a scripted API server with its faults."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from services import watched
+from services.cluster import MERGE_PATCH, Cluster
+from services.domain import Json
+from services.errors import Denied, Unreachable
+from services.watched import Watched
+from tests.apiserver import DEPLOYMENTS, EVENTS, PODS, SERVING, ApiServer, api_server, kubeconfig
+
+SOON_S = 10
+"""A backstop; what is waited for takes milliseconds."""
+
+
+def service(name: str, turn: int = 0) -> Json:
+    return {"metadata": {"name": name, "labels": {}}, "spec": {"turn": turn}}
+
+
+def pod(name: str, of: str) -> Json:
+    return {"metadata": {"name": name, "labels": {"of": of}}}
+
+
+@pytest.fixture
+def api() -> Iterator[ApiServer]:
+    with api_server(bookmark_s=0.2) as server:
+        server.documents["/version"] = {"gitVersion": "v1.34.4"}
+        yield server
+
+
+@pytest.fixture
+def cluster(api: ApiServer, tmp_path: Path) -> Cluster:
+    return Cluster(target="stub", context="stub", kubeconfig=kubeconfig(tmp_path, api.url))
+
+
+@pytest.fixture
+def reads(cluster: Cluster) -> Iterator[Watched]:
+    found = Watched(cluster, {SERVING: "", PODS: "of"})
+    yield found
+    found.close()
+
+
+def turns(reads: Watched) -> dict[str, int]:
+    return {s["metadata"]["name"]: s["spec"]["turn"] for s in reads.items(SERVING, doing="x")}
+
+
+def soon(condition: Callable[[], bool]) -> bool:
+    until = time.monotonic() + SOON_S
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def watching(api: ApiServer, reads: Watched) -> None:
+    """Read once and wait for the watch."""
+    turns(reads)
+    assert soon(lambda: api.watching == 1)
+
+
+def test_a_change_is_read_without_another_list(api: ApiServer, reads: Watched) -> None:
+    api.put(SERVING, service("a"))
+    watching(api, reads)
+    api.put(SERVING, service("a", 1))
+    api.put(SERVING, service("b"))
+    assert soon(lambda: turns(reads) == {"a": 1, "b": 0})
+    api.remove(SERVING, "a")
+    assert soon(lambda: turns(reads) == {"b": 0})
+    assert api.asked_for("GET", "inferenceservices", limit="500") == 1
+
+
+def test_many_readers_share_one_list_and_one_watch(api: ApiServer, reads: Watched) -> None:
+    api.put(SERVING, service("a"))
+    readers = [threading.Thread(target=turns, args=(reads,)) for _ in range(20)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert soon(lambda: api.watching == 1)
+    assert api.asked_for("GET", "inferenceservices", limit="500") == 1
+    assert api.asked_for("GET", "inferenceservices", watch="true") == 1
+
+
+def test_a_label_that_every_object_must_have_is_asked_of_the_server(
+    api: ApiServer, reads: Watched
+) -> None:
+    api.put(PODS, pod("p1", "a"))
+    api.put(PODS, pod("p2", "b"))
+    api.put(PODS, {"metadata": {"name": "p3"}})
+    found = reads.items(PODS, doing="x", selector="of=a")
+    assert [p["metadata"]["name"] for p in found] == ["p1"]
+    assert soon(lambda: api.asked_for("GET", "pods", watch="true", labelSelector="of") == 1)
+
+
+def test_one_object_is_read_from_the_copy(api: ApiServer, reads: Watched) -> None:
+    api.put(SERVING, service("a"))
+    watching(api, reads)
+    assert reads.get(f"{SERVING}/a", doing="x") is not None
+    assert reads.get(f"{SERVING}/none", doing="x") is None
+    assert api.asked_for("GET", "/a") == 0
+
+
+def test_what_is_not_watched_is_read_directly(api: ApiServer, reads: Watched) -> None:
+    api.put(EVENTS, service("e"))
+    assert len(reads.items(EVENTS, doing="x")) == 1
+    assert reads.get(f"{EVENTS}/e", doing="x") is not None
+    assert api.watching == 0
+
+
+def test_a_kind_that_does_not_exist_is_an_empty_list(cluster: Cluster) -> None:
+    path = "/apis/serving.knative.dev/v1/namespaces/models/nothings"
+    reads = Watched(cluster, {path: ""})
+    assert reads.items(path, doing="x") == []
+    assert reads.watching == 0
+    reads.close()
+
+
+def test_a_history_that_was_compacted_is_listed_anew(api: ApiServer, reads: Watched) -> None:
+    api.put(SERVING, service("a"))
+    watching(api, reads)
+    api.refuse = lambda _m, _p, query: 503 if query.get("watch") else None
+    api.cut()
+    assert soon(lambda: api.watching == 0)
+    api.put(SERVING, service("a", 7))
+    api.remove(SERVING, "gone")
+    api.compact()
+    api.refuse = lambda *_: None
+    assert soon(lambda: turns(reads) == {"a": 7})
+    assert api.asked_for("GET", "inferenceservices", limit="500") >= 2
+
+
+def test_a_watch_that_is_cut_goes_on_where_it_was(api: ApiServer, reads: Watched) -> None:
+    api.put(SERVING, service("a"))
+    watching(api, reads)
+    api.cut()
+    api.put(SERVING, service("a", 1))
+    assert soon(lambda: turns(reads) == {"a": 1})
+    assert api.asked_for("GET", "inferenceservices", limit="500") == 1
+
+
+def test_a_window_that_ends_is_opened_anew(
+    api: ApiServer, reads: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched, "WINDOW_S", 1)
+    api.put(SERVING, service("a"))
+    watching(api, reads)
+    assert soon(lambda: api.asked_for("GET", "inferenceservices", watch="true") >= 3)
+    api.put(SERVING, service("a", 1))
+    assert soon(lambda: turns(reads) == {"a": 1})
+    assert api.asked_for("GET", "inferenceservices", limit="500") == 1
+
+
+def test_a_restarted_server_is_watched_again(
+    api: ApiServer, reads: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched, "PROOF_S", 0.0)  # every read wants proof
+    api.put(SERVING, service("a"))
+    watching(api, reads)
+    api.refuse = lambda *_: 503
+    api.cut()
+    assert soon(lambda: api.watching == 0)
+    with pytest.raises(Unreachable):
+        turns(reads)
+    api.put(SERVING, service("a", 1))
+    api.refuse = lambda *_: None
+    assert soon(lambda: api.watching == 1)
+    assert soon(lambda: turns(reads) == {"a": 1})
+
+
+def test_silence_is_not_taken_for_truth(
+    api: ApiServer, reads: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched, "PROOF_S", 0.3)
+    monkeypatch.setattr(watched, "PROOF_TIMEOUT_S", 0.3)
+    api.put(SERVING, service("a"))
+    watching(api, reads)
+    api.go_silent()
+    try:
+        time.sleep(0.4)
+        with pytest.raises(Unreachable):
+            turns(reads)
+    finally:
+        api.speak()
+    assert soon(lambda: turns(reads) == {"a": 0})
+
+
+def test_a_dead_watch_of_a_living_server_is_noticed(
+    api: ApiServer, reads: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched, "WINDOW_S", 0)
+    monkeypatch.setattr(watched, "GRACE_S", 0.3)
+    monkeypatch.setattr(api, "bookmark_s", 60.0)
+    original = api.watch
+
+    def mute(path: str, query: dict[str, str]) -> Iterator[Json | None]:
+        yield from original(path, {**query, "timeoutSeconds": "30", "resourceVersion": "1" * 9})
+
+    monkeypatch.setattr(api, "watch", mute)
+    api.put(SERVING, service("a"))
+    watching(api, reads)
+    api.put(SERVING, service("a", 1))  # the watch never says so
+    assert soon(lambda: turns(reads) == {"a": 1})
+
+
+def test_the_own_write_is_in_the_next_read(
+    api: ApiServer, cluster: Cluster, reads: Watched
+) -> None:
+    api.put(SERVING, service("a"))
+    watching(api, reads)
+    for turn in range(1, 20):
+        cluster.send(
+            "PATCH",
+            f"{SERVING}/a",
+            doing="x",
+            body={"spec": {"turn": turn}},
+            content_type=MERGE_PATCH,
+        )
+        assert turns(reads) == {"a": turn}
+    cluster.send("POST", SERVING, doing="x", body=service("b"))
+    assert turns(reads) == {"a": 19, "b": 0}
+    cluster.send("DELETE", f"{SERVING}/a", doing="x")
+    assert turns(reads) == {"b": 0}
+
+
+def test_a_dry_run_is_no_write_to_wait_for(
+    api: ApiServer, cluster: Cluster, reads: Watched
+) -> None:
+    api.put(SERVING, service("a"))
+    watching(api, reads)
+    cluster.send("PATCH", f"{SERVING}/new", doing="x", query=_DRY, body=service("new"))
+    assert turns(reads) == {"a": 0}
+    assert api.asked_for("GET", "inferenceservices", limit="500") == 1
+
+
+_DRY = {"dryRun": "All", "fieldManager": "slipway"}
+
+
+def test_who_may_not_watch_reads_as_before(api: ApiServer, reads: Watched) -> None:
+    api.refuse = lambda _m, _p, query: 403 if query.get("watch") else None
+    api.put(SERVING, service("a"))
+    assert turns(reads) == {"a": 0}
+    assert soon(lambda: reads.refused)
+    api.put(SERVING, service("a", 1))
+    assert turns(reads) == {"a": 1}
+    assert reads.watching == 0
+
+
+def test_who_may_not_list_is_told(api: ApiServer, reads: Watched) -> None:
+    api.refuse = lambda *_: 403
+    with pytest.raises(Denied):
+        turns(reads)
+
+
+def test_a_copy_that_nobody_reads_stops_watching(
+    api: ApiServer, reads: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched, "WINDOW_S", 1)
+    monkeypatch.setattr(watched, "IDLE_S", 0.0)
+    api.put(SERVING, service("a"))
+    turns(reads)
+    assert soon(lambda: reads.watching == 0)
+    api.put(SERVING, service("a", 1))
+    assert turns(reads) == {"a": 1}
+
+
+def test_the_age_of_the_last_answer_is_known(api: ApiServer, reads: Watched) -> None:
+    assert reads.confirmed_s_ago is None
+    api.put(SERVING, service("a"))
+    watching(api, reads)
+    assert reads.confirmed_s_ago is not None
+    assert reads.confirmed_s_ago < SOON_S
+
+
+def test_deployments_without_the_label_are_not_read(api: ApiServer, cluster: Cluster) -> None:
+    api.put(DEPLOYMENTS, {"metadata": {"name": "mine", "labels": {"of": "a"}}})
+    api.put(DEPLOYMENTS, {"metadata": {"name": "other"}})
+    reads = Watched(cluster, {DEPLOYMENTS: "of"})
+    assert [d["metadata"]["name"] for d in reads.items(DEPLOYMENTS, doing="x")] == ["mine"]
+    reads.close()
