@@ -1,0 +1,87 @@
+"""Reads that come from watches, on a real API server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from services import inferenceservice as objects
+from services.cluster import Cluster
+from services.domain import Mode, Outcome
+from services.journal import ClusterJournal
+from services.kserve import KServeServing, collections
+from services.watched import Watched
+from tests.cluster.conftest import ClusterOps, Voyage
+
+
+@pytest.fixture
+def reads(cluster: Cluster, namespace: str) -> Iterator[Watched]:
+    found = Watched(cluster, collections(namespace))
+    yield found
+    found.close()
+    cluster.wrote = None
+
+
+@pytest.mark.parametrize("mode", [Mode.STANDARD, Mode.KNATIVE])
+def test_what_watches_bring_is_what_the_server_says(
+    ops: ClusterOps, cluster: Cluster, namespace: str, reads: Watched, mode: Mode
+) -> None:
+    journal = ClusterJournal(cluster, namespace, reads=reads)
+    mine = replace(
+        ops, serving=KServeServing(cluster, namespace, journal, reads=reads), journal=journal
+    )
+    journey = Voyage(mine, f"watched-{mode.value.lower()}", mode)
+    assert journey.deploy(1).outcome is Outcome.VERIFIED
+    assert reads.watching >= 4
+    until = time.monotonic() + 15
+    while (seen := journey.current) != (said := ops.serving.service(journey.service)):
+        assert time.monotonic() < until, (seen, said)
+        time.sleep(0.2)
+    assert mine.serving.services() == ops.serving.services()
+    assert journal.history(journey.service) == ops.journal.history(journey.service)
+    path = ops.serving._path(journey.service)
+    cluster.send("DELETE", path, doing="clean up")
+    while mine.serving.service(journey.service) is not None:
+        assert time.monotonic() < until + 30
+        time.sleep(0.2)
+
+
+def test_a_change_by_others_is_seen_within_a_second(
+    ops: ClusterOps, cluster: Cluster, namespace: str, reads: Watched
+) -> None:
+    serving = KServeServing(cluster, namespace, ops.journal, reads=reads)
+
+    def make(name: str) -> None:
+        spec = {
+            "predictor": {"model": {"modelFormat": {"name": "mlflow"}, "storageUri": "gs://n/1"}}
+        }
+        body = {
+            "apiVersion": objects.API_VERSION,
+            "kind": objects.KIND,
+            "metadata": {"name": name, "annotations": {objects.STOP_ANNOTATION: "true"}},
+            "spec": spec,
+        }
+        Cluster(target="test", access=cluster.access).send(
+            "POST", serving._path(), doing="make one", body=body
+        )
+
+    before = {service.name for service in serving.services()}
+    took = []
+    for turn in range(5):
+        name = f"idle-{turn}"
+        make(name)
+        began = time.monotonic()
+        while name not in {service.name for service in serving.services()}:
+            assert time.monotonic() - began < 10
+            time.sleep(0.01)
+        took.append(time.monotonic() - began)
+    assert sorted(took)[2] < 1.0
+    for turn in range(5):
+        cluster.send("DELETE", serving._path(f"idle-{turn}"), doing="clean up")
+    until = time.monotonic() + 30  # KServe's finalizer takes its moment
+    while not {service.name for service in serving.services()} <= before:
+        assert time.monotonic() < until
+        time.sleep(0.2)
