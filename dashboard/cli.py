@@ -199,6 +199,12 @@ def _models_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alias", metavar="A", help="only what has this alias")
 
 
+def _targets_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--project", metavar="P", help="also the GKE clusters of this Google Cloud project"
+    )
+
+
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("left", metavar="REF", help="wine/2")
     parser.add_argument("right", metavar="REF", help="wine/3")
@@ -325,7 +331,7 @@ VERBS: Sequence[_Verb] = (
     ),
     _Verb("show", "one version", "show wine@champion", "browse", _ref),
     _Verb("compare", "two versions", "compare wine/2 wine/3", "browse", _compare_arguments),
-    _Verb("targets", "places to deploy to", "targets --json", "browse"),
+    _Verb("targets", "places to deploy to", "targets --json", "browse", _targets_arguments),
     _Verb("doctor", "every check of a target", "doctor --target local", "browse"),
     _Verb(
         "plan", "what a deploy would do", "plan wine/3 --name wine", "operate", _intent_arguments

@@ -596,16 +596,45 @@ _PLANS: dict[str, Callable[[Service, Sequence[Release]], Plan]] = {
 # ── Clusters ──────────────────────────────────────────────────────────────────────────────────
 
 
-def contexts_offered() -> None:
-    """The kubeconfig's contexts that no target names, and the lines that make one a target."""
+_ADD = "Add to slipway.toml, then start Slipway again:"
+
+
+def clusters_offered() -> None:
+    """Clusters that no target names: of the kubeconfig, and of a project of Google Cloud."""
+    widgets.section("More clusters")
+    _contexts_offered()
+    _gke_offered()
+
+
+def _contexts_offered() -> None:
     found = {context.name: context for context in widgets.glanced(wiring.contexts()) or ()}
     if not found:
         return
-    widgets.section("Clusters that are no targets yet")
     name = widgets.picker("Context of the kubeconfig", list(found), key="context", width=420)
     if name is None:
         return
     context = found[name]
     kind = f"{context.flavour}, " if context.flavour else ""
-    st.text(f"{kind}{one_line(context.server)}. Add to slipway.toml, then start Slipway again:")
+    st.text(f"{kind}{one_line(context.server)}, no target yet. {_ADD}")
     st.code(views.target_lines(context), language="toml")
+
+
+def _gke_offered() -> None:
+    project = widgets.text_in_url(
+        "Google Cloud project", key="project", width=420, placeholder="its id, to list its clusters"
+    ).strip()
+    if not project:
+        return
+    found = widgets.looked(wiring.gke_clusters(project), f"clusters of {project}")
+    if found is None:
+        return
+    fresh = {f"{each.name}, {each.location}": each for each in found}
+    if not fresh:
+        st.text("It has no cluster of GKE that is no target yet.")
+        return
+    name = widgets.picker("Cluster of GKE", list(fresh), key="cluster", width=420)
+    if name is None:
+        return
+    chosen = fresh[name]
+    st.text(f"{chosen.status}, {chosen.version}. {_ADD}")
+    st.code(views.gke_target_lines(chosen), language="toml")

@@ -48,7 +48,9 @@ from services.errors import SlipwayError, one_line
 from services.split import Split
 
 if TYPE_CHECKING:
+    from services.gke import GkeCluster
     from services.kubeconfig import Context
+    from services.settings import TargetSettings
 
 # ── Rows ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -158,6 +160,19 @@ class DifferenceRow(TypedDict):
     right: str
     breaking: bool
     why: str
+
+
+class ClusterRow(TypedDict):
+    """One GKE cluster of a project."""
+
+    name: str
+    location: str
+    status: str
+    version: str
+    endpoint: str
+    """public, private, or dns for one that only a kubeconfig reaches."""
+    target: str | None
+    """The target that names it."""
 
 
 class TargetRow(TypedDict):
@@ -864,16 +879,52 @@ def split_document(split: Split) -> SplitDocument:
 
 def target_lines(context: Context) -> str:
     """The lines of slipway.toml that name a context of the kubeconfig as a target."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", context.name).strip("-") or "cluster"
+    return _target_table(
+        context.name, kind="kubernetes", context=context.name, namespace=context.namespace
+    )
+
+
+def gke_target_lines(cluster: GkeCluster) -> str:
+    """The lines of slipway.toml that name a cluster of GKE as a target."""
+    if not cluster.endpoint:
+        context = f"gke_{cluster.project}_{cluster.location}_{cluster.name}"
+        lines = _target_table(cluster.name, kind="kubernetes", context=context, namespace="default")
+        return f"# it has a DNS name only, so first: {cluster.get_credentials}\n{lines}"
+    return _target_table(
+        cluster.name,
+        kind="gke",
+        project=cluster.project,
+        location=cluster.location,
+        cluster=cluster.name,
+        namespace="default",
+    )
+
+
+def _target_table(name: str, **settings: str) -> str:
+    key = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "cluster"
     return "\n".join(
         [
-            f"[targets.{name}]",
-            'kind = "kubernetes"',
-            f"context = {json.dumps(context.name)}",  # a JSON string is a TOML basic string
-            f"namespace = {json.dumps(context.namespace)}",
+            f"[targets.{key}]",
+            # A JSON string is a TOML basic string.
+            *(f"{setting} = {json.dumps(value)}" for setting, value in settings.items()),
             '# bucket = "gs://BUCKET/ROOT"  where versions are published',
         ]
     )
+
+
+def cluster_row(cluster: GkeCluster, targets: Mapping[str, TargetSettings]) -> ClusterRow:
+    """A GKE cluster, and the target that names it."""
+    here = (cluster.project, cluster.location, cluster.name)
+    named = (n for n, t in targets.items() if (t.project, t.location, t.cluster) == here)
+    reached = "private" if cluster.private else "public"
+    return {
+        "name": cluster.name,
+        "location": cluster.location,
+        "status": cluster.status,
+        "version": cluster.version,
+        "endpoint": reached if cluster.endpoint else "dns",
+        "target": next(named, None),
+    }
 
 
 # ── Services ──────────────────────────────────────────────────────────────────────────────────

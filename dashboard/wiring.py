@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import streamlit as st
 
-from dashboard import words
+from dashboard import views, words
 from dashboard.loadtests import LoadTests
 from dashboard.reads import Look, Reads
 from dashboard.worker import Operation, Worker
@@ -40,6 +40,7 @@ from services.ports import Ops, Registry, Run, Store
 from services.split import Split, measure
 
 if TYPE_CHECKING:
+    from services.gke import GkeCluster
     from services.kubeconfig import Context
 
 _FRESH_S = 2.0
@@ -81,6 +82,9 @@ class Connects(Protocol):
 
     def knock(self) -> None:
         """See quickly whether anything answers at the registry's address. Unreachable."""
+
+    def gke_clusters(self, project: str) -> Sequence[GkeCluster]:
+        """Every cluster of a Google Cloud project. Denied, NotFound, Unreachable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +363,18 @@ def contexts() -> Look[tuple[Context, ...]]:
     return desk.reads.look(
         ("kubeconfig",), lambda: tuple(desk.connections.contexts()), fresh_s=_CHECK_FRESH_S
     )
+
+
+def gke_clusters(project: str) -> Look[tuple[GkeCluster, ...]]:
+    """The GKE clusters of a project that no target names."""
+    desk = _desk()
+    targets = desk.connections.settings.all_targets
+
+    def read() -> tuple[GkeCluster, ...]:
+        found = desk.connections.gke_clusters(project)
+        return tuple(each for each in found if not views.cluster_row(each, targets)["target"])
+
+    return desk.reads.look(("gke", project), read, fresh_s=_CHECK_FRESH_S)
 
 
 def manifest(name: str) -> Look[str]:

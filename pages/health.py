@@ -20,4 +20,4 @@ with widgets.errors_shown():
             results = widgets.looked(look, f"checks of {name}")
             if results is not None:
                 widgets.findings(results)
-    operations.contexts_offered()
+    operations.clusters_offered()

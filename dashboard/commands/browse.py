@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 
 from dashboard import views
 from dashboard.commands.session import (
@@ -181,20 +182,52 @@ def targets(session: Session) -> Answer:
             for row in rows
         ),
     )
+    document: dict[str, object] = {"targets": rows}
+    if session.args.project is not None:
+        clusters = _clusters(session, session.args.project)
+        document["clusters"] = clusters
+        lines = chain(lines, [""], _cluster_lines(clusters))
     contexts = session.reach.contexts()
     for context in contexts:
         flavour = f" ({context.flavour})" if context.flavour else ""
-        session.terminal.say(
-            f"The kubeconfig's context {one_line(context.name)}{flavour} is no target yet."
-            " To make it one, add to slipway.toml:"
+        _offer(
+            session,
+            f"The kubeconfig's context {one_line(context.name)}{flavour}",
+            views.target_lines(context),
         )
-        for line in views.target_lines(context).splitlines():
-            session.terminal.say(f"  {line}")
-    found = [
+    document["contexts"] = [
         {"name": c.name, "server": c.server, "namespace": c.namespace, "flavour": c.flavour}
         for c in contexts
     ]
-    return Answer({"targets": rows, "contexts": found}, lines)
+    return Answer(document, lines)
+
+
+def _clusters(session: Session, project: str) -> list[views.ClusterRow]:
+    """The GKE clusters of a project; those that no target names are offered as one."""
+    found = session.reach.gke_clusters(project)
+    rows = [views.cluster_row(cluster, session.settings.all_targets) for cluster in found]
+    for cluster, row in zip(found, rows, strict=True):
+        if row["target"] is None:
+            _offer(session, f"The cluster {cluster.place}", views.gke_target_lines(cluster))
+    return rows
+
+
+def _cluster_lines(rows: Sequence[views.ClusterRow]) -> Iterator[str]:
+    if not rows:
+        return iter(["The project has no cluster of GKE."])
+    return table(
+        ("CLUSTER", "LOCATION", "STATUS", "VERSION", "ENDPOINT", "TARGET"),
+        (
+            (r["name"], r["location"], r["status"], r["version"], r["endpoint"], r["target"] or "–")
+            for r in rows
+        ),
+    )
+
+
+def _offer(session: Session, what: str, lines: str) -> None:
+    session.terminal.say(f"{what} is no target yet. To make it one, add to slipway.toml:")
+    for line in lines.splitlines():
+        session.terminal.say(f"  {line}")
 
 
 def _target_row(session: Session, name: str, chosen: str) -> views.TargetRow:

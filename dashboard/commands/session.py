@@ -19,6 +19,7 @@ from services.domain import Service
 from services.errors import NotOffered, SlipwayError
 
 if TYPE_CHECKING:
+    from services.gke import GkeCluster
     from services.kubeconfig import Context
     from services.ports import Ops, Registry, Store
     from services.settings import Settings, Surroundings
@@ -48,6 +49,9 @@ class Reach(Protocol):
 
     def contexts(self) -> Sequence[Context]:
         """Contexts of the kubeconfig that no target names."""
+
+    def gke_clusters(self, project: str) -> Sequence[GkeCluster]:
+        """Every cluster of a Google Cloud project. Denied, NotFound, Unreachable."""
 
 
 class Interrupted(SlipwayError):

@@ -6,7 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,6 +14,7 @@ import pytest
 
 from dashboard.cli import main
 from services.errors import NotFound
+from services.gke import GkeCluster
 from services.kubeconfig import Context
 from services.ports import Ops, Registry, Store
 from services.settings import Settings
@@ -40,6 +41,8 @@ class Worlds:
 
     settings: Settings
     by_name: Mapping[str, World]
+    clusters: Mapping[str, tuple[GkeCluster, ...]] = field(default_factory=dict)
+    """Google Cloud project → its clusters."""
 
     @property
     def registry(self) -> Registry:
@@ -51,6 +54,11 @@ class Worlds:
 
     def contexts(self) -> tuple[Context, ...]:
         return ()
+
+    def gke_clusters(self, project: str) -> tuple[GkeCluster, ...]:
+        if project not in self.clusters:
+            raise NotFound(f"Could not list the clusters of {project}.")
+        return self.clusters[project]
 
     def ops(self, target: str | None = None, namespace: str | None = None) -> Ops:
         name, _ = self.settings.target(target)
@@ -70,6 +78,12 @@ Cli = Callable[..., Ran]
 
 
 @pytest.fixture
+def clusters() -> dict[str, tuple[GkeCluster, ...]]:
+    """Google Cloud project → its clusters; a test may add some."""
+    return {}
+
+
+@pytest.fixture
 def worlds(world: World) -> dict[str, World]:
     """Target → its world; a test may add more."""
     return {"local": world}
@@ -78,6 +92,7 @@ def worlds(world: World) -> dict[str, World]:
 @pytest.fixture
 def cli(
     worlds: dict[str, World],
+    clusters: dict[str, tuple[GkeCluster, ...]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -95,7 +110,7 @@ def cli(
             monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
         code = main(
             argv,
-            connect=lambda settings: Worlds(settings, worlds),
+            connect=lambda settings: Worlds(settings, worlds, clusters),
             environ={"SLIPWAY_STATE_DIR": str(tmp_path / "state"), **(environ or {})},
             stdin=stdin or io.StringIO(),
         )

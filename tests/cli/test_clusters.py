@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from services.domain import Mode, Resources, Scale, TargetKind
+from services.gke import GkeCluster
 from tests.cli.conftest import Cli
 from tests.memory import World
 
@@ -114,3 +117,40 @@ def test_status_of_a_service_tells_an_alias_that_points_past_it(cli: Cli, mini: 
     (row,) = cli("status", "wine", "--json").document["services"]
     assert row["drift"][0]["field"] == "alias live"
     assert mini.registry.aliases["wine"]["live"] == 1
+
+
+# ── Clusters of a Google Cloud project ────────────────────────────────────────────────────────
+
+SERVING = GkeCluster(
+    "acme", "europe-west1", "serving", "RUNNING", "", "34.0.0.1", "CA", private=False,
+    workload_pool="acme.svc.id.goog", version="1.34.1",
+)  # fmt: skip
+PROD = """
+[targets.prod]
+kind = "gke"
+project = "acme"
+location = "europe-west1"
+cluster = "serving"
+"""
+
+
+def test_the_clusters_of_a_project_are_listed_with_the_targets_that_name_them(
+    cli: Cli, worlds: dict[str, World], clusters: dict[str, tuple[GkeCluster, ...]], tmp_path: Path
+) -> None:
+    worlds["prod"] = World(target="prod", kind=TargetKind.GKE, namespace="default")
+    (tmp_path / "slipway.toml").write_text(PROD)
+    clusters["acme"] = (SERVING, replace(SERVING, name="b'atch", private=True))
+    ran = cli("targets", "--project", "acme", "--json")
+    assert [(row["name"], row["endpoint"], row["target"]) for row in ran.document["clusters"]] == [
+        ("serving", "public", "prod"),
+        ("b'atch", "private", None),
+    ]
+    assert "serving is no target yet" not in ran.err
+    offered = ran.err.split("slipway.toml:")[1]
+    settings = tomllib.loads(offered)["targets"]["b-atch"]
+    assert (settings["kind"], settings["cluster"]) == ("gke", "b'atch")
+
+
+def test_a_project_that_is_not_there_ends_with_its_error(cli: Cli) -> None:
+    ran = cli("targets", "--project", "nobodys", "--json")
+    assert (ran.code, ran.document["error"]["kind"]) == (5, "NotFound")

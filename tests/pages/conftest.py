@@ -14,12 +14,13 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import wiring
 from services.domain import TargetKind
-from services.errors import NotOffered, SlipwayError
+from services.errors import NotFound, NotOffered, SlipwayError
 from services.ports import Ops, Registry, Store
 from services.settings import LOCAL, Settings, TargetSettings
 from tests.memory import Clock, World
 
 if TYPE_CHECKING:
+    from services.gke import GkeCluster
     from services.kubeconfig import Context
 
 ROOT = Path(__file__).parent.parent.parent
@@ -43,6 +44,9 @@ class WorldConnections:
     unreachable: SlipwayError | None = None
     """What a knock at the registry's address says."""
 
+    clusters: dict[str, tuple[GkeCluster, ...]] = field(default_factory=dict)
+    """Google Cloud project → its clusters."""
+
     @property
     def settings(self) -> Settings:
         kinds = {name: TargetSettings(kind=TargetKind.LOCAL) for name in self.others}
@@ -62,6 +66,13 @@ class WorldConnections:
 
     def contexts(self) -> tuple[Context, ...]:
         return self.unnamed
+
+    def gke_clusters(self, project: str) -> tuple[GkeCluster, ...]:
+        if project not in self.clusters:
+            raise NotFound(
+                f"Could not list the clusters of {project}.", why="There is no such one."
+            )
+        return self.clusters[project]
 
     def ops(self, target: str | None = None, namespace: str | None = None) -> Ops:
         if target in (None, LOCAL):

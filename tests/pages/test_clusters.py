@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from services.domain import Mode, Resources, Scale, TargetKind
+from services.gke import GkeCluster
 from services.kubeconfig import Context
 from tests.memory import World
 from tests.pages.conftest import OpenPage, WorldConnections, rows_of, words_of
@@ -201,6 +203,12 @@ def test_an_alias_moves_with_a_deploy_and_back_with_a_roll_back(
     assert mini.registry.aliases["wine"] == {"live": 1}
 
 
+SERVING = GkeCluster(
+    "acme", "europe-west1", "serving", "RUNNING", "", "34.0.0.1", "CA", private=False,
+    workload_pool="acme.svc.id.goog", version="1.34.1",
+)  # fmt: skip
+
+
 # ── Contexts ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -216,5 +224,20 @@ def test_health_offers_the_contexts_that_no_target_names(
     assert '[targets.minikube]\nkind = "kubernetes"\ncontext = "minikube"' in said
 
 
+def test_health_lists_the_clusters_of_a_project_that_no_target_names(
+    connections: WorldConnections, open_page: OpenPage
+) -> None:
+    connections.clusters["acme"] = (SERVING, replace(SERVING, name="inner", endpoint=""))
+    page = open_page("health", project="acme")
+    assert '[targets.serving]\nkind = "gke"\nproject = "acme"' in words_of(page)
+    page.selectbox(key="cluster").select("inner, europe-west1").run()
+    assert "get-credentials inner" in words_of(page)
+
+
+def test_health_says_why_a_projects_clusters_cannot_be_listed(open_page: OpenPage) -> None:
+    said = words_of(open_page("health", project="nobodys"))
+    assert "Could not list the clusters of nobodys" in said
+
+
 def test_without_such_contexts_health_says_nothing_of_them(open_page: OpenPage) -> None:
-    assert "no targets yet" not in words_of(open_page("health"))
+    assert "no target yet" not in words_of(open_page("health"))
