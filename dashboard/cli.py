@@ -165,6 +165,13 @@ def _ref(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ref", metavar="REF", help="wine/3, wine@champion or wine@latest")
 
 
+def _image_arguments(parser: argparse.ArgumentParser) -> None:
+    _ref(parser)
+    parser.add_argument(
+        "--print", action="store_true", help="only show the Dockerfile and the requirements"
+    )
+
+
 def _name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the service")
 
@@ -214,6 +221,11 @@ def _intent_arguments(parser: argparse.ArgumentParser) -> None:
     _ref(parser)
     _named(parser)
     parser.add_argument("--package", choices=("gcs", "image"), help="how the cluster gets it")
+    parser.add_argument(
+        "--environment",
+        choices=("own", "runtime"),
+        help="gcs: the version's libraries in an image of their own, or a runtime's",
+    )
     parser.add_argument("--mode", choices=("Standard", "Knative"), help="deployment mode")
     parser.add_argument("--canary-percent", metavar="N", type=_count, help="share of the traffic")
     parser.add_argument("--min-replicas", metavar="N", type=_count)
@@ -376,7 +388,7 @@ VERBS: Sequence[_Verb] = (
         "bench", "a load test", "bench wine --rate 50 --duration 30", "request", _bench_arguments
     ),
     _Verb("publish", "make a version's package", "publish wine/3", "package", _ref),
-    _Verb("image", "make a version's image", "image wine/3 --target mini", "package", _ref),
+    _Verb("image", "make a version's image", "image wine/3 --print", "package", _image_arguments),
     _Verb(
         "render",
         "manifests for GitOps",

@@ -78,6 +78,8 @@ class Runtime:
     disabled: bool = False
     reported: Mapping[str, str] = field(default_factory=dict)
     """Library → version as a running server of this image says: certain."""
+    environment: bool = False
+    """An image of one set of requirements: used where a package names it, never chosen."""
     requests: Resources = field(default_factory=Resources)
     """What its server's container asks of a node when the intent says nothing."""
 
@@ -264,14 +266,15 @@ def choose_runtime(
         verdict = library_verdict(runtime, requirements, python_version)
         return (_ORDER.index(verdict.fit), runtime is not own, runtime.name)
 
-    return min((r for r in runtimes if r.takes_mlflow), key=badness, default=None)
+    able = (r for r in runtimes if r.takes_mlflow and not r.environment)
+    return min(able, key=badness, default=None)
 
 
 def library_finding(intent: Intent, runtimes: Sequence[Runtime]) -> Finding:
     """The library check of one intent, against the runtime that it names or KServe would take."""
     name = "libraries"
-    if intent.package.kind is PackageKind.IMAGE:
-        return Finding(name, Verdict.PASS, "The image brings its own.")
+    if intent.package.kind is PackageKind.IMAGE or intent.package.environment:
+        return Finding(name, Verdict.PASS, "The image brings the version's own.")
     if intent.runtime is None:
         chosen = default_runtime(runtimes)
     else:
@@ -284,12 +287,14 @@ def library_finding(intent: Intent, runtimes: Sequence[Runtime]) -> Finding:
         for r in runtimes
         if r is not chosen
         and r.takes_mlflow
+        and not r.environment
         and library_verdict(r, intent.requirements, intent.python_version).fit is Fit.FITS
     ]
     fix = (
         f"Choose the runtime {others[0]} (--runtime {others[0]})."
         if others
-        else "Deploy with --package image, or log the model with the runtime's versions and"
+        else "Deploy it with its own libraries: --environment own (one image for all versions with"
+        " these requirements) or --package image. Or log the model with the runtime's versions and"
         ' serialization_format="cloudpickle".'
     )
     detail = one_line(f"{chosen.name}: {verdict.fit}; {verdict.why}.", 512)
@@ -309,6 +314,9 @@ def runtime_finding(intent: Intent, runtimes: Sequence[Runtime]) -> Finding:
     name = "runtime"
     if intent.package.kind is PackageKind.IMAGE:
         return Finding(name, Verdict.PASS, "The image is its own server.")
+    if intent.package.environment:
+        detail = f"{intent.runtime}, made for this environment by the deploy."
+        return Finding(name, Verdict.PASS, one_line(detail))
     able = sorted(runtime.name for runtime in runtimes if runtime.takes_mlflow)
     there = f"There are: {', '.join(able)}." if able else "There is none at all."
     if intent.runtime is None:

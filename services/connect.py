@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from services.domain import TargetKind
-from services.errors import ConfigError
+from services.domain import PackageKind, TargetKind
+from services.errors import ConfigError, NotOffered
 from services.ports import Journal, LoadEngine, Ops, Packager, Predictor, Registry, Serving, Store
 from services.settings import Settings, TargetSettings
 
 if TYPE_CHECKING:
     from services.cluster import Cluster
+    from services.facilities import Facilities
     from services.gke import GkeAccess, GkeCluster
+    from services.images import Builder, ImageOptions
     from services.journal import ClusterJournal
     from services.kubeconfig import Context
     from services.watched import Watched
@@ -116,6 +118,16 @@ class _LocalOps(_Parts):
 
         return FolderPackager(self._root / "packages", self.registry)
 
+    def packaging(
+        self, kind: PackageKind | None = None, *, own_environment: bool = False
+    ) -> Packager:
+        if kind not in {None, PackageKind.FOLDER} or own_environment:
+            raise NotOffered(
+                f"The target {self.target} loads folders of this machine and nothing else.",
+                fix="Leave `--package` and `--environment` out, or choose a cluster.",
+            )
+        return self.packager
+
     @cached_property
     def serving(self) -> Serving:
         from services.local.serving import LocalServing
@@ -165,18 +177,109 @@ class _ClusterOps(_Parts):
             container_api=self.shared.settings.google.container_api,
         )
 
-    @cached_property
+    @property
     def packager(self) -> Packager:
+        return self.packaging()
+
+    def packaging(
+        self, kind: PackageKind | None = None, *, own_environment: bool = False
+    ) -> Packager:
+        usual = PackageKind.GCS if self.chosen.bucket or own_environment else PackageKind.IMAGE
+        kind = kind or self.chosen.package or usual
+        if kind is PackageKind.FOLDER:
+            raise NotOffered(
+                f"The target {self.target} cannot load a folder of this machine.",
+                fix="Use `--package gcs` or `--package image`.",
+            )
+        if kind is PackageKind.IMAGE:
+            return self._images
+        return self._own_environments if own_environment else self._bucket
+
+    @property
+    def _work(self) -> Path:
+        return self.shared.settings.state / self.target
+
+    @cached_property
+    def _bucket(self) -> Packager:
         from services.gcs import GcsPackager
 
         if not self.chosen.bucket:
             raise ConfigError(
                 f"The target {self.target} has no place for packages.",
                 why="Pods load a version from a bucket, and none is set.",
-                fix=f'Set bucket = "gs://BUCKET/ROOT" for {self.target} in slipway.toml.',
+                fix=f'Set bucket = "gs://BUCKET/ROOT" for {self.target} in slipway.toml, or deploy'
+                " with `--package image`.",
             )
-        staging = self.shared.settings.state / self.target / "staging"
-        return GcsPackager(self.chosen.bucket, self.registry, staging)
+        return GcsPackager(self.chosen.bucket, self.registry, self._work / "staging")
+
+    @cached_property
+    def _images(self) -> Packager:
+        from services.images import ImagePackager
+
+        return ImagePackager(
+            self.registry,
+            self._work / "images",
+            self._builder,
+            self._image_options,
+            on_nodes=self._facilities.node_images,
+        )
+
+    @cached_property
+    def _own_environments(self) -> Packager:
+        from services.images import EnvironmentPackager
+
+        return EnvironmentPackager(
+            self._bucket,
+            self.registry,
+            self._work / "images",
+            self._builder,
+            self._image_options,
+            runtimes=self._facilities,
+            on_nodes=self._facilities.node_images,
+        )
+
+    @property
+    def _image_options(self) -> ImageOptions:
+        from services.images import ImageOptions, Server, prefix
+
+        found = self.chosen.image
+        return ImageOptions(
+            base=found.base,
+            server=Server(found.server),
+            prefix=prefix(
+                flavour=self._flavour, builder=found.builder, repository=found.repository
+            ),
+        )
+
+    def _builder(self) -> Builder:
+        from services.images import chosen
+
+        found = self.chosen.image
+        return chosen(
+            target=self.target,
+            context=self.chosen.context,
+            flavour=self._flavour,
+            builder=found.builder,
+            repository=found.repository,
+            load_command=found.load_command,
+        )
+
+    @cached_property
+    def _flavour(self) -> str:
+        """minikube, kind, gke or "", as the kubeconfig tells."""
+        from services.kubeconfig import contexts
+
+        if self.kind is TargetKind.GKE:
+            return "gke"
+        kubeconfig = Path(self.chosen.kubeconfig) if self.chosen.kubeconfig else None
+        known = {context.name: context.flavour for context in contexts(kubeconfig)}
+        return known.get(self.chosen.context, "")
+
+    @cached_property
+    def _facilities(self) -> Facilities:
+        from services.facilities import Facilities
+
+        return Facilities(self._cluster, self.namespace)
 
     @cached_property
     def journal(self) -> ClusterJournal:

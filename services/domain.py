@@ -267,8 +267,16 @@ class Package:
     kind: PackageKind
     uri: str
     digest: str = ""
-    """sha256 of the manifest, hex; "" until the package was made."""
+    """sha256 of what went in, hex: known before it is made."""
     size_bytes: int | None = None
+    environment: str = ""
+    """The image that brings the libraries where the files come from a bucket; "" = the runtime's
+    own."""
+    image_digest: str = field(default="", compare=False)
+    """sha256:… of the built image (the package's, or the environment's); "" when none was built, or
+    not by us. What came out, not what is wished: a second build may give another one."""
+    made_by: str = field(default="", compare=False)
+    """Who builds it and how it arrives, in a sentence; "" where nothing is built."""
 
 
 # ── Intents, releases, plans ──────────────────────────────────────────────────────────────────

@@ -20,7 +20,7 @@ import urllib3
 
 from services import checks
 from services import inferenceservice as objects
-from services.cluster import Cluster, path_part, quantity
+from services.cluster import APPLY_PATCH, Cluster, path_part, quantity
 from services.domain import Finding, Intent, Json, Mode, PackageKind, Resources, Verdict
 from services.errors import Denied, SlipwayError, one_line
 
@@ -82,6 +82,14 @@ WATCHING = tuple(
 )
 """For the dashboard, which does without them, at a price."""
 
+OFFERING = Right(
+    "serving.kserve.io", "servingruntimes", ("create", "patch"), "offer environments of their own"
+)
+"""Only in the shipped Role's optional part: for `--environment own`."""
+
+_NODE_IMAGES = 50
+"""The kubelet's nodeStatusMaxImages, as it is set by default."""
+
 DELETING = Right("serving.kserve.io", "inferenceservices", ("delete",), "delete services")
 """Only in the shipped Role's optional part."""
 
@@ -120,6 +128,40 @@ class Facilities:
             else runtime
             for runtime in found.values()
         )
+
+    def offer_environment(self, environment: str) -> None:
+        """Make an environment's image a runtime of the namespace: one server-side apply. Denied."""
+        path = f"{_SERVING}/namespaces/{path_part(self._namespace)}/servingruntimes"
+        name = objects.environment_runtime(environment)
+        self._cluster.send(
+            "PATCH",
+            f"{path}/{path_part(name)}",
+            doing=f"offer the runtime {name}",
+            query={"fieldManager": objects.FIELD_MANAGER, "fieldValidation": "Strict"},
+            body=objects.environment_manifest(environment, self._namespace),
+            content_type=APPLY_PATCH,
+        )
+        self._kept.pop(path, None)
+
+    def offers_environment(self, environment: str) -> bool:
+        """Whether that runtime is there."""
+        name = objects.environment_runtime(environment)
+        return any(runtime.name == name for runtime in self.runtimes())
+
+    def node_images(self) -> frozenset[str] | None:
+        """Names of the images that every node has; None when nodes may not be listed.
+
+        Also None when a node's list may be cut: the kubelet tells its 50 largest images.
+        """
+        try:
+            nodes = self._cluster.items("/api/v1/nodes", doing="look at the nodes' images")
+        except Denied:
+            return None
+        lists = [(node.get("status") or {}).get("images") or () for node in nodes]
+        if not lists or any(len(images) >= _NODE_IMAGES for images in lists):
+            return None
+        names = [{str(n) for image in images for n in image.get("names") or ()} for images in lists]
+        return frozenset(set.intersection(*names))
 
     def _reported(self) -> dict[str, str]:
         """Image → the MLflow version that a running server of it reports: certain, unlike a tag."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -53,6 +54,9 @@ RELEASE_LABEL = f"{DOMAIN}/service"
 
 VERSION_ANNOTATION = f"{DOMAIN}/version"
 DIGEST_ANNOTATION = f"{DOMAIN}/digest"
+
+ENVIRONMENT_LABEL = f"{DOMAIN}/environment"
+"""On ServingRuntimes that Slipway made for one set of requirements."""
 
 MODE_ANNOTATION = "serving.kserve.io/deploymentMode"
 FIELD_MANAGER = "slipway"
@@ -198,7 +202,8 @@ def _container(intent: Intent) -> dict[str, Json]:
         "image": intent.package.uri,
         # Standard mode would pull ":latest" never and Knative always; ours are never ":latest".
         "imagePullPolicy": "IfNotPresent",
-        "ports": [{"containerPort": HTTP_PORT, "protocol": "TCP"}],
+        # Knative tells HTTP/1 from gRPC by the port's name.
+        "ports": [{"name": "http1", "containerPort": HTTP_PORT, "protocol": "TCP"}],
         "env": [
             {"name": "PROTOCOL", "value": "v2"},
             {"name": "MLSERVER_MODEL_NAME", "value": intent.service},
@@ -1087,6 +1092,53 @@ def _annotations(thing: Json) -> Mapping[str, Json]:
     return (thing.get("metadata") or {}).get("annotations") or {}
 
 
+def environment_runtime(environment: str) -> str:
+    """Name of the ServingRuntime that offers an environment's image."""
+    tag = environment.rpartition(":")[2]
+    return f"slipway-{re.sub(r'[^a-z0-9]+', '-', tag.lower()).strip('-')}"
+
+
+def environment_manifest(environment: str, namespace: str) -> dict[str, Json]:
+    """The ServingRuntime that loads MLflow models with an environment's libraries."""
+    return {
+        "apiVersion": "serving.kserve.io/v1alpha1",
+        "kind": "ServingRuntime",
+        "metadata": {
+            "name": environment_runtime(environment),
+            "namespace": namespace,
+            "labels": {ENVIRONMENT_LABEL: "true"},
+            # KServe v0.17 and later set MLServer's own variables by this, before by the name.
+            "annotations": {"serving.kserve.io/server-type": "mlserver"},
+        },
+        "spec": {
+            "protocolVersions": ["v2"],
+            # Never chosen by itself: other versions have other requirements.
+            "supportedModelFormats": [{"name": "mlflow", "autoSelect": False}],
+            "containers": [
+                {
+                    "name": CONTAINER,
+                    "image": environment,
+                    "imagePullPolicy": "IfNotPresent",
+                    "env": [
+                        {"name": "MLSERVER_MODEL_NAME", "value": "{{.Name}}"},
+                        {"name": "MLSERVER_HTTP_PORT", "value": str(HTTP_PORT)},
+                    ],
+                    "resources": {
+                        "requests": {"cpu": "100m", "memory": "512Mi"},
+                        "limits": {"cpu": "1", "memory": "2Gi"},
+                    },
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "capabilities": {"drop": ["ALL"]},
+                        "privileged": False,
+                        "runAsNonRoot": True,
+                    },
+                }
+            ],
+        },
+    }
+
+
 def runtime_of(item: Json) -> Runtime:
     """A ServingRuntime or ClusterServingRuntime, as far as choosing one needs."""
     spec = item.get("spec") or {}
@@ -1109,6 +1161,7 @@ def runtime_of(item: Json) -> Runtime:
         ),
         protocols=tuple(str(protocol) for protocol in spec.get("protocolVersions") or ()),
         disabled=bool(spec.get("disabled")),
+        environment=ENVIRONMENT_LABEL in _labels(item),
         requests=Resources(*(_text(requests.get(part)) or None for part in ("cpu", "memory"))),
     )
 

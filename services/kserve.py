@@ -395,8 +395,13 @@ class KServeServing:
         if intent.canary_percent is not None and mode is not Mode.KNATIVE:
             raise objects.canary_not_offered(intent.service)
         runtime = intent.runtime or self._options.runtime
+        known = {found.name: found for found in self._facilities.runtimes()}
+        if runtime in known and known[runtime].environment:
+            runtime = None  # of another package: never kept, never guessed
         if intent.package.kind is PackageKind.IMAGE:
             runtime = None
+        elif intent.package.environment:
+            runtime = objects.environment_runtime(intent.package.environment)
         elif runtime is None or runtime == (
             objects.live_intent(service).runtime if service else None
         ):
@@ -406,7 +411,7 @@ class KServeServing:
             mode=mode,
             port=None,
             runtime=runtime,
-            runtime_image=self._runtime_image(runtime),
+            runtime_image=intent.package.environment or self._runtime_image(runtime),
             service_account=intent.service_account or self._options.service_account,
         )
 

@@ -27,6 +27,7 @@ from services.domain import (
     Observed,
     Outcome,
     Package,
+    PackageKind,
     Plan,
     Prediction,
     RegisteredModel,
@@ -280,7 +281,16 @@ class Ops(Protocol):
 
     @property
     def packager(self) -> Packager:
-        """What makes packages for this target."""
+        """What makes packages for this target, in the target's own way."""
+
+    def packaging(
+        self, kind: PackageKind | None = None, *, own_environment: bool = False
+    ) -> Packager:
+        """What makes packages of that kind; None is the target's own way.
+
+        `own_environment`: the libraries in an image of their own. ConfigError when a setting for
+        it is missing, NotOffered when the target cannot load such packages.
+        """
 
     @property
     def serving(self) -> Serving:

@@ -8,11 +8,16 @@ images.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
 
 from services.errors import NotDeployable, one_line
+
+# MLServer 1.7.1's own metadata: Requires-Python >=3.9,<3.13.
+_PYTHONS = ("3.9", "3.10", "3.11", "3.12")
 
 
 def plain(lines: Iterable[str]) -> tuple[Requirement, ...]:
@@ -52,3 +57,34 @@ def _requirement(line: str) -> Requirement:
             fix="Publish the package on your index and require it by name and version.",
         )
     return requirement
+
+
+def server_python(version: str | None) -> str:
+    """Major and minor of the Python that logged the model, "3.11". NotDeployable.
+
+    None (nobody knows) is Slipway's own.
+    """
+    if version is None:
+        return minor(sys.version.split()[0])
+    try:
+        python = minor(version)
+    except InvalidVersion as error:
+        raise NotDeployable(
+            "The model's Python version cannot be used. Nothing was changed.",
+            why=f"{one_line(version, 40)!r} is no version.",
+            fix="Log the model again; MLmodel says `python_version: 3.11.7` or the like.",
+        ) from error
+    if python not in _PYTHONS:
+        raise NotDeployable(
+            f"The model was logged with Python {python}, which the model server cannot run on. "
+            "Nothing was changed.",
+            why=f"MLServer runs on Python {_PYTHONS[0]} to {_PYTHONS[-1]}.",
+            fix=f"Log the model again with Python {_PYTHONS[-1]}.",
+        )
+    return python
+
+
+def minor(version: str) -> str:
+    """Major and minor of a version: "3.11"."""
+    parsed = Version(version)
+    return f"{parsed.major}.{parsed.minor}"

@@ -34,6 +34,7 @@ from services.domain import (
     Observed,
     Outcome,
     Package,
+    PackageKind,
     Phase,
     Plan,
     Progress,
@@ -51,18 +52,20 @@ from services.domain import (
     spec_differences,
 )
 from services.errors import (
+    ConfigError,
     Conflict,
     Denied,
     InferenceFailed,
     NotDeployable,
     NotFound,
     NothingToRollBackTo,
+    NotOffered,
     RolloutFailed,
     RolloutTimeout,
     SlipwayError,
     Unreachable,
 )
-from services.ports import Ops, Report, no_report
+from services.ports import Ops, Packager, Report, no_report
 
 DEADLINE_S = 600.0
 """Roll-outs that have not settled by then are recorded as `timeout` (KServe's own default)."""
@@ -98,6 +101,9 @@ class Wish:
     patch: str | None = None
     port: int | None = None
     canary_percent: int | None = None
+    package: PackageKind | None = None
+    own_environment: bool | None = None
+    """True: the version's libraries in an image of their own; False: those of a runtime."""
 
 
 # ── Plan ──────────────────────────────────────────────────────────────────────────────────────
@@ -490,14 +496,18 @@ def apply(
     audit_id = ops.store.intend(_entry(plan, actor, origin, reason, now()))
     try:
         if version is not None and plan.after is not None:
-            made = ops.packager.make(version, report)
-            if made.digest != plan.after.package.digest:
+            wanted = plan.after.package
+            own = bool(wanted.environment)
+            made = ops.packaging(wanted.kind, own_environment=own).make(version, report)
+            if made != wanted:
                 raise Conflict(
                     f"The files of {version.ref} changed since the plan was made."
                     " Nothing was changed.",
                     why="Their digest is another one.",
                     fix="Look at the new plan and confirm it again.",
                 )
+            # Equal, but it now says which image came out: recorded with the release.
+            plan = replace(plan, after=replace(plan.after, package=made))
         release = ops.journal.begin(plan, actor, reason)
     except SlipwayError as error:
         ops.store.outcome(audit_id, Outcome.NOT_APPLIED, str(error))
@@ -807,7 +817,7 @@ def prepare_deploy(ops: Ops, reference: str, *, name: str, wish: Wish = Wish()) 
     version = ops.registry.version(parse_ref(reference))
     details = ops.registry.details(version.ref)
     current = ops.serving.service(name)
-    package = ops.packager.propose(version)
+    package = _packager(ops, current, wish).propose(version)
     intent = intent_for(current, version, details, package, name=name, wish=wish)
     intent = ops.serving.default_intent(intent)
     plan = plan_deploy(current, intent, target=ops.target, namespace=ops.namespace)
@@ -815,9 +825,34 @@ def prepare_deploy(ops: Ops, reference: str, *, name: str, wish: Wish = Wish()) 
     findings = (
         *_version_findings(version, details),
         *_caller_findings(plan),
+        *_package_findings(package),
         *rehearsal.findings,
     )
     return Prepared(plan, findings, rehearsal.manifest, version, details)
+
+
+def _packager(ops: Ops, current: Service | None, wish: Wish) -> Packager:
+    """What was wished for, else as the service has it, else the target's own way."""
+    had = current.intent if current is not None else None
+    kind, own = wish.package, wish.own_environment
+    if had is not None and had.version is not None:  # what others made says nothing of our ways
+        kind = kind or had.package.kind
+        own = bool(had.package.environment) if own is None else own
+    return ops.packaging(kind, own_environment=bool(own) and kind is not PackageKind.IMAGE)
+
+
+def _package_findings(package: Package) -> tuple[Finding, ...]:
+    """Who builds what has to be built; nothing to say of files alone."""
+    return (Finding("image", Verdict.PASS, package.made_by),) if package.made_by else ()
+
+
+def _package_exists(ops: Ops, package: Package) -> Finding:
+    """Whether what an earlier release loads is still there."""
+    try:
+        packager = ops.packaging(package.kind, own_environment=bool(package.environment))
+    except (ConfigError, NotOffered) as error:
+        return Finding("package", Verdict.SKIP, f"{error.what} {error.why}".strip(), error.fix)
+    return packager.exists(package)
 
 
 def prepare(ops: Ops, plan: Plan) -> Prepared:
@@ -825,7 +860,7 @@ def prepare(ops: Ops, plan: Plan) -> Prepared:
     rehearsal = ops.serving.rehearse(plan)
     findings = (*_caller_findings(plan), *rehearsal.findings)
     if plan.after is not None and plan.action in {Action.ROLLBACK, Action.START, Action.ABORT}:
-        findings = (ops.packager.exists(plan.after.package), *findings)
+        findings = (_package_exists(ops, plan.after.package), *findings)
     return Prepared(plan, findings, rehearsal.manifest)
 
 

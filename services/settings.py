@@ -14,7 +14,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -67,12 +67,14 @@ class ImageSettings(_Section):
     builder: str = ""
     """minikube, docker, podman or kind; empty: found."""
     base: str = ""
-    """Base image: any with Python, or with MLServer already in it; empty: python:3.x-slim of the
-    model's Python."""
+    """Base image: any with Python and pip, or with MLServer already in it (then nothing is
+    downloaded); `{python}` is filled in; empty: python:3.x-slim of the model's Python."""
     repository: str = ""
     """Registry to push to, where the cluster pulls from."""
     load_command: str = ""
     """Instead of the builder's own way onto the node; {archive} and {image} are filled in."""
+    server: Literal["mlserver", "mlflow"] = "mlserver"
+    """What answers in an image: mlserver (V2), or mlflow's own scoring server (/invocations)."""
 
 
 class TargetSettings(_Section):

@@ -57,7 +57,7 @@ from services.domain import (
     VersionRef,
     WayIn,
 )
-from services.errors import Conflict, InferenceFailed, NotFound, SlipwayError
+from services.errors import Conflict, InferenceFailed, NotFound, NotOffered, SlipwayError
 from services.inferenceservice import canary_not_offered
 from services.ports import (
     Journal,
@@ -218,6 +218,8 @@ class MemoryPackager:
     def __init__(self) -> None:
         self.made: list[VersionRef] = []
         self.gone: set[str] = set()
+        self.asked: tuple[PackageKind | None, bool] = (None, False)
+        """What the last package was asked for as."""
 
     def propose(self, version: ModelVersion) -> Package:
         digest = f"{abs(hash(str(version.ref))):064x}"[:64]
@@ -690,6 +692,16 @@ class World:
             intent=intent, release=0, workload=0, stable=None, generation=1, settled=True,
             answering=(Answering(None, None, 100),), managed=False, owner=owner,
         )  # fmt: skip
+
+    def packaging(
+        self, kind: PackageKind | None = None, *, own_environment: bool = False
+    ) -> MemoryPackager:
+        if self.kind is TargetKind.LOCAL and (
+            kind not in {None, PackageKind.FOLDER} or own_environment
+        ):
+            raise NotOffered(f"The target {self.target} loads folders of this machine.")
+        self.packager.asked = (kind, own_environment)
+        return self.packager
 
     def wanted_version(self, service: str) -> VersionRef | None:
         """The version that the service is wanted to serve."""

@@ -30,6 +30,7 @@ from services.domain import (
     Finding,
     Mode,
     Outcome,
+    PackageKind,
     Phase,
     Plan,
     Progress,
@@ -168,6 +169,8 @@ def wish_of(args: argparse.Namespace, stdin: TextIO | None = None) -> Wish:
         patch=None if args.patch is None else _patch_text(args.patch, stdin),
         port=args.port,
         canary_percent=args.canary_percent,
+        package=PackageKind(args.package) if args.package else None,
+        own_environment=None if args.environment is None else args.environment == "own",
     )
 
 
@@ -191,6 +194,7 @@ def _refuse_what_is_ignored(session: Session) -> None:
     args = session.args
     given = {
         "--package": args.package,
+        "--environment": args.environment,
         "--mode": args.mode,
         "--min-replicas": args.min_replicas,
         "--max-replicas": args.max_replicas,

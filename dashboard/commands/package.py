@@ -41,20 +41,30 @@ def publish(session: Session) -> Answer:
 
 
 def image(session: Session) -> Answer:
-    """Make a version's image. NotOffered where the target packages otherwise."""
+    """Make a version's image, or only show what it is made of. NotOffered on this machine."""
+    from services.images import ImagePackager
+
     ops = session.ops
     version = ops.registry.version(parse_ref(session.args.ref))
-    proposed = ops.packager.propose(version)
-    if proposed.kind is not PackageKind.IMAGE:
-        raise NotOffered(
-            f"The target {ops.target} makes no images: not yet for this target."
-            " Nothing was changed.",
-            why=f"Its packages are of kind {proposed.kind.value}.",
-            fix=f"`slipway publish {version.ref}` makes that package.",
-        )
-    reused = ops.packager.exists(proposed).verdict is Verdict.PASS
-    package = ops.packager.make(version, session.terminal.report())
-    document = {"image": package.uri, "digest": package.digest, "reused": reused}
+    packager = ops.packaging(PackageKind.IMAGE)
+    if session.args.print and isinstance(packager, ImagePackager):
+        recipe = packager.recipe(version)
+        document: dict[str, Any] = {
+            "image": recipe.image,
+            "digest": recipe.digest,
+            "dockerfile": recipe.dockerfile,
+            "requirements": recipe.requirements.splitlines(),
+        }
+        shown = f"{recipe.dockerfile}\n# requirements.txt\n{recipe.requirements}"
+        return Answer(document, [f"# {recipe.image}", *shown.rstrip().splitlines()])
+    reused = packager.exists(packager.propose(version)).verdict is Verdict.PASS
+    package = packager.make(version, session.terminal.report())
+    document = {
+        "image": package.uri,
+        "digest": package.digest,
+        "image_digest": package.image_digest,
+        "reused": reused,
+    }
     return Answer(document, pairs(document))
 
 

@@ -32,18 +32,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
 
 from services.errors import ConfigError, Conflict, NotDeployable, NotFound, one_line
 from services.ports import Report, no_report
-from services.requirements import plain
+from services.requirements import minor, plain, server_python
 
 SERVERS = ("mlserver", "mlserver-mlflow")
 """What every environment has beside the model's libraries, in the versions of this one."""
 _MODULES = ("mlserver", "mlserver_mlflow")
-
-# MLServer 1.7.1's own metadata: Requires-Python >=3.9,<3.13.
-_PYTHONS = ("3.9", "3.10", "3.11", "3.12")
 
 _FORMAT = "1"
 """Part of every digest: raise it when environments are made differently, and all are made anew."""
@@ -101,8 +97,8 @@ class Environments:
         NotDeployable for requirements that are no names with versions, and for a Python that
         MLServer does not run on.
         """
-        here = _minor(sys.version.split()[0])
-        python = here if python_version is None else _python_of(python_version)
+        here = minor(sys.version.split()[0])
+        python = server_python(python_version)
         wanted = _needed(requirements, python, formats)
         reasons = tuple(_misfits(wanted, python, here))
         lines = _with_servers(wanted, python)
@@ -277,7 +273,7 @@ def _applies(requirement: Requirement, python: str) -> bool:
         return True
     # What is not overridden is this machine's, as `packaging` finds it.
     other = {"python_version": python, "extra": ""}
-    if python != _minor(sys.version.split()[0]):
+    if python != minor(sys.version.split()[0]):
         other["python_full_version"] = f"{python}.0"
     return requirement.marker.evaluate(other)
 
@@ -334,35 +330,10 @@ def _with_servers(wanted: Iterable[Requirement], python: str) -> tuple[str, ...]
         version = _installed(server)
         lines.add(f"{server}=={version}" if version else server)
     mlflow = _installed("mlflow")
-    if "mlflow" not in names and mlflow and python == _minor(sys.version.split()[0]):
+    if "mlflow" not in names and mlflow and python == minor(sys.version.split()[0]):
         # mlserver-mlflow imports private names of MLflow: a newer one than ours may lack them.
         lines.add(f"mlflow<={mlflow}")
     return tuple(sorted(lines))
-
-
-def _python_of(version: str) -> str:
-    """Major and minor of the Python that logged the model. NotDeployable."""
-    try:
-        python = _minor(version)
-    except InvalidVersion as error:
-        raise NotDeployable(
-            "The model's Python version cannot be used. Nothing was changed.",
-            why=f"{one_line(version, 40)!r} is no version.",
-            fix="Log the model again; MLmodel says `python_version: 3.11.7` or the like.",
-        ) from error
-    if python not in _PYTHONS:
-        raise NotDeployable(
-            f"The model was logged with Python {python}, which the model server cannot run on. "
-            "Nothing was changed.",
-            why=f"MLServer runs on Python {_PYTHONS[0]} to {_PYTHONS[-1]}.",
-            fix=f"Log the model again with Python {_PYTHONS[-1]}.",
-        )
-    return python
-
-
-def _minor(version: str) -> str:
-    parsed = Version(version)
-    return f"{parsed.major}.{parsed.minor}"
 
 
 def _digest(lines: Iterable[str], python: str) -> str:

@@ -25,6 +25,7 @@ from services.domain import (
     Intent,
     Json,
     Mode,
+    PackageKind,
     Plan,
     Progress,
     Release,
@@ -39,7 +40,7 @@ from services.gcs import GcsPackager
 from services.journal import ClusterJournal
 from services.kserve import KServeOptions, KServeServing
 from services.kubeconfig import contexts
-from services.ports import Ops, Store
+from services.ports import Ops, Packager, Store
 from services.predictor import HttpPredictor
 from services.rollout import Wish
 from tests.memory import MemoryEngine, MemoryRegistry, MemoryStore
@@ -191,7 +192,7 @@ class ClusterOps:
     """Ops on a real cluster, with registry and store in memory."""
 
     registry: MemoryRegistry
-    packager: GcsPackager
+    packager: Packager
     serving: KServeServing
     journal: ClusterJournal
     namespace: str
@@ -202,6 +203,12 @@ class ClusterOps:
     predictor: HttpPredictor = field(default_factory=HttpPredictor)
     engine: MemoryEngine = field(default_factory=MemoryEngine)
     store: Store = field(default_factory=MemoryStore)
+
+    def packaging(
+        self, kind: PackageKind | None = None, *, own_environment: bool = False
+    ) -> Packager:
+        """The one packager, whatever is asked for."""
+        return self.packager
 
 
 @dataclass
