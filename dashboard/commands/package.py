@@ -45,6 +45,13 @@ def image(session: Session) -> Answer:
     from services.images import ImagePackager
 
     ops = session.ops
+    if ops.kind is TargetKind.LOCAL:
+        raise NotOffered(
+            f"The target {ops.target} takes no images; not yet for this target."
+            " Nothing was changed.",
+            why="Its services are processes of this machine, which load folders.",
+            fix="Choose a cluster with --target.",
+        )
     version = ops.registry.version(parse_ref(session.args.ref))
     packager = ops.packaging(PackageKind.IMAGE)
     if session.args.print and isinstance(packager, ImagePackager):
