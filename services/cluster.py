@@ -11,6 +11,7 @@ list costs several times the parse of its JSON; kubernetes-client/python#1921).
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,9 @@ from services.kubeconfig import IN_CLUSTER, KubeconfigAccess, PodAccess
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 15.0
 """An apply passes KServe's webhooks, which have 10 s each."""
+
+RENEW_EVERY_S = 5.0
+"""Credentials that were refused are read again once, and then not before this."""
 
 PAGE_SIZE = 500
 """Objects per list call, as kubectl asks for: keeps one answer in the megabytes."""
@@ -131,7 +135,7 @@ class Cluster:
         self.access = access or _access(target, context, kubeconfig)
         self._client: Any = None
         self._lock = threading.RLock()
-        self._connected_at = 0.0
+        self._renewed_at = -math.inf
         self.wrote: Callable[[str, str, Json], None] | None = None
         """Told of every write that was accepted: method, path, answer."""
 
@@ -151,14 +155,19 @@ class Cluster:
         with self._lock:
             if self._client is None:
                 self._client = self._connected()
-                self._connected_at = time.monotonic()
             return self._client
 
-    def _reconnect(self) -> bool:
-        """Read address and credentials again; False when that was done a moment ago."""
+    def _renew(self, refused: Any) -> bool:  # noqa: ANN401 (as above)
+        """Drop the client that was refused, so that address and credentials are read again.
+
+        False when that was done a moment ago and did not help: dead credentials are not hammered.
+        """
         with self._lock:
-            if time.monotonic() - self._connected_at < 5:
+            if self._client is not refused:
+                return True  # another thread did it meanwhile
+            if time.monotonic() - self._renewed_at < RENEW_EVERY_S:
                 return False
+            self._renewed_at = time.monotonic()
             self._client = None
             return True
 
@@ -261,8 +270,9 @@ class Cluster:
         """
         url = path + ("?" + urlencode(query) if query else "")
 
-        def once() -> urllib3.BaseHTTPResponse:
+        def once(api: Any) -> urllib3.BaseHTTPResponse:  # noqa: ANN401 (as above)
             return self._once(
+                api,
                 method,
                 url,
                 doing,
@@ -271,20 +281,22 @@ class Cluster:
                 read_timeout_s=read_timeout_s,
             )
 
+        api = self._api()
         try:
-            response = once()
+            response = once(api)
         except _WrongCertificate:
             # The cluster may have a new CA, or another address. Nothing was sent: no handshake.
-            if not self._reconnect():
+            if not self._renew(api):
                 raise
-            return once()
-        if response.status == 401 and self._reconnect():
+            return once(self._api())
+        if response.status == 401 and self._renew(api):
             response.release_conn()
-            response = once()
+            response = once(self._api())
         return response
 
     def _once(
         self,
+        api: Any,  # noqa: ANN401 (as above)
         method: str,
         url: str,
         doing: str,
@@ -293,7 +305,6 @@ class Cluster:
         headers: Mapping[str, str],
         read_timeout_s: float,
     ) -> urllib3.BaseHTTPResponse:
-        api = self._api()
         sent = dict(headers)
         token = api.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         if token:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +106,6 @@ def test_a_cluster_is_reached_by_its_name_with_googles_credentials(
 def test_a_token_that_was_revoked_is_renewed_once_and_the_call_goes_on(world: World) -> None:
     cluster = world.cluster()
     cluster.identity()
-    cluster._connected_at -= 60
     world.google.revoke()
     assert cluster.identity() == "deployer"
     assert len(world.google.exchanges) == 2
@@ -114,11 +114,21 @@ def test_a_token_that_was_revoked_is_renewed_once_and_the_call_goes_on(world: Wo
 def test_a_write_with_a_token_that_was_revoked_arrives_once(world: World) -> None:
     cluster = world.cluster()
     cluster.identity()
-    cluster._connected_at -= 60
     world.google.revoke()
     world.gate.seen.clear()
     cluster.send("PATCH", "/apis/x", doing="deploy wine", body={})
     assert [seen.method for seen in world.gate.seen] == ["PATCH"]
+
+
+def test_a_token_that_many_threads_see_refused_is_renewed_once_for_all(world: World) -> None:
+    cluster = world.cluster()
+    cluster.identity()
+    world.google.revoke()
+    with ThreadPoolExecutor(8) as pool:
+        assert {each.result() for each in [pool.submit(cluster.identity) for _ in range(8)]} == {
+            "deployer"
+        }
+    assert len(world.google.exchanges) == 2
 
 
 def test_credentials_that_the_api_server_never_takes_are_denied(world: World) -> None:
@@ -185,7 +195,6 @@ def test_a_ca_that_was_renewed_is_read_again(world: World) -> None:
     world.google.adds(f"127.0.0.1:{world.gate.port}", stranger.pem)
     cluster = world.cluster()
     cluster._api()
-    cluster._connected_at -= 60
     world.google.adds(f"127.0.0.1:{world.gate.port}", world.authority.pem)
     assert cluster.identity() == "deployer"
 
