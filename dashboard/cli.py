@@ -528,13 +528,23 @@ def _arguments(words: Sequence[str], terminal: Terminal) -> argparse.Namespace |
     except SystemExit:  # argparse ends so after --help
         return None
     if args.version is True:
-        from importlib.metadata import version
-
-        terminal.result([version("slipway")])
+        terminal.result([_version()])
         return None
     if args.verb is None:
         raise ConfigError("No verb was given.", fix="Look at `slipway --help`.")
     return args
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("slipway")
+    except PackageNotFoundError:  # the container image reads the source where it lies
+        import tomllib
+
+        text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+        return str(tomllib.loads(text)["project"]["version"])
 
 
 def _written(terminal: Terminal, answer: Answer) -> int:

@@ -26,14 +26,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def tracking_server(folder: Path, *, environment: dict[str, str] | None = None) -> Iterator[str]:
+def tracking_server(
+    folder: Path, *, environment: dict[str, str] | None = None, host: str = "127.0.0.1"
+) -> Iterator[str]:
     """A real `mlflow server` with proxied artifacts; its address. The database is mlflow.db."""
     port = free_port()
     log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
+                *(sys.executable, "-m", "mlflow", "server", "--host", host),
                 *("--port", str(port), "--workers", "1"),
                 *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
                 *("--artifacts-destination", str(folder / "artifacts")),
@@ -46,7 +48,7 @@ def tracking_server(folder: Path, *, environment: dict[str, str] | None = None) 
             env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | (environment or {}),
         )
     try:
-        address = f"http://127.0.0.1:{port}"
+        address = f"http://{host}:{port}"
         for _ in range(600):
             assert process.poll() is None, log.read_text(errors="replace")[-2000:]
             try:
