@@ -319,7 +319,9 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _render_arguments(parser: argparse.ArgumentParser) -> None:
     _intent_arguments(parser)
-    parser.add_argument("--out", metavar="DIR", help="into this folder, not to stdout")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--out", metavar="DIR", help="into this folder, not to stdout")
+    where.add_argument("--kustomize", metavar="DIR", help="make or extend a Kustomize base")
 
 
 def _watch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -392,7 +394,7 @@ VERBS: Sequence[_Verb] = (
     _Verb(
         "render",
         "manifests for GitOps",
-        "render wine/3 --name wine --out manifests",
+        "render wine/3 --name wine --kustomize serving",
         "package",
         _render_arguments,
     ),

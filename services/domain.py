@@ -468,6 +468,8 @@ class Plan:
     """True when the same intent is to be applied again, because it failed or its process died."""
     alias: str = ""
     """The registry's alias to move once the version is verified; "" leaves all where they are."""
+    for_others: bool = False
+    """True when its manifest is for another tool to apply: who owns the service does not matter."""
 
     @property
     def nothing_to_do(self) -> bool:

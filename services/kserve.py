@@ -448,8 +448,8 @@ class KServeServing:
         intent = plan.after
         assert intent is not None
         yield from self._facilities.plan_findings(intent, creates=plan.based_on is None)
-        takes_over = self._takes_over(live)
-        if takes_over and live is not None:
+        takes_over = plan.for_others or self._takes_over(live)
+        if takes_over and live is not None and not plan.for_others:
             yield Finding(
                 "ownership",
                 Verdict.WARN,

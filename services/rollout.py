@@ -194,6 +194,14 @@ def plan_deploy(current: Service | None, intent: Intent, *, target: str, namespa
     return replace(plan, target=target, namespace=namespace)
 
 
+def plan_render(current: Service | None, intent: Intent, *, target: str, namespace: str) -> Plan:
+    """Make `intent` live by another tool (Argo CD, Flux, kubectl), which may own the service."""
+    if intent.canary_percent is not None:
+        _percent_in_range(intent.canary_percent)
+    plan = _plan(Action.DEPLOY, current, intent)
+    return replace(plan, target=target, namespace=namespace, for_others=True)
+
+
 def plan_rollback(current: Service, history: Sequence[Release], to: int | None = None) -> Plan:
     """Return to release `to`, or to the newest verified one that is not wanted now.
 
@@ -493,6 +501,10 @@ def apply(
     """
     if plan.nothing_to_do:
         return None
+    if plan.for_others:
+        raise NotDeployable(
+            f"The manifest of {plan.service} is for another tool to apply. Nothing was changed."
+        )
     audit_id = ops.store.intend(_entry(plan, actor, origin, reason, now()))
     try:
         if version is not None and plan.after is not None:
@@ -853,6 +865,36 @@ def _package_exists(ops: Ops, package: Package) -> Finding:
     except (ConfigError, NotOffered) as error:
         return Finding("package", Verdict.SKIP, f"{error.what} {error.why}".strip(), error.fix)
     return packager.exists(package)
+
+
+def prepare_render(ops: Ops, reference: str, *, name: str, wish: Wish = Wish()) -> Prepared:
+    """As `prepare_deploy`, for a manifest that another tool applies. Writes nothing.
+
+    What a service of others has now is not kept: only what is asked for is in its manifest, so that
+    the same request gives the same text, without what webhooks filled in.
+    """
+    version = ops.registry.version(parse_ref(reference))
+    details = ops.registry.details(version.ref)
+    current = ops.serving.service(name)
+    ours = current is not None and not current.owner and bool(ops.journal.history(name))
+    kept = current if ours else None
+    packager = _packager(ops, kept, wish)
+    package = packager.propose(version)
+    intent = intent_for(kept, version, details, package, name=name, wish=wish)
+    intent = ops.serving.default_intent(intent)
+    plan = plan_render(current, intent, target=ops.target, namespace=ops.namespace)
+    rehearsal = ops.serving.rehearse(plan)
+    there = packager.exists(package)
+    make = "image" if package.kind is PackageKind.IMAGE else "publish"
+    if there.verdict is Verdict.FAIL:
+        there = replace(
+            there,
+            verdict=Verdict.WARN,
+            detail=f"{package.uri} is not there yet: no pod could load it.",
+            fix=f"slipway {make} {version.ref}",
+        )
+    findings = (there, *_version_findings(version, details), *rehearsal.findings)
+    return Prepared(plan, findings, rehearsal.manifest, version, details)
 
 
 def prepare(ops: Ops, plan: Plan) -> Prepared:

@@ -325,7 +325,7 @@ class MemoryServing:
     def rehearse(self, plan: Plan) -> Rehearsal:
         self._look()
         return Rehearsal(
-            manifest=f"service: {plan.service}\n",
+            manifest=f"metadata: {{name: {plan.service}, namespace: {plan.namespace}}}\n",
             findings=(Finding("target", Verdict.PASS, "in memory"),),
         )
 

@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 
 from services.cluster import Cluster
 from tests.browser.conftest import FLAGS, find_chromium, tab
-from tests.browser.hands import answered_by, button, verified, visit
+from tests.browser.hands import SLOW_MS, answered_by, button, verified, visit
 from tests.cluster.inside import Installed, _kubeconfig, applied, kubectl, overlay
 from tests.contract.mlflow_servers import tracking_server
 
@@ -25,6 +25,7 @@ SETTINGS = """\
 default_target = "cluster"
 [registry]
 tracking_uri = "{registry}"
+timeout_s = 30
 [targets.cluster]
 kind = "kubernetes"
 context = "in-cluster"
@@ -82,7 +83,7 @@ def installed(  # noqa: PLR0917 (fixtures by name)
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Installed]:
     """deploy/ and two watchers in the run's namespace, up."""
-    suffix = secrets.token_hex(2)
+    suffix = f"t{secrets.token_hex(2)}"  # with a letter first: YAML takes 12e4 for a number
     objects = overlay(
         tmp_path_factory.mktemp("overlay"),
         cluster,
@@ -145,7 +146,7 @@ def test_a_model_is_deployed_in_a_browser_through_the_service_proxy(installed: I
         with tab(browser) as page:
             visit(page, api + service, "deploy", model="wine", version=1, service=name)
             # Nothing navigates; Playwright would wait for it as long as the script's run is slow.
-            button(page, "Deploy wine/1").click(no_wait_after=True)
+            button(page, "Deploy wine/1").click(no_wait_after=True, timeout=SLOW_MS)
             verified(page, 1)
             answered_by(page, name, api + service, "wine/1")
         browser.close()

@@ -298,7 +298,7 @@ def test_an_unexpected_error_shows_a_reference_and_no_traceback(
     [
         ({"service": "wine", "tab": "Logs"}, "Uvicorn running"),
         ({"service": "wine", "tab": "Events"}, "started"),
-        ({"service": "wine", "tab": "Manifest"}, "service: wine"),
+        ({"service": "wine", "tab": "Manifest"}, "name: wine"),
         ({"service": "gone"}, "There is no service gone here."),
     ],
 )
