@@ -1,7 +1,7 @@
 """Runs the benchmarks of the load engine and writes what came out.
 
     python benchmarks/run.py                 all rows
-    python benchmarks/run.py 1 4             these rows
+    python benchmarks/run.py 1 4             these rows (also: --rows 1,4)
     python benchmarks/run.py 4 --quick       short: to see that it works, not what it measures
     python benchmarks/run.py --write         also into benchmarks/README.md
 
@@ -31,9 +31,12 @@ import tools  # noqa: E402 - the modules beside this one, wherever it is started
 
 ROWS = {
     "1": "row01_peak_rate",
+    "1m": "row01_mlserver",
     "2": "row02_rate_fidelity",
     "3": "row03_percentile_truth",
     "4": "row04_stall_truth",
+    "5": "row05_observer",
+    "6": "row06_freshness",
     "7": "row07_memory",
     "12a": "row12a_payload",
 }
@@ -148,10 +151,12 @@ def write(row: str, text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}")
+    parser.add_argument("--rows", dest="listed", default="", help="the same, with commas")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    unknown = set(options.rows) - set(ROWS)
+    rows = options.rows + [row for row in options.listed.split(",") if row]
+    unknown = set(rows) - set(ROWS)
     if unknown:
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     print(f"{machine()}\n{versions()}")
@@ -161,7 +166,7 @@ def main() -> None:
         print(f"Not measured: {name} ({why}).")
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(options.quick, tools.body_file(Path(folder)))
-        for row in options.rows or ROWS:
+        for row in rows or ROWS:
             module = importlib.import_module(ROWS[row])
             print(f"\n## Row {row}: {module.TITLE}\n\nGoal: {module.GOAL}\n", flush=True)
             before = f"{time.strftime('%Y-%m-%d')}, {machine()}"

@@ -12,14 +12,15 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +63,10 @@ class Job:
     connections: int
     duration_s: float
     rate: float | None = None
+    page_port: int | None = None
+    """Where the tool shows its own live page; None: it shows none."""
+    pinned: bool = True
+    """To the client's core."""
 
     @property
     def address(self) -> str:
@@ -84,19 +89,29 @@ class Tool:
 
 
 def timed(
-    command: Sequence[str], *, timeout_s: float, stdin: bytes = b""
+    command: Sequence[str],
+    *,
+    timeout_s: float,
+    stdin: bytes = b"",
+    pinned: bool = True,
+    environment: Mapping[str, str] | None = None,
 ) -> tuple[str, float, int]:
-    """Run pinned to the client's core: (standard output, CPU seconds, peak resident bytes)."""
+    """Run on the client's core: (standard output, CPU seconds, peak resident bytes)."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as given:
         given.write(stdin)
         given.seek(0)
         process = subprocess.Popen(
-            [*_pinned(CLIENT_CPU), *command],
+            [*(_pinned(CLIENT_CPU) if pinned else []), *command],
             stdin=given,
             stdout=out,
             stderr=subprocess.DEVNULL,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}", "NO_COLOR": "1"},
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}",
+                "NO_COLOR": "1",
+                **(environment or {}),
+            },
         )
         until = time.monotonic() + timeout_s
         while True:
@@ -126,6 +141,13 @@ def _pinned(cpu: int) -> list[str]:
 # ── Servers ───────────────────────────────────────────────────────────────────────────────────
 
 
+def free_port() -> int:
+    """A port on loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
+
+
 @contextmanager
 def server(module: str) -> Iterator[str]:
     """One of our two servers on the server's core; gives its address."""
@@ -142,6 +164,71 @@ def server(module: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def mlserver(folder: Path) -> Iterator[str]:
+    """A real MLServer on the server's core with a scikit-learn model named `bench`."""
+    made = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _MODEL, str(folder / "model")],
+        capture_output=True,
+        cwd=folder,
+        check=False,
+        timeout=180,
+    )
+    if made.returncode:
+        raise RuntimeError(made.stderr.decode()[-500:])
+    model = {
+        "name": "bench",
+        "implementation": "mlserver_mlflow.MLflowRuntime",
+        "parameters": {"uri": str(folder / "model")},
+    }
+    ports = {f"{kind}_port": free_port() for kind in ("http", "grpc", "metrics")}
+    (folder / "model-settings.json").write_text(json.dumps(model))
+    settings = {"host": "127.0.0.1", "parallel_workers": 0, "debug": False, **ports}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*_pinned(SERVER_CPU), Path(sys.executable).parent / "mlserver", "start", "."],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        url = f"http://127.0.0.1:{ports['http_port']}"
+        wait_for(f"{url}/v2/models/bench/ready", 120)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+_MODEL = """
+import sys
+import mlflow, numpy
+from sklearn.linear_model import LogisticRegression
+rows = numpy.random.default_rng(1).random((200, 38))
+model = LogisticRegression(max_iter=500).fit(rows, rows[:, 0] > 0.5)
+signature = mlflow.models.infer_signature(rows, model.predict(rows))
+mlflow.sklearn.save_model(
+    model, sys.argv[1], signature=signature, serialization_format="cloudpickle"
+)
+"""
+
+
+def wait_for(url: str, within_s: float) -> None:
+    """Until `url` answers well; TimeoutError."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        with suppress(OSError):
+            _opener().open(url, timeout=2).close()
+            return
+        time.sleep(0.2)
+    raise TimeoutError(f"{url} did not answer within {within_s:.0f} s")
 
 
 def begin(url: str, **script: object) -> None:
@@ -195,7 +282,7 @@ def _ours(job: Job, *, extra: Sequence[str] = ()) -> Outcome:
     command += ["--concurrency", str(job.connections), "--duration", str(job.duration_s), *extra]
     if job.rate:
         command += ["--rate", str(job.rate)]
-    text, cpu_s, peak = timed(command, timeout_s=job.duration_s + 60)
+    text, cpu_s, peak = timed(command, timeout_s=job.duration_s + 60, pinned=job.pinned)
     told = json.loads(text)
     if told["errors"]:
         raise RuntimeError(f"ours: {told['verdict']}")
@@ -343,7 +430,13 @@ def _k6(job: Job) -> Outcome:
             _K6_SCRIPT.format(body=job.body, address=job.address, scenario=json.dumps(scenario))
         )
         command = ["k6", "run", "--quiet", "--no-usage-report", "--summary-export", str(summary)]
-        _, cpu_s, peak = timed([*command, str(script)], timeout_s=job.duration_s + 90)
+        page = {"K6_WEB_DASHBOARD": "true", "K6_WEB_DASHBOARD_PORT": str(job.page_port)}
+        _, cpu_s, peak = timed(
+            [*command, str(script)],
+            timeout_s=job.duration_s + 90,
+            pinned=job.pinned,
+            environment=page if job.page_port else None,
+        )
         told = json.loads(summary.read_text())["metrics"]
     took, requests = told["http_req_duration"], told["http_reqs"]
     return Outcome(
@@ -390,10 +483,12 @@ def _locust(job: Job) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "file.py"
         file.write_text(_LOCUST_FILE.format(wait=wait, body=job.body, path=PATH))
-        command = ["locust", "-f", str(file), "--headless", "-H", job.url, "--only-summary"]
+        page = ["--autostart", "--autoquit", "0", "--web-port", str(job.page_port)]
+        command = ["locust", "-f", str(file), "-H", job.url, "--only-summary"]
+        command += page if job.page_port else ["--headless"]
         command += ["-u", str(job.connections), "-r", str(job.connections)]
         command += ["-t", f"{job.duration_s:.0f}s", "--csv", f"{folder}/out"]
-        _, cpu_s, peak = timed(command, timeout_s=job.duration_s + 60)
+        _, cpu_s, peak = timed(command, timeout_s=job.duration_s + 60, pinned=job.pinned)
         with Path(f"{folder}/out_stats.csv").open() as out:
             row = next((row for row in csv.DictReader(out) if row["Name"] == PATH), None)
     if row is None:

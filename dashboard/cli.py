@@ -288,10 +288,16 @@ def _logs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--follow", action="store_true", help="go on until interrupted")
 
 
-def _request_arguments(parser: argparse.ArgumentParser) -> None:
+def _request_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     _name(parser)
     rows = parser.add_mutually_exclusive_group()
-    rows.add_argument("--input", metavar="FILE", help="JSON or CSV; - for standard input")
+    if several:
+        said = (
+            "JSON, CSV, or .jsonl with a request a line; given again, they take turns; - is stdin"
+        )
+        rows.add_argument("--input", metavar="FILE", action="append", help=said)
+    else:
+        rows.add_argument("--input", metavar="FILE", help="JSON or CSV; - for standard input")
     rows.add_argument("--example", action="store_true", help="the input example (the default)")
     parser.add_argument("--protocol", choices=tuple(Protocol), default=Protocol.V2.value, type=str)
 
@@ -306,11 +312,14 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
-    _request_arguments(parser)
+    _request_arguments(parser, several=True)
     pace = parser.add_mutually_exclusive_group(required=True)
     pace.add_argument("--rate", metavar="R", type=_positive, help="requests per second")
     pace.add_argument("--concurrency", metavar="C", type=_count, help="at a time")
     parser.add_argument("--duration", metavar="S", type=_positive, required=True, help="seconds")
+    parser.add_argument(
+        "--cold", action="store_true", help="let it fall asleep first, and time its waking apart"
+    )
     parser.add_argument("--save", action="store_true", help="keep it for comparison")
     parser.add_argument("--label", metavar="TEXT", help="name of the kept run")
     parser.add_argument("--max-p99", metavar="S", type=_positive, help="objective, seconds")

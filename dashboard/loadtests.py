@@ -6,6 +6,7 @@ is saved to the store, so that it can be laid over another one tomorrow.
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 from collections import OrderedDict
@@ -151,7 +152,10 @@ class LoadTests:
                 self._loads.pop(test_id, None)
 
 
-def settings_text(load: Load) -> str:
-    """What was asked of a load test, as JSON without addresses' secrets and without bodies."""
+def settings_text(load: Load, cold_start_s: float | None = None) -> str:
+    """What was asked of a load test, as JSON without addresses' secrets and without bodies.
+
+    `cold_start_s`: what waking the service took before; None when it was awake.
+    """
     plain = replace(load, requests=(), endpoint=replace(load.endpoint, headers=(), ca_file=None))
-    return records.dump(plain)
+    return json.dumps(json.loads(records.dump(plain)) | {"cold_start_s": cold_start_s})

@@ -19,7 +19,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from dashboard import charts, loadtests, widgets, wiring, words
 from dashboard.loadtests import LoadTest
-from services import bench, latency, records, rollout, tabular
+from services import bench, coldstart, latency, records, rollout, tabular
 from services.domain import (
     Difference,
     InferRequest,
@@ -52,8 +52,6 @@ PROTOCOLS = {
 
 
 ANSWER_TIMEOUT_S = 30.0
-COLD_TIMEOUT_S = 180.0
-"""A service that sleeps is waited for so long: its pod starts first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +300,7 @@ def send(ops: Ops, service: Service, asked: Asked) -> None:
             why=endpoint.why,
             cold=asleep,
         )
-        bound_s = COLD_TIMEOUT_S if asleep else ANSWER_TIMEOUT_S
+        bound_s = coldstart.ANSWER_WITHIN_S if asleep else ANSWER_TIMEOUT_S
         try:
             found = ops.predictor.infer(endpoint, addressed, timeout_s=bound_s)
             answers.append(replace(answer, prediction=found))
@@ -530,7 +528,10 @@ def load_form(ops: Ops, service: Service) -> None:
         if mode is LoadMode.BURST
         else f"{rate} per second for {seconds} s"
     )
-    label = f"{version}, {asked}{_woken(ops, load, service)}"
+    cold_start_s = _woken(ops, load, service)
+    label = f"{version}, {asked}"
+    if cold_start_s is not None:
+        label += f", after a cold start of {words.latency_words(cold_start_s)}"
 
     who = wiring.actor()  # asked here: the thread that saves the run belongs to no session
 
@@ -545,7 +546,7 @@ def load_form(ops: Ops, service: Service) -> None:
             service=service.name,
             release=service.release,
             version=version,
-            settings=loadtests.settings_text(load),
+            settings=loadtests.settings_text(load, cold_start_s),
             summary=summary,
             ticks=(),
         )
@@ -565,13 +566,12 @@ def _promised(service: Service) -> Objective:
     return records.load(Objective, json.dumps(promised)) if promised else Objective()
 
 
-def _woken(ops: Ops, load: Load, service: Service) -> str:
-    """Wake a service that sleeps: its cold start is no part of the figures. What it took."""
+def _woken(ops: Ops, load: Load, service: Service) -> float | None:
+    """Wake a service that sleeps: its cold start is no part of the figures. The seconds it took."""
     if service.mode is not Mode.KNATIVE or not _asleep(ops, Whom(service.name)):
-        return ""
+        return None
     with st.spinner("Waking it first…"):
-        first = ops.predictor.infer(load.endpoint, load.requests[0], timeout_s=COLD_TIMEOUT_S)
-    return f", after a cold start of {words.latency_words(first.timing.total_s)}"
+        return coldstart.wake(ops.predictor, load.endpoint, load.requests[0]).timing.total_s
 
 
 def _load_request(service: Service) -> InferRequest:
@@ -598,10 +598,11 @@ def live(service: Service) -> None:
     if test is None or test.service != service.name:
         return
     # A finished test is drawn once; only a running one ticks.
-    st.fragment(_live_panel, run_every="1s" if test.running else None)(test.id)
+    st.fragment(live_panel, run_every="1s" if test.running else None)(test.id)
 
 
-def _live_panel(test_id: str) -> None:
+def live_panel(test_id: str) -> None:
+    """One load test as it stands: figures and charts, and while it runs a stop button."""
     test = wiring.load_tests().test(test_id)
     if test is None:
         return
@@ -762,8 +763,15 @@ def _run_row(run: Run) -> dict[str, object]:
         "max ms": _ms(response.max),
         "per second": round(run.summary.rate, 1),
         "failures": sum(run.summary.errors.values()),
+        "cold start s": _settings_of(run).get("cold_start_s"),
         "verdict": run.summary.verdict,
     }
+
+
+def _settings_of(run: Run) -> dict[str, object]:
+    """What a stored run was asked for; pages and terminal write different keys."""
+    found = json.loads(run.settings)
+    return found if isinstance(found, dict) else {}
 
 
 def _as_csv(runs: Sequence[Run]) -> str:

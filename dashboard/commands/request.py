@@ -11,7 +11,7 @@ from dashboard import views
 from dashboard.commands.session import Answer, Session
 from dashboard.terminal import pairs, table
 from services import bench as requests
-from services import rollout, split
+from services import coldstart, rollout, split
 from services.domain import (
     Endpoint,
     InferRequest,
@@ -29,6 +29,7 @@ from services.errors import (
     InferenceFailed,
     NotFound,
     ObjectiveMissed,
+    SignatureMismatch,
     SlipwayError,
     Unreachable,
     one_line,
@@ -40,7 +41,8 @@ INPUT_BYTES_LIMIT = 64 * 1024 * 1024
 
 
 ANSWER_TIMEOUT_S = 30.0
-COLD_TIMEOUT_S = 180.0
+MOST_BODIES = 10_000
+"""Requests in rotation; all of them are kept in memory, up to INPUT_BYTES_LIMIT together."""
 
 
 def predict(session: Session) -> Answer:
@@ -64,7 +66,7 @@ def predict(session: Session) -> Answer:
 
 def _bound_s(service: Service) -> float:
     """How long an answer is waited for: a service that sleeps has to start a pod first."""
-    return COLD_TIMEOUT_S if service.asleep else ANSWER_TIMEOUT_S
+    return coldstart.ANSWER_WITHIN_S if service.asleep else ANSWER_TIMEOUT_S
 
 
 def _split(session: Session, service: Service, endpoint: Endpoint, request: InferRequest) -> Answer:
@@ -132,6 +134,50 @@ def _request(session: Session, service: Service, model_name: str) -> InferReques
     return requests.request_for(signature, rows, model_name=model_name, protocol=protocol)
 
 
+def _rotation(session: Session, service: Service, model_name: str) -> tuple[InferRequest, ...]:
+    """The requests that take turns: one for every `--input`, or one for every line of a .jsonl."""
+    sources = session.args.input
+    if not sources:
+        return (_request(session, service, model_name),)
+    signature = service.intent.signature if service.intent else None
+    protocol = Protocol(session.args.protocol)
+    made: list[InferRequest] = []
+    room = INPUT_BYTES_LIMIT
+    for source in sources:
+        text = _input_text(session, source)
+        room -= len(text)
+        for where, part in _parts(source, text):
+            try:
+                rows = requests.parse_rows(part, signature)
+                made.append(
+                    requests.request_for(signature, rows, model_name=model_name, protocol=protocol)
+                )
+            except SignatureMismatch as error:
+                if where:
+                    raise SignatureMismatch(
+                        f"{where} cannot be sent. No load was started.", error.why, error.fix
+                    ) from error
+                raise
+        if len(made) > MOST_BODIES or room < 0:
+            raise ConfigError(
+                "The load test was not started.",
+                why=f"It has more than {MOST_BODIES:,} requests or "
+                f"{INPUT_BYTES_LIMIT // 2**20} MiB of them.",
+                fix="Give fewer: they take turns for as long as the test runs.",
+            )
+    return tuple(made)
+
+
+def _parts(source: str, text: bytes) -> Iterator[tuple[str, bytes]]:
+    """What each request is made of, with a name for it where a file holds several."""
+    if not source.lower().endswith((".jsonl", ".ndjson")):
+        yield "", text
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            yield f"Line {number} of {one_line(source, 80)}", line
+
+
 def _input_text(session: Session, source: str) -> bytes:
     """What stands in the file, or on stdin for "-"."""
     try:
@@ -189,17 +235,14 @@ def bench(session: Session) -> Answer:
     endpoint = ops.serving.endpoint(service.name)
     load = Load(
         endpoint=endpoint,
-        requests=(_request(session, service, endpoint.model_name),),
+        requests=_rotation(session, service, endpoint.model_name),
         mode=LoadMode.STEADY_RATE if args.rate is not None else LoadMode.BURST,
         duration_s=args.duration,
         rate=args.rate,
         concurrency=args.concurrency or 64,
         objective=Objective(p99_s=args.max_p99, error_ratio=args.max_error_ratio),
     )
-    if service.asleep:
-        first = ops.predictor.infer(endpoint, load.requests[0], timeout_s=COLD_TIMEOUT_S)
-        took = views.seconds_text(first.timing.total_s)
-        session.terminal.say(f"It was asleep: waking it took {took}, which the figures leave out.")
+    cold_start_s = _woken(session, service, load)
     ticks: list[Tick] = []
     summary: LoadSummary | None = None
     for part in ops.engine.run(load):
@@ -214,10 +257,30 @@ def bench(session: Session) -> Answer:
             why="Its process ended early.",
             fix="Look at the log file, and try a smaller load.",
         )
-    document: dict[str, Any] = dict(views.load_document(summary))
+    document: dict[str, Any] = dict(views.load_document(summary)) | {"cold_start_s": cold_start_s}
     if args.save:
-        document["run"] = _saved_run(session, service, load, summary, ticks)
+        document["run"] = _saved_run(
+            session, service, load, summary, ticks, cold_start_s=cold_start_s
+        )
     return Answer(document, _load_lines(document), _load_error(service, summary))
+
+
+def _woken(session: Session, service: Service, load: Load) -> float | None:
+    """Wake a service that sleeps, or with `--cold` will: the seconds it took. None while awake."""
+    ops, asleep = session.ops, service.asleep
+    if session.args.cold:
+        session.terminal.say(f"Waiting until {service.name} falls asleep.")
+        for waited_s in coldstart.fall_asleep(ops, service):
+            if round(waited_s) % 15 == 0:
+                session.terminal.say(f"  {waited_s:>5.0f} s  awake")
+        asleep = True
+    if not asleep:
+        return None
+    took_s = coldstart.wake(ops.predictor, load.endpoint, load.requests[0]).timing.total_s
+    session.terminal.say(
+        f"It was asleep: waking it took {views.seconds_text(took_s)}, which the figures leave out."
+    )
+    return took_s
 
 
 def _load_error(service: Service, summary: LoadSummary) -> SlipwayError | None:
@@ -243,6 +306,8 @@ def _saved_run(
     load: Load,
     summary: LoadSummary,
     ticks: Sequence[Tick],
+    *,
+    cold_start_s: float | None,
 ) -> int:
     version = service.intent.version if service.intent else None
     settings = {
@@ -251,6 +316,8 @@ def _saved_run(
         "rate": load.rate,
         "concurrency": load.concurrency,
         "rows": load.requests[0].rows,
+        "bodies": len(load.requests),
+        "cold_start_s": cold_start_s,
         "protocol": load.requests[0].protocol.value,
         "via": load.endpoint.via.value,
         "objective": {
@@ -296,6 +363,9 @@ def _load_lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield from pairs(
         {
+            "cold start": views.seconds_text(document["cold_start_s"])
+            if document["cold_start_s"] is not None
+            else "",
             "requests": document["requests"],
             "failed": ", ".join(f"{n} × {kind}" for kind, n in document["errors"].items()),
             "rate": f"{document['rate']:.1f}/s",

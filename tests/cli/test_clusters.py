@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +110,31 @@ def test_a_prediction_says_when_it_woke_the_service(cli: Cli, mini: World) -> No
     ran = cli("predict", "wine", "--json")
     assert ran.document["cold_start"] is True
     assert "asleep" in ran.err
+
+
+def test_a_load_test_keeps_the_time_of_waking_a_service_apart(cli: Cli, mini: World) -> None:
+    mini.mode = Mode.KNATIVE
+    cli("deploy", "wine/1", "--name", "wine", "--yes", "--min-replicas", "0")
+    words = ("bench", "wine", "--rate", "5", "--duration", "1", "--save", "--json")
+    assert cli(*words).document["cold_start_s"] is None
+    mini.serving.asleep.add("wine")
+    ran = cli(*words, "--cold")
+    assert ran.document["cold_start_s"] > 0
+    assert len(mini.engine.loads) == 2
+    assert json.loads(mini.store.kept[1].settings)["cold_start_s"] == ran.document["cold_start_s"]
+
+
+@pytest.mark.parametrize(
+    "kept", [(), ("--mode", "Knative"), ("--mode", "Knative", "--min-replicas", "1")]
+)
+def test_a_service_that_never_sleeps_has_no_cold_start(
+    cli: Cli, mini: World, kept: tuple[str, ...]
+) -> None:
+    cli("deploy", "wine/1", "--name", "wine", "--yes", *kept)
+    sent = len(mini.predictor.sent)
+    ran = cli("bench", "wine", "--rate", "5", "--duration", "1", "--cold", "--json")
+    assert (ran.code, ran.document["error"]["kind"]) == (7, "NotOffered")
+    assert (len(mini.predictor.sent), mini.engine.loads) == (sent, [])
 
 
 def test_status_of_a_service_tells_an_alias_that_points_past_it(cli: Cli, mini: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +27,7 @@ from services.errors import (
     Unreachable,
 )
 from tests.cli.conftest import Cli
-from tests.memory import World
+from tests.memory import WINE_EXAMPLE, World
 
 OPERATION = {
     "service",
@@ -312,6 +313,41 @@ def test_bench(cli: Cli) -> None:
     assert wanted | {"verdict"} <= ran.document.keys()
     assert ran.document["latency_s"].keys() == PERCENTILES
     assert ran.document["service_time_s"].keys() == PERCENTILES
+
+
+def test_requests_of_several_files_take_turns_in_a_bench(
+    cli: Cli, world: World, tmp_path: Path
+) -> None:
+    split = json.loads(WINE_EXAMPLE)["dataframe_split"]
+    bodies = [
+        json.dumps({"dataframe_split": {**split, "data": [[float(at)] * len(split["columns"])]}})
+        for at in range(4)
+    ]
+    lines, one = tmp_path / "rows.jsonl", tmp_path / "one.json"
+    lines.write_text("\n".join(bodies[:3]) + "\n\n")
+    one.write_text(bodies[3])
+
+    ran = cli(
+        *("bench", "wine", "--rate", "50", "--duration", "1", "--json"),
+        *("--input", str(lines), "--input", str(one)),
+    )
+
+    assert ran.code == 0
+    sent = [request.body for request in world.engine.loads[0].requests]
+    assert len(sent) == len(set(sent)) == 4
+
+
+def test_a_line_that_does_not_fit_is_named_and_nothing_is_sent(
+    cli: Cli, world: World, tmp_path: Path
+) -> None:
+    lines = tmp_path / "rows.jsonl"
+    lines.write_text(f'{WINE_EXAMPLE}\n{{"nothing": 1}}\n')
+
+    ran = cli("bench", "wine", "--rate", "5", "--duration", "1", "--input", str(lines), "--json")
+
+    assert (ran.code, ran.document["error"]["kind"]) == (10, "SignatureMismatch")
+    assert "Line 2 of " in ran.document["error"]["what"]
+    assert not world.engine.loads
 
 
 def test_a_bench_can_be_kept(cli: Cli, world: World) -> None:

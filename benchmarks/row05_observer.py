@@ -1,0 +1,76 @@
+"""Row 5: what looking costs: a load test with its page open in a browser, and without."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import live
+import tools
+from run import Bench, Table, spread
+
+TITLE = "observer effect: log-normal 5 ms, 500 requests/s, the live page open in Chromium / not"
+GOAL = "p99 with the page / without at most 1.05; rate at least 0.99"
+RATE = 500.0
+
+
+def run(bench: Bench) -> Table:
+    """Rounds of without-with-with-without (ABBA); then the peers that have a page, once each."""
+    if why := live.why_not():
+        return Table(["tool"], [], f"Not measured: {why}.")
+    duration_s = 6.0 if bench.quick else 15.0
+    tails: list[float] = []
+    rates: list[float] = []
+    lines = []
+    with tools.server("truth_server") as url:
+        # The page is opened, and its charts are there, before what is measured begins.
+        load = live.load_of(url, bench.body, RATE, duration_s, warm_up_s=8.0)
+        ticks = live.recorded(live.load_of(url, bench.body, RATE, 4.0))
+
+        def once(*, looking: bool) -> dict[str, Any]:
+            tools.begin(url, kind="log-normal", median_s=0.005, sigma=0.5, seed=1)
+            summary = (
+                live.watched(load, before=10, ticks=ticks).summary if looking else live.alone(load)
+            )
+            p99 = summary["response"]["p99"] or 0.0
+            bench.say(f"slipway {'watched' if looking else 'alone'}: p99 {p99 * 1e3:.2f} ms")
+            return summary
+
+        for _ in range(1 if bench.quick else 2):
+            got = [once(looking=looking) for looking in (False, True, True, False)]
+            p99 = [one["response"]["p99"] for one in got]
+            if all(p99):
+                tails.append((p99[1] + p99[2]) / (p99[0] + p99[3]))
+                rates.append((got[1]["rate"] + got[2]["rate"]) / (got[0]["rate"] + got[3]["rate"]))
+        lines.append(["slipway", spread(tails), spread(rates)])
+        lines += [
+            _peer(bench, peer, url, duration_s)
+            for peer in bench.peers("steady")
+            if peer.name in ("k6", "locust")
+        ]
+    met = tails and statistics.median(tails) <= 1.05 and statistics.median(rates) >= 0.99
+    return Table(
+        ["tool", "p99, page / no page", "rate, page / no page"],
+        lines,
+        f"Goal {'met' if met else 'missed'}.",
+        [
+            "Peers' pages are opened as their tests begin; ours 8 s before what is measured.",
+            "Page, browser and engine may use both cores; the server has the first for itself too.",
+        ],
+    )
+
+
+def _peer(bench: Bench, peer: tools.Tool, url: str, duration_s: float) -> list[object]:
+    outcomes = []
+    for port in (None, tools.free_port()):
+        tools.begin(url, kind="log-normal", median_s=0.005, sigma=0.5, seed=1)
+        job = tools.Job(url, bench.body, 16, duration_s, RATE, port, pinned=False)
+        if port is None:
+            outcomes.append(bench.attempt(peer, "steady", job))
+        else:
+            with live.visitor(port, duration_s):
+                outcomes.append(bench.attempt(peer, "steady", job))
+    alone, looked_at = outcomes
+    if alone is None or looked_at is None or not alone.p99_s or not looked_at.p99_s:
+        return [peer.name, None, None]
+    return [peer.name, looked_at.p99_s / alone.p99_s, looked_at.rate / alone.rate]

@@ -1,0 +1,73 @@
+"""Cold starts, measured on purpose: wait until a service sleeps, wake it with one request, time it.
+
+Knative scales a service without requests to nothing after a while (its stable window, a minute
+unless set otherwise, and a grace period); the next request starts a pod and waits for it. That time
+is a figure of its own and never part of a load test's percentiles.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from services.domain import Endpoint, InferRequest, Mode, Prediction, Service
+from services.errors import NotOffered, RolloutTimeout
+from services.ports import Ops, Predictor
+
+ASLEEP_WITHIN_S = 300.0
+"""Knative's defaults make it 90 s to two minutes; a longer window is somebody's decision."""
+ANSWER_WITHIN_S = 180.0
+"""A pod that has to be placed, and to load its model, needs so long at the most."""
+_EVERY_S = 1.0
+
+
+def fall_asleep(
+    ops: Ops,
+    service: Service,
+    *,
+    timeout_s: float = ASLEEP_WITHIN_S,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[float]:
+    """Wait until nothing of `service` runs, giving the seconds waited at every look; sends nothing.
+
+    NotOffered for a service that never sleeps; RolloutTimeout when it is still awake at the end.
+    """
+    _refuse_sleepless(service)
+    began = clock()
+    while True:
+        seen = ops.serving.service(service.name)
+        if seen is not None and seen.asleep:
+            return
+        waited_s = clock() - began
+        if waited_s >= timeout_s:
+            raise RolloutTimeout(
+                f"{service.name} did not fall asleep within {timeout_s:.0f} s. Nothing was sent.",
+                why="Somebody sends it requests, or the cluster waits longer before it sleeps.",
+                fix="Try again when nobody uses it, or leave out `--cold`.",
+            )
+        yield waited_s
+        sleep(_EVERY_S)
+
+
+def _refuse_sleepless(service: Service) -> None:
+    if service.mode is not Mode.KNATIVE:
+        raise NotOffered(
+            f"{service.name} has no cold start to measure. Nothing was sent.",
+            why=f"Its deployment mode is {service.mode}; only Knative scales to zero.",
+            fix="Leave out `--cold`.",
+        )
+    # KServe v0.15 to v0.20, pkg/constants: without a number it keeps one.
+    asked = service.intent.scale.min_replicas if service.intent else 0
+    kept = 1 if asked is None else asked
+    if kept:
+        raise NotOffered(
+            f"{service.name} has no cold start to measure. Nothing was sent.",
+            why=f"It keeps {kept} running however quiet it is.",
+            fix=f"Deploy it with `--min-replicas 0 --name {service.name}`, or leave out `--cold`.",
+        )
+
+
+def wake(predictor: Predictor, endpoint: Endpoint, request: InferRequest) -> Prediction:
+    """Send the first request to a service that sleeps; its time is the cold start."""
+    return predictor.infer(endpoint, request, timeout_s=ANSWER_WITHIN_S)
