@@ -23,6 +23,11 @@ venv_of() { # a virtual environment with one tool
     python3 -m venv "$dir/$1" && "$dir/$1/bin/pip" install -q "$1" && ln -sf "$dir/$1/bin/$1" "$dir/bin/$1"
 }
 
+kube_peers() { # other Kubernetes clients, for row 10
+    python3 -m venv "$dir/kube" && "$dir/kube/bin/pip" install -q lightkube kr8s &&
+        ln -sf "$dir/kube/bin/python" "$dir/bin/kube-peers"
+}
+
 node_tool() {
     npm install --prefix "$dir/$1" "$1" && ln -sf "$dir/$1/node_modules/.bin/$1" "$dir/bin/$1"
 }
@@ -36,4 +41,5 @@ want k6 env GOBIN="$dir/bin" go install go.k6.io/k6@latest
 want oha cargo install oha --locked --root "$dir"
 want autocannon node_tool autocannon
 want locust venv_of locust
+want kube-peers kube_peers
 [ -z "$failed" ] || echo "left out:$failed"

@@ -38,6 +38,8 @@ ROWS = {
     "5": "row05_observer",
     "6": "row06_freshness",
     "7": "row07_memory",
+    "10": "row10_thousand_services",
+    "11": "row11_deploy_overhead",
     "12a": "row12a_payload",
 }
 

@@ -25,7 +25,7 @@ from services import records
 from services.cluster import MERGE_PATCH, Cluster, path_part
 from services.domain import Action, Cause, Json, Outcome, Plan, Release
 from services.errors import Conflict, NotDeployable, NotFound, SlipwayError, one_line
-from services.watched import Reads
+from services.watched import Reads, same_things
 
 SERVICE_LABEL = objects.RELEASE_LABEL
 
@@ -66,6 +66,8 @@ class ClusterJournal:
         self._namespace = namespace
         self._duration_s = lease_duration_s
         self._renewals: dict[str, threading.Event] = {}
+        self._parsed: dict[str, tuple[list[Json], Sequence[Release]]] = {}
+        """What `histories` made of the same records the last time."""
         self._seen: dict[str, tuple[str, float]] = {}
 
     # ── History ───────────────────────────────────────────────────────────────────────────────
@@ -90,7 +92,13 @@ class ClusterJournal:
         by_service: dict[str, list[Json]] = {}
         for item in found:
             by_service.setdefault(item["metadata"]["labels"][SERVICE_LABEL], []).append(item)
-        return {name: _newest_first(items) for name, items in by_service.items()}
+        kept, self._parsed = self._parsed, {}
+        for name, items in by_service.items():
+            same = kept.get(name)
+            if same is None or not same_things(same[0], items):
+                same = (items, _newest_first(items))
+            self._parsed[name] = same
+        return {name: history for name, (_, history) in self._parsed.items()}
 
     def begin(self, plan: Plan, actor: str, reason: str) -> Release:
         """Take the lock and record the release with outcome OPEN, before the write.

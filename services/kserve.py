@@ -59,7 +59,7 @@ from services.errors import (
 )
 from services.facilities import Facilities
 from services.relay import Relay
-from services.watched import Reads, Watched
+from services.watched import Reads, Watched, same_things
 
 WRITE_FOR_S = 60.0
 """A write whose answer was lost is looked for, and sent again, for so long: an API server's
@@ -156,6 +156,9 @@ class KServeServing:
         self._sleep = sleep
         self._facilities = Facilities(cluster, namespace)
         self._relay = Relay(cluster)
+        self._listed: dict[str, tuple[tuple[Json, ...], Service]] = {}
+        """What `services` made of the same objects the last time: watches leave most as they
+        were."""
         self._log_looked: dict[str, float] = {}
         self._reachable: dict[tuple[str, str], tuple[bool, float]] = {}
         self._gateway_address: dict[str, str] = {}
@@ -190,6 +193,7 @@ class KServeServing:
                 KNATIVE_SERVICE_LABEL,
             )
         listed = []
+        kept, self._listed = self._listed, {}
         for service in found:
             name = service["metadata"]["name"]
             child = objects.predictor_name(name)
@@ -200,7 +204,13 @@ class KServeServing:
                 tuple(revisions.get(child, ())),
                 tuple(pods.get(name, ())),
             )
-            listed.append(self._service(look, histories.get(name, ())))
+            history = histories.get(name, ())
+            parts = (service, look.deployment, look.knative, *look.revisions, *look.pods, history)
+            same = kept.get(name)
+            if same is None or not same_things(same[0], parts):
+                same = (parts, self._service(look, history))
+            self._listed[name] = same
+            listed.append(same[1])
         return tuple(sorted(listed, key=lambda service: service.name))
 
     def service(self, name: str) -> Service | None:

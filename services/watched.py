@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import orjson
@@ -317,6 +317,11 @@ class _Copy:
             self._confirmed = time.monotonic()
             self._changed.notify_all()
         return True
+
+
+def same_things(left: Sequence[Json], right: Sequence[Json]) -> bool:
+    """Whether two reads gave the very same objects: copies replace what changed."""
+    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
 
 
 def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:

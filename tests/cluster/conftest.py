@@ -125,6 +125,11 @@ def _emulator(cluster: Cluster) -> str:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Two real versions; see `train`."""
+    return train(tmp_path_factory.mktemp("models"))
+
+
+def train(folder: Path) -> dict[int, Path]:
     """Two real versions, saved as a current MLflow saves by default (skops): 1 says 1, 2 says 2."""
     import mlflow
     import pandas as pd
@@ -133,7 +138,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     from mlflow.models import infer_signature
     from sklearn.dummy import DummyClassifier
 
-    folder = tmp_path_factory.mktemp("models")
     rows = pd.DataFrame([[13.0, 1.7, 2.4, 15.6]] * 3, columns=list(FEATURES))
     saved = {}
     for number in (1, 2):
