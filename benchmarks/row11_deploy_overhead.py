@@ -19,12 +19,23 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import yaml
 from row10_thousand_services import stub
 from run import Bench, Table, spread
 
 from services import rollout
 from services.cluster import APPLY_PATCH, Cluster
-from services.domain import Intent, Mode, Outcome, Package, PackageKind, Plan, Resources, VersionRef
+from services.domain import (
+    Intent,
+    Mode,
+    Outcome,
+    Package,
+    PackageKind,
+    Plan,
+    Resources,
+    VersionDetails,
+    VersionRef,
+)
 from services.errors import SlipwayError
 from services.gcs import GcsPackager
 from services.journal import ClusterJournal
@@ -58,12 +69,18 @@ def ops_on(cluster: Cluster, namespace: str, registry: MemoryRegistry, folder: P
     )
 
 
+def manifest_of(ops: ClusterOps, plan: Plan) -> dict[str, Any]:
+    """What apply sends, for the peer to send."""
+    made: dict[str, Any] = yaml.safe_load(ops.serving.rehearse(plan).manifest)
+    return made
+
+
 def settled(ops: ClusterOps, plan: Plan) -> float:
     """Click to settled, in seconds."""
     began = time.perf_counter()
     rollout.apply(plan, ops, actor="bench")
     outcome = Outcome.OPEN
-    for progress in rollout.follow(ops, plan.service, timeout_s=180):
+    for progress in rollout.follow(ops, plan.service, timeout_s=90):
         outcome = progress.outcome
     assert outcome is Outcome.VERIFIED, outcome
     return time.perf_counter() - began
@@ -77,7 +94,7 @@ def p95(values: list[float]) -> float:
 # ── On the scripted API server ────────────────────────────────────────────────────────────────
 
 
-def raw_apply_and_wait(cluster: Cluster, manifest: Any, name: str) -> float:
+def raw_apply_and_wait(cluster: Cluster, manifest: dict[str, Any], name: str) -> float:
     """What kubectl apply and kubectl wait send: a PATCH and a watch. Gives when Ready was seen."""
     began = time.time()
     cluster.send(
@@ -124,7 +141,7 @@ def on_stub(bench: Bench, folder: Path) -> tuple[list[float], list[float], int, 
             intent = Intent(
                 name,
                 VersionRef("wine", 1),
-                Package(PackageKind.GCS, "gs://models/wine/2"),
+                Package(PackageKind.GCS, f"gs://models/{name}/2"),
                 Mode.STANDARD,
                 signature=SIGNATURE,
                 example=EXAMPLE,
@@ -139,8 +156,11 @@ def on_stub(bench: Bench, folder: Path) -> tuple[list[float], list[float], int, 
             reads = max(
                 reads, sum(1 for how, path, _ in made if how == "GET" and "pro" not in path)
             )
-            manifest = ops.serving._manifest(
-                replace(plan, after=replace(intent, service=f"{name}-peer")), 1, None
+            manifest = manifest_of(
+                ops,
+                replace(
+                    plan, service=f"{name}-peer", after=replace(intent, service=f"{name}-peer")
+                ),
             )
             seen = raw_apply_and_wait(cluster, manifest, f"{name}-peer")
             live = json.load(urllib.request.urlopen(f"{at.url}{SERVING}/{name}-peer", timeout=10))
@@ -186,8 +206,8 @@ def namespace_on(cluster: Cluster) -> Iterator[str]:
         cluster.send("DELETE", f"/api/v1/namespaces/{name}", doing="remove the namespace")
 
 
-def kubectl_apply_and_wait(context: str, namespace: str, manifest: Any, name: str) -> float:
-    base = ["kubectl", f"--context={context}", f"--namespace={namespace}"]
+def kubectl_apply_and_wait(namespace: str, manifest: dict[str, Any], name: str) -> float:
+    base = ["kubectl", f"--context={context_given()}", f"--namespace={namespace}"]
     began = time.perf_counter()
     subprocess.run(
         [*base, "apply", "--server-side", "-f", "-"],
@@ -206,11 +226,15 @@ def kubectl_apply_and_wait(context: str, namespace: str, manifest: Any, name: st
     return time.perf_counter() - began
 
 
+def context_given() -> str:
+    """The context of the cluster tier, else the kubeconfig's current one; "" without any."""
+    current = (found.name for found in contexts() if found.current)
+    return os.environ.get("SLIPWAY_TEST_CONTEXT") or next(current, "")
+
+
 def on_cluster(bench: Bench, folder: Path) -> tuple[list[float], list[float]] | str:
     """Seconds of ours and of kubectl's, by turns; or why there are none."""
-    context = os.environ.get("SLIPWAY_TEST_CONTEXT") or next(
-        (found.name for found in contexts() if found.current), ""
-    )
+    context = context_given()
     if not context or not shutil.which("kubectl"):
         return "no context was given" if not context else "kubectl is not installed"
     cluster = Cluster(target="bench", context=context)
@@ -235,11 +259,11 @@ def on_cluster(bench: Bench, folder: Path) -> tuple[list[float], list[float]] | 
     details = registry.details(ref)
     with namespace_on(cluster) as namespace:
         ops = replace(ops_on(cluster, namespace, registry, folder), packager=packager)
-        return by_turns(bench, ops, context, package, details.requirements)
+        return by_turns(bench, cluster, ops, package, details)
 
 
 def by_turns(
-    bench: Bench, ops: ClusterOps, context: str, package: Package, requirements: tuple[str, ...]
+    bench: Bench, cluster: Cluster, ops: ClusterOps, package: Package, details: VersionDetails
 ) -> tuple[list[float], list[float]]:
     ours: list[float] = []
     theirs: list[float] = []
@@ -255,19 +279,20 @@ def by_turns(
                 resources=Resources("200m", "700Mi"),
                 signature=SIGNATURE,
                 example=EXAMPLE,
-                requirements=requirements,
+                requirements=details.requirements,
             )
         )
         plan = rollout.plan_deploy(None, intent, target="bench", namespace=ops.namespace)
         if who == "a":
             ours.append(settled(ops, plan))
         else:
-            manifest = ops.serving._manifest(plan, 1, None)
-            theirs.append(kubectl_apply_and_wait(context, ops.namespace, manifest, name))
+            manifest = manifest_of(ops, plan)
+            theirs.append(kubectl_apply_and_wait(ops.namespace, manifest, name))
         bench.say(
             f"cluster {turn + 1} of {len(order)}: {(ours if who == 'a' else theirs)[-1]:.1f} s"
         )
-        ops.serving._cluster.send("DELETE", ops.serving._path(name), doing="clean up")
+        path = f"/apis/serving.kserve.io/v1beta1/namespaces/{ops.namespace}/inferenceservices"
+        cluster.send("DELETE", f"{path}/{name}", doing="clean up")
         while ops.serving.service(name) is not None:
             time.sleep(0.5)
     return ours, theirs
@@ -300,6 +325,6 @@ def run(bench: Bench) -> Table:
             verdict += f" On the cluster, medians: {more:+.2f} s."
             notes.append(
                 "On the cluster both start a new service; ours ends with a test inference on the"
-                 " new pod, kubectl's with KServe's Ready."
+                " new pod, kubectl's with KServe's Ready."
             )
     return Table(["", "s", "p95, s"], lines, verdict, notes)

@@ -34,7 +34,8 @@ KNATIVE = "/apis/serving.knative.dev/v1/namespaces/models/services"
 REVISIONS = "/apis/serving.knative.dev/v1/namespaces/models/revisions"
 PODS = "/api/v1/namespaces/models/pods"
 EVENTS = "/api/v1/namespaces/models/events"
-COLLECTIONS = (SERVING, DEPLOYMENTS, RELEASES, KNATIVE, REVISIONS, PODS, EVENTS)
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/models/leases"
+COLLECTIONS = (LEASES, SERVING, DEPLOYMENTS, RELEASES, KNATIVE, REVISIONS, PODS, EVENTS)
 
 
 @dataclass
