@@ -88,7 +88,10 @@ def error_box(error: SlipwayError, *, warning: bool = False) -> None:
 
 def fix_line(fix: str) -> None:
     """What to do, with the command that it quotes in a form to copy."""
-    st.text(f"Fix: {one_line(fix, 1000).replace('`', '')}")
+    said, *lines = fix.splitlines() or [""]
+    st.text(f"Fix: {one_line(said, 1000).replace('`', '')}")
+    if lines:
+        st.code("\n".join(one_line(line, 1000) for line in lines), language="sh")
     for command in re.findall(r"`([^`]+)`", fix)[:2]:
         if " " in command and not command.startswith("--"):
             st.code(command, language=None)

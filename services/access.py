@@ -33,6 +33,10 @@ class Access(Protocol):
         """True when Slipway runs in a pod of this cluster."""
 
     @property
+    def workload_pool(self) -> str | None:
+        """The cluster's pool of Workload Identity; "" when that is off, None when not known."""
+
+    @property
     def look(self) -> str:
         """What to do when the API server does not answer."""
 

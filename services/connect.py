@@ -21,6 +21,7 @@ from services.settings import Settings, TargetSettings
 if TYPE_CHECKING:
     from services.cluster import Cluster
     from services.facilities import Facilities
+    from services.gcloud import CloudPlace
     from services.gke import GkeAccess, GkeCluster
     from services.images import Builder, ImageOptions
     from services.journal import ClusterJournal
@@ -163,6 +164,15 @@ class _ClusterOps(_Parts):
             access=self._gke,
         )
 
+    @property
+    def _cloud(self) -> CloudPlace | None:
+        from services.gcloud import CloudPlace
+
+        chosen = self.chosen
+        if self.kind is not TargetKind.GKE:
+            return None
+        return CloudPlace(chosen.project, chosen.location, chosen.cluster, chosen.bucket)
+
     @cached_property
     def _gke(self) -> GkeAccess | None:
         if self.kind is not TargetKind.GKE:
@@ -296,6 +306,7 @@ class _ClusterOps(_Parts):
             runtime=self.chosen.runtime or None,
             service_account=self.chosen.service_account or None,
             ingress=self.chosen.ingress,
+            cloud=self._cloud,
         )
         return KServeServing(
             self._cluster, self.namespace, self.journal, options, reads=self._reads

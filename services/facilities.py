@@ -9,6 +9,7 @@ Read against KServe v0.20.0 (namespace kserve, its own install manifests) and Kn
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from functools import partial
 import orjson
 import urllib3
 
-from services import checks
+from services import checks, gcloud
 from services import inferenceservice as objects
 from services.cluster import APPLY_PATCH, Cluster, path_part, quantity
 from services.domain import Finding, Intent, Json, Mode, PackageKind, Resources, Verdict
@@ -94,12 +95,27 @@ DELETING = Right("serving.kserve.io", "inferenceservices", ("delete",), "delete 
 """Only in the shipped Role's optional part."""
 
 
+def _commands(lines: Sequence[str]) -> str:
+    """A fix of several commands: words on the first line, a command on each other one."""
+    return "\n".join(("Run these (what exists already says so, and stays as it is):", *lines))
+
+
 class Facilities:
     """Facts about one namespace of one cluster. Every method may raise Unreachable and Denied."""
 
-    def __init__(self, cluster: Cluster, namespace: str) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespace: str,
+        *,
+        service_account: str | None = None,
+        cloud: gcloud.CloudPlace | None = None,
+    ) -> None:
+        """`service_account`: of the target's pods. `cloud`: its place in Google Cloud, on GKE."""
         self._cluster = cluster
         self._namespace = namespace
+        self._service_account = service_account
+        self._cloud = cloud
         self._kept: dict[str, tuple[Json, float]] = {}
 
     def _read(self, key: str, read: Callable[[], Json]) -> Json:
@@ -404,20 +420,16 @@ class Facilities:
         except Denied as error:
             return Finding(check, Verdict.SKIP, error.why, error.fix)
         if account is None:
+            make = ("kubectl", "create", "serviceaccount", name, "-n", self._namespace)
             return Finding(
                 check,
                 Verdict.FAIL,
                 f"There is no ServiceAccount {one_line(name)} in {self._namespace}.",
-                f"kubectl create serviceaccount {one_line(name)} -n {self._namespace}",
+                shlex.join(make),
             )
-        annotations = account["metadata"].get("annotations") or {}
-        google = annotations.get("iam.gke.io/gcp-service-account")
+        google = str((account["metadata"].get("annotations") or {}).get(gcloud.ANNOTATION, ""))
         if google:
-            return Finding(
-                check,
-                Verdict.PASS,
-                f"Workload Identity as {one_line(google)}, by {one_line(name)}.",
-            )
+            return self._workload_identity(check, gcloud.PodAccount(self._namespace, name, google))
         secrets = [str(entry.get("name", "")) for entry in account.get("secrets") or ()]
         if secrets:
             return Finding(
@@ -425,12 +437,91 @@ class Facilities:
                 Verdict.PASS,
                 f"The Secrets of ServiceAccount {one_line(name)}: {one_line(', '.join(secrets))}.",
             )
+        if self._cloud is not None:
+            return self._unannotated(check, gcloud.PodAccount(self._namespace, name))
         return Finding(
             check,
             Verdict.PASS if service_account is None else Verdict.WARN,
             f"ServiceAccount {one_line(name)} has neither a Secret nor Workload Identity: the pods"
             " read the bucket anonymously, by the node's account, or from an emulator.",
             "" if service_account is None else "See docs/kserve-targets.md for the three ways.",
+        )
+
+    def _workload_identity(self, check: str, pods: gcloud.PodAccount) -> Finding:
+        """An annotated ServiceAccount: whether its annotation can have an effect."""
+        said = f"ServiceAccount {one_line(pods.name)} is annotated to act as"
+        if not gcloud.is_account(pods.acts_as):
+            return Finding(
+                check,
+                Verdict.FAIL,
+                f"{said} {one_line(pods.acts_as)}, which is no Google service account.",
+                _commands(gcloud.pod_lines(self._cloud, replace(pods, acts_as="")))
+                if self._cloud
+                else f"Correct its annotation {gcloud.ANNOTATION}.",
+            )
+        if self._cloud is not None and self._cluster.access.workload_pool == "":
+            return Finding(
+                check,
+                Verdict.FAIL,
+                f"{said} {pods.acts_as}, but Workload Identity is off in this cluster.",
+                _commands(gcloud.pool_lines(self._cloud)),
+            )
+        return Finding(
+            check,
+            Verdict.PASS,
+            f"The pods act as {pods.acts_as} (Workload Identity, by ServiceAccount"
+            f" {one_line(pods.name)}).",
+        )
+
+    def _unannotated(self, check: str, pods: gcloud.PodAccount) -> Finding:
+        """On GKE, a ServiceAccount that says nothing: what the pods are then."""
+        assert self._cloud is not None
+        pool = self._cluster.access.workload_pool
+        name = one_line(pods.name)
+        if pool:
+            principal = f"{pool}[{pods.namespace}/{name}]"
+            detail = (
+                f"ServiceAccount {name} has neither a Secret nor the annotation"
+                f" {gcloud.ANNOTATION}: the pods are {principal} to the bucket, which has to let"
+                " that very principal in."
+            )
+            return Finding(
+                check, Verdict.WARN, detail, _commands(gcloud.pod_lines(self._cloud, pods))
+            )
+        lines = (*gcloud.pool_lines(self._cloud), *gcloud.pod_lines(self._cloud, pods))
+        return Finding(
+            check,
+            Verdict.WARN,
+            f"ServiceAccount {name} has no Secret, and Workload Identity is off: the pods read the"
+            " bucket by the node's account.",
+            _commands(lines),
+        )
+
+    def _cloud_findings(self) -> Iterator[Finding]:
+        """What only Google knows, as the lines that make it so."""
+        if self._cloud is None or not self._cloud.bucket:
+            return
+        name = self._service_account or "default"
+        path = f"/api/v1/namespaces/{path_part(self._namespace)}/serviceaccounts/{path_part(name)}"
+        try:
+            account = self._cluster.get(path, doing="look at the ServiceAccount")
+        except Denied:
+            account = None
+        annotations = ((account or {}).get("metadata") or {}).get("annotations") or {}
+        google = str(annotations.get(gcloud.ANNOTATION, ""))
+        acts_as = google if gcloud.is_account(google) else ""
+        pods = gcloud.PodAccount(self._namespace, name, acts_as)
+        lines = (
+            *(gcloud.pool_lines(self._cloud) if self._cluster.access.workload_pool == "" else ()),
+            *gcloud.pod_lines(self._cloud, pods),
+            *gcloud.bucket_lines(self._cloud, pods, self._cluster.identity()),
+        )
+        yield Finding(
+            "Google Cloud",
+            Verdict.SKIP,
+            f"Who may use {one_line(self._cloud.bucket)}, and who may act as"
+            f" {gcloud.google_account(self._cloud, pods)}, cannot be seen from here.",
+            _commands(lines),
         )
 
     def _quota(self) -> Iterator[Finding]:
@@ -469,7 +560,8 @@ class Facilities:
             ("modes", self._mode_findings),
             ("runtimes", self._runtime_findings),
             ("ingress", lambda: self._ingress_findings(ways_in)),
-            ("storage", lambda: iter((self._credentials(None),))),
+            ("storage", lambda: iter((self._credentials(self._service_account),))),
+            ("Google Cloud", self._cloud_findings),
             ("quota", self._quota),
             ("room", self._room_findings),
         )

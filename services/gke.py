@@ -232,7 +232,7 @@ class GkeAccess:
 
     @property
     def workload_pool(self) -> str | None:
-        """The cluster's pool of Workload Identity; "" when it is off, None before connecting."""
+        """The cluster's pool of Workload Identity; "" when that is off, None before connecting."""
         return self._described.workload_pool if self._described else None
 
     @property

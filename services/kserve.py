@@ -58,6 +58,7 @@ from services.errors import (
     one_line,
 )
 from services.facilities import Facilities
+from services.gcloud import CloudPlace
 from services.relay import Relay
 from services.watched import Reads, Watched, same_things
 
@@ -128,6 +129,8 @@ class KServeOptions:
     service_account: str | None = None
     ingress: str = ""
     """Address of the ingress, http://host:port; "" = found."""
+    cloud: CloudPlace | None = None
+    """The target's place in Google Cloud; None off GKE."""
 
 
 class KServeServing:
@@ -154,7 +157,12 @@ class KServeServing:
         self._journal = journal
         self._options = options
         self._sleep = sleep
-        self._facilities = Facilities(cluster, namespace)
+        self._facilities = Facilities(
+            cluster,
+            namespace,
+            service_account=self._options.service_account,
+            cloud=self._options.cloud,
+        )
         self._relay = Relay(cluster)
         self._listed: dict[str, tuple[tuple[Json, ...], Service]] = {}
         """What `services` made of the same objects the last time: watches leave most as they

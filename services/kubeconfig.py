@@ -157,6 +157,7 @@ class KubeconfigAccess:
     """One context of a kubeconfig, by its name: the current context is never followed."""
 
     inside = False
+    workload_pool = None
 
     def __init__(self, *, target: str, context: str, kubeconfig: Path | None = None) -> None:
         """`target` is only for messages."""
@@ -256,6 +257,7 @@ class PodAccess:
     """The service account of the pod that Slipway runs in."""
 
     inside = True
+    workload_pool = None
     words = "the pod's own account"
     look = "Does a NetworkPolicy keep this pod from the API server?"
     log_in = "Does the pod's ServiceAccount still exist, and is its token mounted?"

@@ -270,4 +270,6 @@ def _check_lines(rows: Iterable[views.CheckRow]) -> Iterator[str]:
     for row in rows:
         yield f"{row['outcome']:<8} {one_line(row['name'])}: {one_line(row['detail'])}"
         if row["fix"] and row["outcome"] != "passed":
-            yield f"{'':<8} → {one_line(row['fix'])}"
+            said, *commands = row["fix"].splitlines()
+            yield f"{'':<8} → {one_line(said)}"
+            yield from (f"{'':<10} {one_line(line, 1_000)}" for line in commands)

@@ -414,7 +414,9 @@ def _plan_lines(session: Session, prepared: Prepared) -> Iterator[str]:
             word = views.OUTCOME_WORDS[finding.verdict]
             yield f"  {word}: {one_line(finding.name)}: {one_line(finding.detail)}"
             if finding.fix:
-                yield f"    → {one_line(finding.fix)}"
+                said, *commands = finding.fix.splitlines()
+                yield f"    → {one_line(said)}"
+                yield from (f"      {one_line(line, 1_000)}" for line in commands)
     passed = sum(finding.verdict is Verdict.PASS for finding in prepared.findings)
     if passed:
         yield f"  checks passed: {passed} of {len(prepared.findings)}"

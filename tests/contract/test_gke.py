@@ -15,7 +15,10 @@ import pytest
 
 from services import gke
 from services.cluster import Cluster
+from services.domain import Finding, Json, Verdict
 from services.errors import ConfigError, Denied, NotFound, SlipwayError, Unreachable
+from services.facilities import Facilities
+from services.gcloud import CloudPlace
 from services.gke import ContainerApi, GkeAccess
 from tests import google as scripted
 from tests.cluster.gate import Gate, standing
@@ -37,11 +40,18 @@ class Answer:
         """There is none."""
 
 
+@dataclass
 class ApiServer:
-    """An API server that says who is there, whatever it is asked."""
+    """An API server that says who is there, whatever else it is asked."""
 
-    def raw(self, *_: object, **__: object) -> Answer:
-        return Answer(json.dumps({"status": {"userInfo": {"username": "deployer"}}}).encode())
+    user: str = "deployer"
+    objects: dict[str, Json] = field(default_factory=dict)
+    """Last part of a path → the object there."""
+
+    def raw(self, _method: str, path: str, **_: object) -> Answer:
+        found = self.objects.get(path.rpartition("/")[2])
+        said = {"status": {"userInfo": {"username": self.user}}}
+        return Answer(json.dumps(found or said).encode())
 
 
 @dataclass
@@ -50,6 +60,7 @@ class World:
 
     google: Google
     gate: Gate
+    api: ApiServer
     authority: Authority
     folder: Path
 
@@ -79,14 +90,15 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     authority = Authority(tmp_path, "cluster")
     with ExitStack() as stack:
         google = stack.enter_context(scripted.listening(tmp_path))
-        api = cast("Cluster", ApiServer())
-        gate = stack.enter_context(standing(api, authority.tls, admits=google.takes))
+        api = ApiServer()
+        upstream = cast("Cluster", api)
+        gate = stack.enter_context(standing(upstream, authority.tls, admits=google.takes))
         google.adds(f"127.0.0.1:{gate.port}", authority.pem)
         for name, value in google.environment(google.external_account()).items():
             monkeypatch.setenv(name, value)
         # Where there are no credentials, the library would look for the machine it runs on.
         monkeypatch.setenv("NO_GCE_CHECK", "true")
-        yield World(google, gate, authority, tmp_path)
+        yield World(google, gate, api, authority, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["external_account", "service_account"])
@@ -289,6 +301,62 @@ def test_an_answer_that_is_no_cluster_is_told(world: World) -> None:
     world.google.clusters[LOCATION, CLUSTER] = {}
     with pytest.raises(Unreachable):
         world.cluster().identity()
+
+
+# ── Workload Identity ─────────────────────────────────────────────────────────────────────────
+
+READER = "reader@acme-ml.iam.gserviceaccount.com"
+
+
+def storage(world: World, annotation: str | None) -> tuple[Finding, Finding]:
+    """What the checks say of the pods' credentials, and of Google Cloud."""
+    annotations = {} if annotation is None else {"iam.gke.io/gcp-service-account": annotation}
+    world.api.objects["predictor"] = {"metadata": {"annotations": annotations}}
+    place = CloudPlace(PROJECT, LOCATION, CLUSTER, "gs://acme-models/slipway")
+    facilities = Facilities(world.cluster(), "models", service_account="predictor", cloud=place)
+    found = {finding.name: finding for finding in facilities.findings(())}
+    return found["storage credentials"], found["Google Cloud"]
+
+
+def test_the_checks_say_as_whom_the_pods_act(world: World) -> None:
+    pods, _ = storage(world, READER)
+    assert pods.verdict is Verdict.PASS
+    assert pods.detail.startswith(f"The pods act as {READER} (Workload Identity")
+
+
+def test_an_annotation_without_effect_fails_with_the_line_that_mends_it(world: World) -> None:
+    world.google.clusters[LOCATION, CLUSTER]["workloadIdentityConfig"] = {}
+    pods, _ = storage(world, READER)
+    assert pods.verdict is Verdict.FAIL
+    assert f"gcloud container clusters update {CLUSTER}" in pods.fix
+
+
+def test_an_annotation_that_names_no_account_fails(world: World) -> None:
+    pods, _ = storage(world, "nobody\nelse")
+    assert pods.verdict is Verdict.FAIL
+    assert "nobody else, which is no Google service account" in pods.detail
+
+
+def test_without_the_annotation_the_checks_say_what_the_pods_are_then(world: World) -> None:
+    pods, _ = storage(world, None)
+    assert pods.verdict is Verdict.WARN
+    assert f"{PROJECT}.svc.id.goog[models/predictor]" in pods.detail
+    assert "kubectl annotate serviceaccount predictor -n models" in pods.fix
+
+
+def test_doctor_prints_the_lines_for_bucket_accounts_and_bindings(world: World) -> None:
+    world.api.user = "ci@acme-ml.iam.gserviceaccount.com"
+    _, cloud = storage(world, READER)
+    assert cloud.verdict is Verdict.SKIP
+    said, *lines = cloud.fix.splitlines()
+    assert said == "Run these (what exists already says so, and stays as it is):"
+    assert all(line.startswith(("gcloud ", "kubectl ")) for line in lines)
+    for part in (
+        f"--member=serviceAccount:{READER} --role=roles/storage.objectViewer",
+        f"--member=serviceAccount:{world.api.user} --role=roles/storage.objectCreator",
+        "--role=roles/iam.workloadIdentityUser",
+    ):
+        assert sum(part in line for line in lines) == 1
 
 
 def test_the_gate_speaks_tls(world: World) -> None:
