@@ -299,7 +299,9 @@ def _request_arguments(parser: argparse.ArgumentParser, *, several: bool = False
     else:
         rows.add_argument("--input", metavar="FILE", help="JSON or CSV; - for standard input")
     rows.add_argument("--example", action="store_true", help="the input example (the default)")
-    parser.add_argument("--protocol", choices=tuple(Protocol), default=Protocol.V2.value, type=str)
+    parser.add_argument(
+        "--protocol", choices=tuple(Protocol), type=str, help="default: what the server speaks"
+    )
 
 
 def _predict_arguments(parser: argparse.ArgumentParser) -> None:

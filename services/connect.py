@@ -7,13 +7,14 @@ for mlflow (4 to 6 s), kubernetes, google.cloud or sqlalchemy.
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from services.domain import PackageKind, TargetKind
+from services.domain import Finding, PackageKind, TargetKind
 from services.errors import ConfigError, NotOffered
 from services.ports import Journal, LoadEngine, Ops, Packager, Predictor, Registry, Serving, Store
 from services.settings import Settings, TargetSettings
@@ -277,13 +278,17 @@ class _ClusterOps(_Parts):
     @cached_property
     def _flavour(self) -> str:
         """minikube, kind, gke or "", as the kubeconfig tells."""
-        from services.kubeconfig import contexts
-
         if self.kind is TargetKind.GKE:
             return "gke"
+        return self._contexts.get(self.chosen.context, "")
+
+    @property
+    def _contexts(self) -> Mapping[str, str]:
+        """Context → flavour, as the kubeconfig has them now; empty without one."""
+        from services.kubeconfig import contexts
+
         kubeconfig = Path(self.chosen.kubeconfig) if self.chosen.kubeconfig else None
-        known = {context.name: context.flavour for context in contexts(kubeconfig)}
-        return known.get(self.chosen.context, "")
+        return {context.name: context.flavour for context in contexts(kubeconfig)}
 
     @cached_property
     def _facilities(self) -> Facilities:
@@ -309,8 +314,22 @@ class _ClusterOps(_Parts):
             cloud=self._cloud,
         )
         return KServeServing(
-            self._cluster, self.namespace, self.journal, options, reads=self._reads
+            self._cluster,
+            self.namespace,
+            self.journal,
+            options,
+            reads=self._reads,
+            ground=self._ground,
         )
+
+    def _ground(self) -> Iterator[Finding]:
+        from services.groundwork import findings, flavour_of
+
+        if self.kind is TargetKind.GKE:
+            return
+        context = self.chosen.context
+        flavour = flavour_of(context, self._flavour)
+        yield from findings(context, flavour, known=context in self._contexts)
 
     @cached_property
     def _reads(self) -> Watched | None:

@@ -252,6 +252,14 @@ class Mode(StrEnum):
     LOCAL = "Local"
 
 
+class Protocol(StrEnum):
+    """How a request is written."""
+
+    V2 = "v2"
+    V1 = "v1"
+    INVOCATIONS = "invocations"
+
+
 class PackageKind(StrEnum):
     """What the server loads: a folder of this machine, a bucket's prefix, or an image."""
 
@@ -272,6 +280,8 @@ class Package:
     environment: str = ""
     """The image that brings the libraries where the files come from a bucket; "" = the runtime's
     own."""
+    protocol: Protocol = Protocol.V2
+    """What its server speaks; all but MLflow's own scoring server speak V2."""
     image_digest: str = field(default="", compare=False)
     """sha256:… of the built image (the package's, or the environment's); "" when none was built, or
     not by us. What came out, not what is wished: a second build may give another one."""
@@ -651,14 +661,6 @@ class LogLine:
 
 
 # ── Predictions ───────────────────────────────────────────────────────────────────────────────
-
-
-class Protocol(StrEnum):
-    """How a request is written."""
-
-    V2 = "v2"
-    V1 = "v1"
-    INVOCATIONS = "invocations"
 
 
 class WayIn(StrEnum):

@@ -24,6 +24,7 @@ from services import inferenceservice as objects
 from services.cluster import APPLY_PATCH, Cluster, path_part, quantity
 from services.domain import Finding, Intent, Json, Mode, PackageKind, Resources, Verdict
 from services.errors import Denied, SlipwayError, one_line
+from services.groundwork import INSTALL_KSERVE
 
 KEPT_S = 20.0
 """Runtimes and configuration change seldom; a plan and its rehearsal read them once."""
@@ -623,7 +624,7 @@ class Facilities:
                 "KServe",
                 Verdict.FAIL,
                 "KServe is not installed in this cluster.",
-                "Install it: https://kserve.github.io/website/docs/getting-started/quickstart-guide",
+                INSTALL_KSERVE,
             )
             return
         controller, version = self._controller(), self.kserve_version()

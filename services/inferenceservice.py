@@ -31,6 +31,7 @@ from services.domain import (
     Outcome,
     Package,
     PackageKind,
+    Protocol,
     Release,
     Resources,
     Scale,
@@ -196,6 +197,16 @@ def _model(intent: Intent) -> dict[str, Json]:
     return model
 
 
+_V2_ENV = ({"name": "PROTOCOL", "value": "v2"},)
+"""KServe takes a container without it for a V1 server, which is as near as /invocations comes."""
+
+
+def ready_path(service: str, protocol: Protocol) -> str:
+    """What a model server is asked to know whether its model is ready."""
+    # MLflow 3.17.2, pyfunc/scoring_server: /ping answers once the model is loaded.
+    return "/ping" if protocol is Protocol.INVOCATIONS else f"/v2/models/{service}/ready"
+
+
 def _container(intent: Intent) -> dict[str, Json]:
     container: dict[str, Json] = {
         "name": CONTAINER,
@@ -205,7 +216,7 @@ def _container(intent: Intent) -> dict[str, Json]:
         # Knative tells HTTP/1 from gRPC by the port's name.
         "ports": [{"name": "http1", "containerPort": HTTP_PORT, "protocol": "TCP"}],
         "env": [
-            {"name": "PROTOCOL", "value": "v2"},
+            *(_V2_ENV if intent.package.protocol is Protocol.V2 else ()),
             {"name": "MLSERVER_MODEL_NAME", "value": intent.service},
             *_env(intent),
         ],
@@ -219,7 +230,7 @@ def _container(intent: Intent) -> dict[str, Json]:
 
 def _gentle(intent: Intent) -> dict[str, Json]:
     """What keeps requests from pods that cannot answer yet, or no more."""
-    path = f"/v2/models/{intent.service}/ready"
+    path = ready_path(intent.service, intent.package.protocol)
     gentle: dict[str, Json] = {
         # KServe adds a TCP probe when there is none, and MLServer opens its port while the model
         # still loads: a new pod would get requests that it answers with 404.
@@ -947,12 +958,12 @@ def _answering(
 # ── Pods ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def kubelet_asks_the_model(pod: Json, name: str) -> bool:
+def kubelet_asks_the_model(pod: Json, name: str, protocol: Protocol = Protocol.V2) -> bool:
     """Whether the pod's readiness is the model's: it is then what the kubelet last heard of it.
 
     Knative moves the probe into the environment of its queue-proxy.
     """
-    path = f"/v2/models/{name}/ready"
+    path = ready_path(name, protocol)
     for container in (pod.get("spec") or {}).get("containers") or ():
         if _at(container, ("readinessProbe", "httpGet", "path")) == path:
             return True

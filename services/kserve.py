@@ -14,7 +14,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -49,6 +49,7 @@ from services.domain import (
     Verdict,
     WayIn,
 )
+from services.domain import Protocol as InferenceProtocol
 from services.errors import (
     Conflict,
     NotFound,
@@ -144,13 +145,16 @@ class KServeServing:
         options: KServeOptions = KServeOptions(),
         *,
         reads: Reads | None = None,
+        ground: Callable[[], Iterable[Finding]] = tuple,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Serve from `namespace`. Connects on the first call.
 
         `reads`: where looks and lists are read, when it is not the cluster itself. Plans, writes
-        and ways in are always read from the cluster.
+        and ways in are always read from the cluster. `ground`: what this machine needs before the
+        cluster can be asked at all, looked at first by `check`.
         """
+        self._ground = ground
         self._cluster = cluster
         self._reads: Reads = reads or cluster
         self._namespace = namespace
@@ -334,21 +338,22 @@ class KServeServing:
         ready = [pod for pod in facts.pods if objects.pod_ready(pod)]
         if not ready or not facts.caught_up:
             return None
-        return all(self._pod_says_ready(name, pod) for pod in ready[:5])
+        speaks = facts.wanted.intent.package.protocol if facts.wanted else InferenceProtocol.V2
+        return all(self._pod_says_ready(name, pod, speaks) for pod in ready[:5])
 
-    def _pod_says_ready(self, name: str, pod: Json) -> bool:
+    def _pod_says_ready(self, name: str, pod: Json, protocol: InferenceProtocol) -> bool:
         """What the server of a ready pod says; where it cannot be asked, what the kubelet heard."""
-        path = f"{self._pod_proxy(pod)}/v2/models/{path_part(name)}/ready"
+        path = f"{self._pod_proxy(pod)}{objects.ready_path(path_part(name), protocol)}"
         try:
             response = self._cluster.raw(
                 "GET", path, doing="ask the model server", read_timeout_s=3
             )
         except Unreachable:
-            return objects.kubelet_asks_the_model(pod, name)
+            return objects.kubelet_asks_the_model(pod, name, protocol)
         response.drain_conn()
         response.release_conn()
         if response.status in {401, 403, 502, 503, 504}:  # the way there, not the server
-            return objects.kubelet_asks_the_model(pod, name)
+            return objects.kubelet_asks_the_model(pod, name, protocol)
         return response.status == 200
 
     def _failure(
@@ -976,7 +981,7 @@ class KServeServing:
             ways_in = [url for url in self._known_gateways() if _listens(url)]
         except SlipwayError:
             ways_in = []
-        return (*self._facilities.findings(ways_in), *self._watch_finding())
+        return (*self._ground(), *self._facilities.findings(ways_in), *self._watch_finding())
 
     def _watch_finding(self) -> Iterator[Finding]:
         if not isinstance(self._reads, Watched):

@@ -737,7 +737,10 @@ def try_inference(ops: Ops, release: Release) -> tuple[TestResult, str]:
     try:
         endpoint = ops.serving.endpoint(release.service, release.workload)
         request = request_for_example(
-            intent.signature, intent.example, model_name=endpoint.model_name
+            intent.signature,
+            intent.example,
+            model_name=endpoint.model_name,
+            protocol=intent.package.protocol,
         )
         ops.predictor.infer(endpoint, request)
     except InferenceFailed as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from pydantic import BaseModel
 
 from dashboard.cli import READER_GONE, VERBS, parser
 from dashboard.commands.session import INTERRUPTED
-from services import errors
+from services import errors, groundwork
 from services.errors import SlipwayError
 from services.settings import PREFIX, Settings, TargetSettings
 
@@ -135,3 +137,40 @@ def test_every_setting_in_the_docs_exists() -> None:
     documented = set(re.findall(r"(?m)^\| `([\w.]+)` \| `SLIPWAY_", CONFIGURATION))
 
     assert documented == {".".join(path) for path in settings_of(Settings)}
+
+
+# ── Blocks that are meant to be typed ─────────────────────────────────────────────────────────
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+def blocks(path: Path, kind: str) -> list[str]:
+    """The fenced blocks of a page that are of one kind."""
+    return re.findall(rf"(?ms)^```{kind}\n(.*?)^```", path.read_text(encoding="utf-8"))
+
+
+def typed(path: Path) -> list[str]:
+    """The `slipway` lines of a page's shell blocks, with continued lines joined."""
+    lines = "\n".join(blocks(path, "sh")).replace("\\\n", " ").splitlines()
+    return [line.partition(" #")[0].strip() for line in lines if line.startswith("slipway ")]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_command_in_a_page_is_one_that_there_is(path: Path) -> None:
+    for line in typed(path):
+        parser().parse_args(shlex.split(line)[1:])  # ConfigError names what there is not
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_configuration_in_a_page_can_be_loaded(path: Path) -> None:
+    for block in blocks(path, "toml"):
+        Settings.model_validate(tomllib.loads(block))
+
+
+@pytest.mark.parametrize("name", ["minikube.md", "kind.md"])
+def test_the_way_from_nothing_leads_over_every_step(name: str) -> None:
+    page = ROOT / "docs" / name
+    verbs = {shlex.split(line)[1] for line in typed(page)}
+    assert {"demo", "doctor", "image", "deploy", "predict"} <= verbs
+    assert blocks(page, "toml")
+    assert groundwork.INSTALL_KSERVE in "".join(blocks(page, "sh"))

@@ -130,7 +130,8 @@ def _request(session: Session, service: Service, model_name: str) -> InferReques
         rows = requests.parse_rows(_input_text(session, args.input), signature)
     else:
         rows = requests.example_rows(signature, intent.example if intent else None)
-    protocol = Protocol(args.protocol)
+    speaks = intent.package.protocol if intent else Protocol.V2
+    protocol = Protocol(args.protocol) if args.protocol else speaks
     return requests.request_for(signature, rows, model_name=model_name, protocol=protocol)
 
 

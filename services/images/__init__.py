@@ -20,7 +20,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from services.domain import Finding, ModelVersion, Package, PackageKind, Registration, Verdict
+from services.domain import (
+    Finding,
+    ModelVersion,
+    Package,
+    PackageKind,
+    Registration,
+    Verdict,
+)
+from services.domain import Protocol as InferenceProtocol
 from services.errors import ConfigError, NotDeployable, SlipwayError, one_line
 from services.images.builders import LOCAL_PREFIX, Builder, chosen, prefix
 from services.images.recipe import (
@@ -222,8 +230,14 @@ class ImagePackager:
 
     def _package(self, recipe: Recipe, manifest: Manifest) -> Package:
         made_by = _made_by(recipe.libraries, self._maker, recipe.image)
+        speaks_v2 = recipe.libraries.server is Server.MLSERVER
         return Package(
-            PackageKind.IMAGE, recipe.image, recipe.digest, manifest.size_bytes, made_by=made_by
+            PackageKind.IMAGE,
+            recipe.image,
+            recipe.digest,
+            manifest.size_bytes,
+            protocol=InferenceProtocol.V2 if speaks_v2 else InferenceProtocol.INVOCATIONS,
+            made_by=made_by,
         )
 
 

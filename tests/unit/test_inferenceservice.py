@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services import inferenceservice as objects
+from services.checks import choose_runtime
 from services.domain import (
     Action,
     Intent,
@@ -19,6 +20,7 @@ from services.domain import (
     Outcome,
     Package,
     PackageKind,
+    Protocol,
     Release,
     Resources,
     Scale,
@@ -119,6 +121,28 @@ def test_a_change_of_traffic_alone_leaves_all_that_flows_into_the_pods() -> None
 def test_standard_mode_offers_no_canary() -> None:
     with pytest.raises(NotOffered, match="second service"):
         applied(intent_of(canary_percent=10))
+
+
+def test_mlflows_own_server_is_asked_in_its_own_words() -> None:
+    """It speaks no V2: /ping says that the model is loaded, and KServe is told nothing of V2."""
+    package = Package(
+        PackageKind.IMAGE, "dev.local/slipway/wine:1-ab", protocol=Protocol.INVOCATIONS
+    )
+    made = objects.manifest(
+        intent_of(package=package), namespace="models", workload=1, mode_value="Standard"
+    )
+    (container,) = made["spec"]["predictor"]["containers"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/ping"
+    assert "PROTOCOL" not in {env["name"] for env in container["env"]}
+
+
+def test_an_environment_is_offered_as_a_runtime_that_nobody_is_given_unasked() -> None:
+    made = objects.environment_manifest("dev.local/slipway/environment:py3.11-abc", "models")
+    runtime = objects.runtime_of(made)
+    assert made["metadata"]["name"] == "slipway-py3-11-abc"
+    assert runtime.takes_mlflow
+    assert runtime.environment
+    assert choose_runtime([runtime], ["mlflow==3.17.2"]) is None
 
 
 def test_an_image_is_served_without_the_initializer() -> None:
