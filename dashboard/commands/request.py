@@ -130,9 +130,15 @@ def _request(session: Session, service: Service, model_name: str) -> InferReques
         rows = requests.parse_rows(_input_text(session, args.input), signature)
     else:
         rows = requests.example_rows(signature, intent.example if intent else None)
-    speaks = intent.package.protocol if intent else Protocol.V2
-    protocol = Protocol(args.protocol) if args.protocol else speaks
+    protocol = _protocol(session, service)
     return requests.request_for(signature, rows, model_name=model_name, protocol=protocol)
+
+
+def _protocol(session: Session, service: Service) -> Protocol:
+    """What was asked for, else what the service's server speaks."""
+    if session.args.protocol:
+        return Protocol(session.args.protocol)
+    return service.intent.package.protocol if service.intent else Protocol.V2
 
 
 def _rotation(session: Session, service: Service, model_name: str) -> tuple[InferRequest, ...]:
@@ -141,7 +147,7 @@ def _rotation(session: Session, service: Service, model_name: str) -> tuple[Infe
     if not sources:
         return (_request(session, service, model_name),)
     signature = service.intent.signature if service.intent else None
-    protocol = Protocol(session.args.protocol)
+    protocol = _protocol(session, service)
     made: list[InferRequest] = []
     room = INPUT_BYTES_LIMIT
     for source in sources:
