@@ -16,7 +16,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
@@ -57,8 +57,11 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 """Per request; a resumable upload is many requests."""
 RETRY_FOR_S = 60.0
-"""For so long one file's upload is tried again. A precondition makes each try safe: what a lost
+"""For so long one request is tried again. A precondition makes each try safe: what a lost
 answer had written comes back as 412 and is compared."""
+
+_AGAIN = "Publish again: only what is missing is sent."
+_LOG_IN = "Log in again: gcloud auth application-default login."
 
 
 class GcsPackager:
@@ -152,7 +155,10 @@ class GcsPackager:
         """Object name below `prefix` → (size in bytes, crc32c)."""
         with self._bucket_errors("list"):
             blobs = self._client.list_blobs(
-                self._bucket_name, prefix=f"{prefix}/", timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
+                self._bucket_name,
+                prefix=f"{prefix}/",
+                timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+                retry=_retry(),
             )
             return {
                 blob.name[len(prefix) + 1 :]: (int(blob.size or 0), str(blob.crc32c))
@@ -176,8 +182,13 @@ class GcsPackager:
             sent.add(file)
 
         with ThreadPoolExecutor(UPLOADS_AT_ONCE, thread_name_prefix="upload") as pool:
-            for done in [pool.submit(upload, file) for file in missing]:
-                done.result()
+            try:
+                for done in as_completed([pool.submit(upload, file) for file in missing]):
+                    done.result()
+            except SlipwayError:
+                # What began is finished and kept; the rest is for the next try.
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
 
     def _put(self, name: str, file: PackagedFile, path: Path) -> None:
         """Create one object; one that is there already has to hold the same bytes."""
@@ -192,14 +203,14 @@ class GcsPackager:
                     if_generation_match=0,
                     checksum=None,
                     timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
-                    retry=DEFAULT_RETRY.with_timeout(RETRY_FOR_S),
+                    retry=_retry(),
                 )
             except google_errors.PreconditionFailed:
                 self._reload_and_compare(blob, name, file)
 
     def _reload_and_compare(self, blob: Any, name: str, file: PackagedFile) -> None:  # noqa: ANN401
         # 412: it exists. Either an answer to our own upload was lost, or it is somebody else's.
-        blob.reload(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
+        blob.reload(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), retry=_retry())
         _must_equal(name, file, int(blob.size or 0), str(blob.crc32c))
 
     def _verify(self, manifest: Manifest) -> None:
@@ -210,7 +221,7 @@ class GcsPackager:
                 raise Unreachable(
                     f"{file.path} did not arrive in gs://{self._bucket_name}/{prefix}/."
                     " Nothing was changed.",
-                    fix="Publish again: only what is missing is sent.",
+                    fix=_AGAIN,
                 )
             _must_equal(f"{prefix}/{file.path}", file, *there[file.path])
         extra = sorted(set(there) - {file.path for file in manifest.files})
@@ -238,7 +249,7 @@ class GcsPackager:
                     if_generation_match=0,
                     checksum=None,
                     timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
-                    retry=DEFAULT_RETRY.with_timeout(RETRY_FOR_S),
+                    retry=_retry(),
                 )
             except google_errors.PreconditionFailed:
                 self._reload_and_compare(blob, name, file)
@@ -246,7 +257,7 @@ class GcsPackager:
     def _is_committed(self, manifest: Manifest) -> bool:
         with self._bucket_errors("read"):
             blob = self._bucket.blob(f"{self._prefix(manifest)}.json")
-            if not blob.exists(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)):
+            if not blob.exists(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), retry=_retry()):
                 return False
         self._verify(manifest)
         return True
@@ -278,7 +289,9 @@ class GcsPackager:
         with self._bucket_errors("read"):
             blob = self._bucket.blob(f"{prefix}.json")
             try:
-                text = blob.download_as_bytes(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
+                text = blob.download_as_bytes(
+                    timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), retry=_retry()
+                )
             except google_errors.NotFound:
                 return "its manifest is gone"
         try:
@@ -306,42 +319,62 @@ class GcsPackager:
                 fix="Run gcloud auth application-default login; in CI, use Workload Identity"
                 " Federation. For an emulator set STORAGE_EMULATOR_HOST.",
             ) from error
-        except (auth_errors.RefreshError, google_errors.Unauthorized) as error:
-            raise Denied(
-                what,
-                why=one_line(error),
-                fix="Log in again: gcloud auth application-default login.",
-            ) from error
-        except google_errors.Forbidden as error:
-            raise Denied(
-                what,
-                why=one_line(error),
-                fix="Give this account roles/storage.objectCreator and roles/storage.objectViewer"
-                " on it (gcloud storage buckets add-iam-policy-binding).",
-            ) from error
-        except google_errors.NotFound as error:
-            raise NotFound(
-                what,
-                why=one_line(error),
-                fix="Create it (gcloud storage buckets create), or correct `bucket` of the target.",
-            ) from error
-        except google_errors.BadRequest as error:
-            raise Unreachable(
-                what,
-                why=f"The bytes changed on the way, or the request was refused: {one_line(error)}",
-                fix="Publish again: only what is missing is sent.",
-            ) from error
+        except auth_errors.RefreshError as error:
+            raise Denied(what, why=one_line(error), fix=_LOG_IN) from error
+        except google_errors.GoogleAPICallError as error:
+            raise _refused(what, error) from error
         except (
             google_errors.GoogleAPIError,
             auth_errors.TransportError,
             requests.RequestException,
             OSError,
         ) as error:
-            raise Unreachable(
-                what,
-                why=one_line(error),
-                fix="Publish again: only what is missing is sent.",
-            ) from error
+            raise Unreachable(what, why=one_line(error), fix=_AGAIN) from error
+
+
+def _retry() -> Any:  # noqa: ANN401 (the library has no types)
+    return DEFAULT_RETRY.with_timeout(RETRY_FOR_S)
+
+
+def _reasons(error: Any) -> str:  # noqa: ANN401 (the library has no types)
+    """The service's own words for why it refused, by blanks: forbidden, storageQuotaExceeded."""
+    told = list(error.errors or ())
+    if not told and error.response is not None:
+        # After an upload the library keeps the answer, but does not read it (3.17).
+        try:
+            told = error.response.json()["error"]["errors"]
+        except (ValueError, KeyError, TypeError):
+            return ""
+    return " ".join(str(each.get("reason", "")) for each in told if isinstance(each, dict))
+
+
+def _refused(what: str, error: Any) -> SlipwayError:  # noqa: ANN401 (the library has no types)
+    """The error for an answer of the bucket that is a refusal."""
+    why, status = one_line(error), int(error.code or 0)
+    if status == 507 or (status == 403 and "quota" in _reasons(error).lower()):
+        return Denied(
+            f"{what} It takes no more.",
+            why=why,
+            fix="Have its quota raised, or remove packages that no release names. Then publish"
+            " again: only what is missing is sent.",
+        )
+    match status:
+        case 401:
+            return Denied(what, why=why, fix=_LOG_IN)
+        case 403:
+            fix = (
+                "Give this account roles/storage.objectCreator and roles/storage.objectViewer on"
+                " it (gcloud storage buckets add-iam-policy-binding)."
+            )
+            return Denied(what, why=why, fix=fix)
+        case 404:
+            fix = "Create it (gcloud storage buckets create), or correct `bucket` of the target."
+            return NotFound(what, why=why, fix=fix)
+        case 400:
+            changed = f"The bytes changed on the way, or the request was refused: {why}"
+            return Unreachable(what, why=changed, fix=_AGAIN)
+        case _:
+            return Unreachable(what, why=why, fix=_AGAIN)
 
 
 class _Sent:
