@@ -8,13 +8,14 @@ and stays small whatever the number of requests: at most a point per second and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import plotly.graph_objects as go
 
 from services.domain import LoadSummary, Percentiles, Tick
 
 T = TypeVar("T")
+Bars: TypeAlias = Sequence[tuple[float, int]]
 
 # Okabe and Ito's palette: told apart by the colour-blind, legible on light and dark.
 VERSION_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933")
@@ -92,16 +93,17 @@ def rate_over_time(ticks: Sequence[Tick]) -> go.Figure:
     return figure
 
 
-def histogram(runs: Mapping[str, LoadSummary]) -> go.Figure:
+def histogram(runs: Mapping[str, Bars]) -> go.Figure:
     """How response times are spread, one outline per run, on a logarithmic axis.
 
-    Shares instead of counts, so that runs of different length can be laid over each other.
+    Shares instead of counts, so that runs of different length can be laid over each other. The bars
+    are those of a summary or of a tick: upper bounds in seconds, and counts.
     """
     title = "Spread of response times" if len(runs) < 2 else "Spread of response times, by run"
     figure = _figure(title, "milliseconds (logarithmic)", "share of requests, percent")
-    for index, (name, summary) in enumerate(runs.items()):
-        total = sum(count for _, count in summary.histogram) or 1
-        bars = _wider(summary.histogram)
+    for index, (name, found) in enumerate(runs.items()):
+        total = sum(count for _, count in found) or 1
+        bars = _wider(found)
         figure.add_scatter(
             x=[bound * 1000 for bound, _ in bars],
             y=[100 * count / total for _, count in bars],

@@ -11,13 +11,13 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from dashboard.worker import told_error
 from services import records
-from services.domain import Load, LoadSummary, Tick
+from services.domain import Load, LoadSummary, Objective, Tick, WayIn
 from services.errors import Conflict, SlipwayError
 from services.ports import LoadEngine, Run, RunningLoad, Store
 
@@ -39,7 +39,12 @@ class LoadTest:
     """The version and what was asked, in words: `wine/3, 50 per second for 30 s`."""
     duration_s: float
     started_at: datetime
+    via: WayIn
+    """The hop that is measured."""
+    objective: Objective
     ticks: tuple[Tick, ...] = ()
+    """Without their histograms, which the newest alone tells."""
+    histogram: tuple[tuple[float, int], ...] = ()
     summary: LoadSummary | None = None
     error: SlipwayError | None = None
     run_id: int | None = None
@@ -51,7 +56,6 @@ class LoadTests:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="slipway-load")
         self._tests: OrderedDict[str, LoadTest] = OrderedDict()
         self._loads: dict[str, RunningLoad] = {}
 
@@ -70,21 +74,37 @@ class LoadTests:
         Refused loads (ConfigError, Unreachable) are raised here, before anything is sent; Conflict
         when this service is under load already.
         """
-        if self.running_on(service) is not None:
+        under_way = self._running()
+        if any(test.service == service for test in under_way) or len(under_way) >= _AT_ONCE:
+            whose = service if service in {test.service for test in under_way} else "other services"
             raise Conflict(
-                f"A load test of {service} is under way.",
-                why="Two at once would measure each other.",
+                f"A load test of {whose} is under way.",
+                why="Several at once would measure each other.",
                 fix="Wait for it, or stop it.",
             )
         running = engine.run(load)
-        test = LoadTest(secrets.token_hex(6), service, label, load.duration_s, datetime.now(UTC))
+        test = LoadTest(
+            secrets.token_hex(6),
+            service,
+            label,
+            load.duration_s,
+            datetime.now(UTC),
+            load.endpoint.via,
+            load.objective,
+        )
         with self._lock:
             self._tests[test.id] = test
             self._loads[test.id] = running
             while len(self._tests) > _TESTS_KEPT:
                 self._tests.popitem(last=False)
-        reading = self._pool.submit(self._read, test.id, running, store, run)
-        reading.add_done_callback(lambda ended: self._ended(test.id, running, ended))
+        # A daemon: a dashboard that is told to end does not wait for an hour's load. The engine
+        # ends with it.
+        threading.Thread(
+            target=self._read,
+            args=(test.id, running, store, run),
+            name="slipway-load",
+            daemon=True,
+        ).start()
         return test.id
 
     def test(self, test_id: str) -> LoadTest | None:
@@ -94,9 +114,11 @@ class LoadTests:
 
     def running_on(self, service: str) -> LoadTest | None:
         """The load test under way on a service, or None."""
+        return next((test for test in self._running() if test.service == service), None)
+
+    def _running(self) -> list[LoadTest]:
         with self._lock:
-            tests = [t for t in self._tests.values() if t.service == service and t.running]
-        return tests[-1] if tests else None
+            return [test for test in self._tests.values() if test.running]
 
     def stop(self, test_id: str) -> None:
         """End it within a second; what was measured is summed up and kept."""
@@ -108,17 +130,20 @@ class LoadTests:
     def _read(
         self, test_id: str, running: RunningLoad, store: Store, run: Callable[[LoadSummary], Run]
     ) -> None:
-        for piece in running:
-            if isinstance(piece, Tick):
-                self._note(test_id, tick=piece)
-            else:
-                self._note(test_id, summary=piece)
-                self._save(test_id, store, run(piece))
+        with ExitStack() as ending:
+            ending.push(lambda _kind, error, _trace: self._ended(test_id, running, error))
+            for piece in running:
+                if isinstance(piece, Tick):
+                    self._note(test_id, tick=piece)
+                else:
+                    self._note(test_id, summary=piece)
+                    self._save(test_id, store, run(piece))
 
-    def _ended(self, test_id: str, running: RunningLoad, reading: Future[None]) -> None:
+    def _ended(self, test_id: str, running: RunningLoad, error: BaseException | None) -> bool:
+        """Whatever ended the reading is told to who looks; True: and to nobody else."""
         running.close()
-        error = reading.exception()
         self._note(test_id, error=told_error(error) if error else None, ended=True)
+        return True
 
     def _save(self, test_id: str, store: Store, run: Run) -> None:
         test = self.test(test_id)
@@ -142,7 +167,10 @@ class LoadTests:
                 return
             self._tests[test_id] = replace(
                 test,
-                ticks=(*test.ticks, tick)[-_TICKS_KEPT:] if tick else test.ticks,
+                ticks=(*test.ticks, replace(tick, histogram=()))[-_TICKS_KEPT:]
+                if tick
+                else test.ticks,
+                histogram=tick.histogram if tick else test.histogram,
                 summary=summary or test.summary,
                 error=error or test.error,
                 run_id=run_id if run_id is not None else test.run_id,

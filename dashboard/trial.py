@@ -34,6 +34,7 @@ from services.domain import (
     Protocol,
     Service,
     Tick,
+    WayIn,
 )
 from services.errors import NotDeployable, SignatureMismatch, SlipwayError, one_line
 from services.ports import Ops, Run
@@ -43,6 +44,8 @@ MOST_FIELDS = 60
 SHOWN_BYTES = 256 * 1024
 """A browser tab freezes on more raw text (streamlit/streamlit#517); the rest is a download."""
 KEPT_ANSWERS = 10
+_MOST_LAID = 6
+"""Runs over each other without anybody having asked: more cannot be told apart."""
 FORM, TEXT, FILE = "Form", "JSON or CSV", "File"
 PROTOCOLS = {
     "V2 (Open Inference)": Protocol.V2,
@@ -607,7 +610,7 @@ def live_panel(test_id: str) -> None:
     if test is None:
         return
     widgets.section("Load test")
-    st.text(test.label)
+    st.text(f"{test.label}; measured by {test.via}")
     if test.running:
         done_s = test.ticks[-1].at_s if test.ticks else 0.0
         st.progress(min(max(done_s, 0) / max(test.duration_s, 1), 1.0), text=f"{done_s:.0f} s")
@@ -618,8 +621,13 @@ def live_panel(test_id: str) -> None:
     summary_figures(test.summary, test.ticks)
     _time_charts(test)
     if not test.running and st.session_state.get("load_seen") != test_id:
-        # The whole page once more: the stored run appears below, and the ticking ends.
+        # The whole page once more: the stored run appears below, laid over those that were chosen
+        # there, and the ticking ends.
         st.session_state["load_seen"] = test_id
+        if test.run_id is not None:
+            wiring.forget_reads()
+            before = [part for part in widgets.from_url("runs").split(",") if part]
+            widgets.into_url(runs=",".join([*before[-_MOST_LAID + 1 :], str(test.run_id)]))
         st.rerun()
 
 
@@ -630,14 +638,35 @@ def _time_charts(test: LoadTest) -> None:
     if test.summary is not None and not test.summary.ok:
         return  # charts of nothing say nothing
     left, right = st.columns(2)
-    left.plotly_chart(charts.response_over_time(test.ticks), key=f"response-{test.id}")
+    left.plotly_chart(
+        charts.response_over_time(test.ticks, slo_s=test.objective.p99_s), key=f"response-{test.id}"
+    )
     right.plotly_chart(charts.rate_over_time(test.ticks), key=f"rate-{test.id}")
+    bars = test.summary.histogram if test.summary else test.histogram
+    left, right = st.columns(2)
+    if bars:
+        left.plotly_chart(charts.histogram({"this run": bars}), key=f"spread-{test.id}")
     answered: dict[str, int] = {}
     for tick in test.ticks:
         for version, count in tick.by_version.items():
             answered[str(version)] = answered.get(str(version), 0) + count
-    if len(answered) > 1:
-        st.plotly_chart(charts.answered_by(answered), key=f"who-{test.id}")
+    if answered:
+        right.plotly_chart(charts.answered_by(answered), key=f"who-{test.id}")
+    if test.summary is not None and len(test.summary.response_by_version) > 1:
+        st.dataframe(
+            [
+                {
+                    "version": version,
+                    "answers": test.summary.by_version.get(version, 0),
+                    "p50 ms": _ms(found.p50),
+                    "p95 ms": _ms(found.p95),
+                    "p99 ms": _ms(found.p99),
+                    "max ms": _ms(found.max),
+                }
+                for version, found in test.summary.response_by_version.items()
+            ],
+            hide_index=True,
+        )
 
 
 def summary_figures(summary: LoadSummary | None, ticks: Sequence[Tick]) -> None:
@@ -660,7 +689,7 @@ def summary_figures(summary: LoadSummary | None, ticks: Sequence[Tick]) -> None:
     failures = summary.errors if summary else ticks[-1].errors
     columns[4].metric("Failures", str(sum(failures.values())))
     if summary is not None:
-        st.text(summary.verdict)
+        _judged(summary)
         if failures:
             st.dataframe(
                 [
@@ -669,6 +698,16 @@ def summary_figures(summary: LoadSummary | None, ticks: Sequence[Tick]) -> None:
                 ],
                 hide_index=True,
             )
+
+
+def _judged(summary: LoadSummary) -> None:
+    """The verdict in words; with an objective, whether it was met is seen at once."""
+    if summary.objective_met is None:
+        st.text(summary.verdict)
+    elif summary.objective_met:
+        st.success(widgets.literal(summary.verdict, 1_000), icon=":material/check_circle:")
+    else:
+        st.error(widgets.literal(summary.verdict, 1_000), icon=":material/error:")
 
 
 # ── Stored runs ───────────────────────────────────────────────────────────────────────────────
@@ -695,10 +734,11 @@ def stored_runs(service: Service) -> None:
     if not picked:
         return
     by_label = {f"#{run.id} {run.version}": run.summary for run in picked}
-    if len(picked) == 2:
-        _compared(picked[0], picked[1])
+    bars = {name: summary.histogram for name, summary in by_label.items()}
+    if len(picked) > 1:
+        _compared(picked)
     left, right = st.columns(2)
-    left.plotly_chart(charts.histogram(by_label), key="runs-histogram")
+    left.plotly_chart(charts.histogram(bars), key="runs-histogram")
     right.plotly_chart(charts.percentile_bars(by_label), key="runs-percentiles")
     for run in picked:
         st.text(f"#{run.id}, {run.version}: {one_line(run.summary.verdict, 400)}")
@@ -732,20 +772,55 @@ def stored_runs(service: Service) -> None:
     )
     export.download_button(
         "Chart as HTML",
-        charts.histogram(by_label).to_html(include_plotlyjs="cdn"),
+        charts.histogram(bars).to_html(include_plotlyjs="cdn"),
         "load-tests.html",
         key="runs-html",
     )
 
 
-def _compared(before: Run, after: Run) -> None:
-    if before.created_at > after.created_at:
-        before, after = after, before
-    names = (f"#{before.id} ({before.version})", f"#{after.id} ({after.version})")
-    found = latency.compare(before.summary, after.summary, names)
-    st.info(found.verdict, icon=":material/compare_arrows:")
-    for warning in found.warnings:
-        st.caption(warning)
+def _compared(runs: Sequence[Run]) -> None:
+    """Each later run against the earliest: in words, and for each percentile with its interval."""
+    first, *others = sorted(runs, key=lambda run: run.created_at)
+    rows: list[dict[str, object]] = []
+    for run in others:
+        names = (f"#{first.id} ({first.version})", f"#{run.id} ({run.version})")
+        found = wiring.comparison(first.summary, run.summary, names)
+        st.info(widgets.literal(found.verdict, 1_000), icon=":material/compare_arrows:")
+        for warning in (*found.warnings, latency.hop_warning(_via(first), _via(run))):
+            if warning:
+                st.warning(widgets.literal(warning, 1_000), icon=":material/warning:")
+        rows += [
+            _difference_row(names, name, difference)
+            for name, difference in (("p50", found.p50), ("p99", found.p99))
+            if difference is not None
+        ]
+    if rows:
+        st.dataframe(rows, hide_index=True)
+
+
+def _difference_row(
+    names: tuple[str, str], percentile: str, found: latency.Difference
+) -> dict[str, object]:
+    def change(ratio: float) -> str:
+        return f"{(ratio - 1) * 100:+.1f} %"
+
+    return {
+        "against": names[0],
+        "run": names[1],
+        "percentile": percentile,
+        "before ms": _ms(found.before_s),
+        "after ms": _ms(found.after_s),
+        "difference": change(found.ratio),
+        "95 % interval": f"{change(found.low)} to {change(found.high)}",
+    }
+
+
+def _via(run: Run) -> WayIn | None:
+    """The hop that a stored run measured; None where it was not kept."""
+    settings = _settings_of(run)
+    endpoint = settings.get("endpoint")
+    told = endpoint.get("via") if isinstance(endpoint, dict) else settings.get("via")
+    return next((way for way in WayIn if way.value == told), None)
 
 
 def _run_row(run: Run) -> dict[str, object]:
@@ -755,6 +830,7 @@ def _run_row(run: Run) -> dict[str, object]:
         "version": run.version,
         "release": run.release,
         "asked": run.name,
+        "measured by": _via(run),
         "when": run.created_at,
         "by": run.actor,
         "p50 ms": _ms(response.p50),

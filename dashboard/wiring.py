@@ -19,10 +19,11 @@ from dashboard import views, words
 from dashboard.loadtests import LoadTests
 from dashboard.reads import Look, Reads
 from dashboard.worker import Operation, Worker
-from services import bench, rollout, settings
+from services import bench, latency, records, rollout, settings
 from services.domain import (
     AuditEntry,
     Finding,
+    LoadSummary,
     LogLine,
     ModelVersion,
     Outcome,
@@ -410,6 +411,14 @@ def runs(name: str) -> Look[tuple[Run, ...]]:
         lambda: tuple(desk.connections.store.runs(service=name)),
         fresh_s=_FRESH_S,
     )
+
+
+@st.cache_data(max_entries=64, show_spinner=False, hash_funcs={LoadSummary: records.dump})
+def comparison(
+    before: LoadSummary, after: LoadSummary, names: tuple[str, str]
+) -> latency.Comparison:
+    """Two stored runs against each other: resampling takes a second, so it is done once."""
+    return latency.compare(before, after, names)
 
 
 def examples(model: str) -> Look[Mapping[str, str]]:

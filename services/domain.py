@@ -823,6 +823,8 @@ class Tick:
     """Not measured yet: `at_s` is negative, and nothing of it reaches the summary."""
     by_version: Mapping[str, int] = field(default_factory=dict)
     """Answers by the version that the server named, as text; empty when it names none."""
+    histogram: tuple[tuple[float, int], ...] = ()
+    """Response times of the run so far, as a summary has them. Only the newest tick is kept so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,9 +171,11 @@ class Histogram:
             mean=self.total_ns / self.n / NS,
         )
 
-    def bars(self, limit: int = 200) -> tuple[tuple[float, int], ...]:
-        """(upper bound in seconds, count), ascending, at most `limit`: wider buckets, same sum."""
-        bits = _BITS
+    def bars(self, limit: int = 200, bits: int = _BITS) -> tuple[tuple[float, int], ...]:
+        """(upper bound in seconds, count), ascending, at most `limit`: wider buckets, same sum.
+
+        `bits`: at most 2^bits bars for each doubling of the time.
+        """
         while True:
             bars: dict[float, int] = {}
             for index in sorted(self.counts):
@@ -225,6 +227,8 @@ def _coarser_bound(index: int, bits: int) -> int:
 
 # ── Recording a run ───────────────────────────────────────────────────────────────────────────
 
+_LIVE_BARS = 60
+"""Made anew every second, and drawn as often."""
 MAX_BLOCKS = 64
 """Blocks of time that a stored run keeps: enough to resample, some ten kilobytes as text."""
 
@@ -338,6 +342,7 @@ class Recorder:
             by_release=_counts_by(recent.response, lambda answerer: answerer.release),
             by_version=_counts_by(recent.response, lambda answerer: answerer.version),
             final=final,
+            histogram=self._whole.whole_response().bars(_LIVE_BARS, bits=4),
         )
 
     def summary(self, *, span_s: float, stopped: str = "") -> LoadSummary:

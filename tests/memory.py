@@ -535,8 +535,9 @@ _FAST = Percentiles(0.004, 0.006, 0.007, 0.009, None, 0.012, 0.0045)
 class MemoryLoad:
     """ports.RunningLoad: even traffic, as fast as it is read."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, objective_met: bool | None = None) -> None:
         self.stopped = False
+        self.objective_met = objective_met
         self._coming = self._told(load)
 
     def __iter__(self) -> Iterator[Tick | LoadSummary]:
@@ -570,6 +571,7 @@ class MemoryLoad:
             lateness_p99_s=0.0002,
             client_limited=False,
             verdict="The figures can be trusted.",
+            objective_met=self.objective_met,
             by_release={1: count},
             histogram=((0.005, count // 2), (0.012, count - count // 2)),
         )
@@ -580,10 +582,11 @@ class MemoryEngine:
 
     def __init__(self) -> None:
         self.loads: list[Load] = []
+        self.objective_met: bool | None = None
 
     def run(self, load: Load) -> MemoryLoad:
         self.loads.append(load)
-        return MemoryLoad(load)
+        return MemoryLoad(load, self.objective_met)
 
 
 class MemoryStore:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +257,7 @@ def bench(session: Session) -> Answer:
         if isinstance(part, LoadSummary):
             summary = part
         else:
-            ticks.append(part)
+            ticks.append(replace(part, histogram=()))
             session.terminal.say(_tick_line(part))
     if summary is None:
         raise InferenceFailed(

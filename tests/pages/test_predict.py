@@ -158,6 +158,46 @@ def test_two_runs_are_laid_over_each_other_with_a_verdict(
     assert len(app.info) == 1
 
 
+def runs_picker(app: AppTest) -> list[str]:
+    return next(one for one in app.multiselect if one.label == "Lay over each other").value
+
+
+def test_a_new_run_is_laid_over_those_that_were_chosen(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    app = load_test(open_page("predict", service="wine"))
+    assert runs_picker(app) == ["1"]
+    app = load_test(app)
+    assert runs_picker(app) == ["1", "2"]
+
+
+def test_each_later_run_is_compared_with_the_earliest(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    load_test(open_page("predict", service="wine"))
+    first = world.store.kept[0]
+    for minute in (1, 2):
+        world.store.save_run(replace(first, created_at=f"2027-01-01T00:0{minute}:00+00:00"))
+    wiring.forget_reads()
+    app = open_page("predict", service="wine", runs="1,2,3")
+    assert len(app.info) == 2
+
+
+def test_runs_over_different_hops_are_warned_of(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    load_test(open_page("predict", service="wine"))
+    world.store.save_run(replace(world.store.kept[0], settings='{"via": "ingress"}'))
+    wiring.forget_reads()
+    app = open_page("predict", service="wine", runs="1,2")
+    assert "different ways in" in app.warning[0].value
+
+
+def test_a_missed_objective_is_seen_at_once(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    app = open_page("predict", service="wine")
+    world.engine.objective_met = False
+    app = load_test(app)
+    assert "The figures can be trusted" in app.error[0].value
+
+
 def test_a_request_is_kept_as_an_example_of_its_model_and_started_from(
     world: World, open_page: OpenPage
 ) -> None:

@@ -63,7 +63,7 @@ def test_the_objective_is_drawn_as_a_line() -> None:
 
 
 def test_runs_of_different_length_are_laid_over_each_other_as_shares() -> None:
-    figure = charts.histogram({"a": summary(), "b": summary()})
+    figure = charts.histogram({"a": summary().histogram, "b": summary().histogram})
     assert [sum(line.y) for line in figure.data] == [100.0, 100.0]
 
 

@@ -183,6 +183,14 @@ def test_ticks_hold_only_what_happened_since_the_last_one() -> None:
     assert second.final
 
 
+def test_a_tick_tells_the_spread_of_the_whole_run_so_far() -> None:
+    recorder = latency.Recorder()
+    for second in range(1, 4):
+        recorder.add(Slice(float(second), response={latency.Answerer(): histogram_of([10**6])}))
+        told = recorder.tick().histogram
+        assert sum(count for _, count in told) == second
+
+
 def test_a_run_of_an_hour_keeps_no_more_than_its_blocks() -> None:
     recorder = latency.Recorder()
     for quarter in range(1, 3_600 * 4 + 1):

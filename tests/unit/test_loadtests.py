@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -118,6 +119,44 @@ def test_one_service_takes_one_load_test_at_a_time() -> None:
         start(tests, engine, store)
     engine.go.set()
     wait_until(lambda: ended(tests, test_id))
+
+
+def test_the_newest_ticks_histogram_is_kept_and_no_other() -> None:
+    class Telling(MemoryLoad):
+        def __next__(self) -> Tick | LoadSummary:
+            part = super().__next__()
+            return replace(part, histogram=((part.at_s, 1),)) if isinstance(part, Tick) else part
+
+    class TellingEngine(MemoryEngine):
+        def run(self, load: Load) -> MemoryLoad:
+            return Telling(load)
+
+    tests = LoadTests()
+    test_id = start(tests, TellingEngine(), MemoryStore())
+    wait_until(lambda: ended(tests, test_id))
+    test = tests.test(test_id)
+    assert test is not None
+    assert test.histogram == ((2.0, 1),)
+    assert {tick.histogram for tick in test.ticks} == {()}
+
+
+def test_the_dashboard_ends_without_waiting_for_a_load_test() -> None:
+    tests, engine = LoadTests(), HeldEngine()
+    test_id = start(tests, engine, MemoryStore())
+    [reading] = [one for one in threading.enumerate() if one.name == "slipway-load"]
+    assert reading.daemon
+    engine.go.set()
+    wait_until(lambda: ended(tests, test_id))
+
+
+def test_more_load_tests_than_can_be_told_apart_are_refused() -> None:
+    tests, engine = LoadTests(), HeldEngine()
+    for service in ("one", "two"):
+        tests.start(engine, MemoryStore(), a_load(), a_run, service=service, label="x")
+    with pytest.raises(Conflict, match="of other services is under way"):
+        start(tests, engine, MemoryStore())
+    engine.go.set()
+    wait_until(lambda: not tests._running())
 
 
 def test_a_store_that_fails_is_told_on_the_load_test() -> None:
