@@ -6,20 +6,27 @@ tests only, because /invocations of MLServer belongs to the model that was loade
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
 import json
 import socket
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from services import bench
+from services import bench, tabular
 from services.domain import (
     ColumnSpec,
     Endpoint,
@@ -488,3 +495,139 @@ def test_a_second_request_needs_no_second_connection(zoo: Zoo) -> None:
     zoo.ask("flags", signature, rows, Protocol.V2)
 
     assert zoo.ask("flags", signature, rows, Protocol.V2).timing.connect_s == 0.0
+
+
+# The same rows, however they were written
+
+
+TABLES: dict[str, tuple[list[str], list[list[Any]], list[list[Any]]]] = {
+    "mixed": (
+        ["d", "i", "yes", "text", "at"],
+        [[1.5, 2, True, 'a, "b"\n', "2026-01-01T10:00:00"], [2.0, -3, False, "", "1999-12-31"]],
+        [
+            [1.5, 2, True, 'a, "b"\n', {"datetime": "2026-01-01T10:00:00"}],
+            [2.0, -3, False, "", {"datetime": "1999-12-31T00:00:00"}],
+        ],
+    ),
+    "unicode": (
+        list(UNICODE_NAMES),
+        [[float(at) for at in range(len(UNICODE_NAMES))]],
+        [[float(at) for at in range(len(UNICODE_NAMES))]],
+    ),
+    "optional": (
+        ["needed", "maybe_string"],
+        [[1.0, "s"], [2.0, "t"]],
+        [[1.0, "s"], [2.0, "t"]],
+    ),
+    "maps": (["scores"], [[{"ü": 2.5}]], [[{"ü": 2.5}]]),
+}
+
+
+def as_csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(names)
+    writer.writerows(
+        [
+            json.dumps(cell, ensure_ascii=False) if isinstance(cell, (dict, bool)) else cell
+            for cell in row
+        ]
+        for row in rows
+    )
+    return out.getvalue()
+
+
+def as_parquet(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
+    out = io.BytesIO()
+    columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    pq.write_table(pa.table(columns), out)
+    return out.getvalue()
+
+
+def signature_of(name: str) -> Signature:
+    if name == "optional":
+        return OPTIONAL
+    if name == "unicode":
+        return Signature(tuple(ColumnSpec(one, ValueKind.DOUBLE) for one in UNICODE_NAMES))
+    return Signature(SIGNATURES[name])
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("protocol", BOTH)
+def test_rows_arrive_alike_from_json_csv_and_parquet(
+    zoo: Zoo, name: str, protocol: Protocol
+) -> None:
+    names, written, wanted = TABLES[name]
+    signature = signature_of(name)
+    split = json.dumps({"dataframe_split": {"columns": names, "data": written}})
+    ways = {
+        "json": bench.parse_rows(split, signature),
+        "csv": bench.parse_rows(as_csv(names, written), signature, content="csv"),
+        "parquet": bench.check_rows(
+            tabular.rows_from_parquet(as_parquet(names, written)), signature
+        ),
+    }
+    for way, rows in ways.items():
+        answer = zoo.ask(name, signature, rows, protocol)
+        seen = [orjson.loads(one)["row"] for one in answer.outputs[0].values]
+        assert [[one[column] for column in names] for one in seen] == wanted, way
+
+
+def png(side: int) -> bytes:
+    """A real picture, of noise, so that nothing of it can be packed away."""
+    noise = np.random.default_rng(1).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    lines = b"".join(b"\0" + line.tobytes() for line in noise)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(lines))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("way", ["json", "csv", "parquet"])
+@pytest.mark.parametrize("protocol", BOTH)
+def test_an_image_arrives_byte_for_byte(zoo: Zoo, way: str, protocol: Protocol) -> None:
+    signature, image = Signature(SIGNATURES["blobs"]), png(256)
+    text = base64.b64encode(image).decode()
+    if way == "parquet":
+        rows = bench.check_rows(
+            tabular.rows_from_parquet(as_parquet(["blob"], [[image]])), signature
+        )
+    elif way == "csv":
+        rows = bench.parse_rows(as_csv(["blob"], [[text]]), signature, content="csv")
+    else:
+        rows = bench.parse_rows(json.dumps([{"blob": text}]), signature)
+
+    answer = zoo.ask("blobs", signature, rows, protocol)
+
+    [seen] = [orjson.loads(one)["row"] for one in answer.outputs[0].values]
+    assert seen["blob"] == {"binary": text}
+
+
+@pytest.mark.parametrize("protocol", BOTH)
+def test_each_of_a_thousand_columns_arrives_at_its_place(zoo: Zoo, protocol: Protocol) -> None:
+    row = {f"c{at}": at / 7 for at in range(1000)}
+    shuffled = dict(sorted(row.items(), key=lambda item: item[0][::-1]))
+
+    [seen] = zoo.seen("wide", WIDE, json.dumps([shuffled]), protocol)
+
+    assert seen["row"] == row
+
+
+@pytest.mark.parametrize("protocol", BOTH)
+def test_a_batch_of_images_as_a_tensor_arrives_whole(zoo: Zoo, protocol: Protocol) -> None:
+    specs = TENSORS["image"][0]
+    pixels = np.random.default_rng(2).integers(0, 256, (64, 8, 8, 3)).tolist()
+
+    [seen] = zoo.seen(
+        "image", Signature(specs), json.dumps({"inputs": {"pixels": pixels}}), protocol
+    )
+
+    assert seen["tensors"]["pixels"] == pixels
