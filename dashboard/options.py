@@ -18,6 +18,7 @@ from services.domain import (
     Intent,
     Mode,
     ModelVersion,
+    PackageKind,
     Resources,
     Scale,
     Service,
@@ -29,6 +30,12 @@ from services.errors import ConfigError, one_line
 
 _PAIR = re.compile(r"\s*([^=\s][^=]*?)\s*=(.*)")
 _UNCHANGED = "As the target has it"
+_PACKAGED: dict[str, tuple[PackageKind | None, bool | None]] = {
+    _UNCHANGED: (None, None),
+    "Files in the bucket, libraries of a serving runtime": (PackageKind.GCS, False),
+    "Files in the bucket, libraries in an image of their own": (PackageKind.GCS, True),
+    "One image with files and libraries": (PackageKind.IMAGE, False),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +203,10 @@ def _advanced(
             "Serving runtime", now.runtime or "" if now else "", key=f"runtime-{stamp}",
             placeholder="The one whose libraries fit",
         )  # fmt: skip
+        packed = st.selectbox(
+            "Packaged as", list(_PACKAGED), key=f"package-{stamp}",
+            help="An image is built when it is deployed, unless it is there already.",
+        )  # fmt: skip
         account = first.text_input(
             "Service account of the pods", now.service_account or "" if now else "",
             key=f"account-{stamp}", placeholder=_UNCHANGED,
@@ -231,6 +242,8 @@ def _advanced(
         labels=_changed(_pairs(labels, "Labels"), now.labels if now else ()),
         patch=patch if patch != (now.patch if now else "") else None,
         canary_percent=share,
+        package=_PACKAGED[packed][0],
+        own_environment=_PACKAGED[packed][1],
     )
 
 

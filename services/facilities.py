@@ -354,6 +354,8 @@ class Facilities:
             yield checks.library_finding(intent, runtimes)
         else:
             yield Finding("runtime", Verdict.SKIP, "The cluster's runtimes may not be listed.")
+        if intent.package.environment and not self.offers_environment(intent.package.environment):
+            yield from self._offering_finding()
         yield from checks.field_findings(intent)
         if intent.package.kind is PackageKind.GCS:
             yield self._credentials(intent.service_account)
@@ -524,6 +526,16 @@ class Facilities:
             f" {gcloud.google_account(self._cloud, pods)}, cannot be seen from here.",
             _commands(lines),
         )
+
+    def _offering_finding(self) -> Iterator[Finding]:
+        for _, verbs in self.missing_rights((OFFERING,)):
+            yield Finding(
+                "permission",
+                Verdict.FAIL,
+                f"You may not {' or '.join(verbs)} servingruntimes in {self._namespace}: an"
+                " environment of its own is offered as one.",
+                "Apply the Role slipway-environments of deploy/rbac.yaml, or ask its owner.",
+            )
 
     def _quota(self) -> Iterator[Finding]:
         try:

@@ -225,10 +225,14 @@ def cause_of(trouble: Trouble, intent: Intent, lines: Sequence[str] = ()) -> Cau
                 f" slipway stop {intent.service}, then slipway start {intent.service}.",
             )
         case Kind.CONFIG:
+            lacks = "executable file not found" in trouble.message
             return _said(
                 trouble,
                 "The container cannot be started.",
-                "Does every Secret and ConfigMap that it names exist in the namespace?",
+                "The image lacks the program that it is to start: choose another `base` for the"
+                " target's images (python:3.11-slim has none of its own), and deploy again."
+                if lacks
+                else "Does every Secret and ConfigMap that it names exist in the namespace?",
             )
 
 

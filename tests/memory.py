@@ -218,8 +218,8 @@ class MemoryPackager:
     def __init__(self) -> None:
         self.made: list[VersionRef] = []
         self.gone: set[str] = set()
-        self.asked: tuple[PackageKind | None, bool] = (None, False)
-        """What the last package was asked for as."""
+        self.asked: list[tuple[PackageKind | None, bool]] = []
+        """What packages were asked for as: kind, own environment."""
 
     def propose(self, version: ModelVersion) -> Package:
         digest = f"{abs(hash(str(version.ref))):064x}"[:64]
@@ -703,7 +703,7 @@ class World:
             kind not in {None, PackageKind.FOLDER} or own_environment
         ):
             raise NotOffered(f"The target {self.target} loads folders of this machine.")
-        self.packager.asked = (kind, own_environment)
+        self.packager.asked.append((kind, own_environment))
         return self.packager
 
     def wanted_version(self, service: str) -> VersionRef | None:

@@ -296,8 +296,10 @@ def chosen(
         return EngineBuilder(engine, MinikubeLoad(context))
     raise ConfigError(
         f"There is no way for images to reach the target {target}.",
-        why=f"The context {one_line(context, 60)} is neither minikube nor kind, and no registry is"
-        " set.",
+        why="GKE pulls from a registry, and none is set."
+        if flavour == "gke"
+        else f"The context {one_line(context, 60)} is neither minikube nor kind, and no registry"
+        " is set.",
         fix=f"Set repository (or load_command) under [targets.{target}.image] in slipway.toml.",
     )
 

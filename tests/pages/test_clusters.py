@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from services.domain import Mode, Resources, Scale, TargetKind
+from services.domain import Mode, PackageKind, Resources, Scale, TargetKind
 from services.gke import GkeCluster
 from services.kubeconfig import Context
 from tests.memory import World
@@ -73,6 +73,23 @@ def test_what_is_chosen_beside_a_version_becomes_the_services_intent(
     assert (intent.runtime, intent.service_account) == ("mlserver-3", "predictor")
     assert (intent.env, intent.labels) == ((("A", "1"), ("B", "x=y")), (("team", "ml"),))
     assert intent.patch == "spec: {predictor: {}}"
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ("One image with files and libraries", (PackageKind.IMAGE, False)),
+        ("Files in the bucket, libraries in an image of their own", (PackageKind.GCS, True)),
+    ],
+)
+def test_how_a_version_is_packaged_can_be_chosen(
+    mini: World, open_mini: OpenMini, words: str, asked: tuple[PackageKind, bool]
+) -> None:
+    app = open_mini("deploy", model="wine", version=1)
+    field(app, "Packaged as").set_value(words)  # type: ignore[attr-defined]
+    app.run()
+    assert asked in mini.packager.asked
+    assert button(app, "Deploy wine/1")
 
 
 def test_what_is_left_alone_stays_and_what_is_emptied_goes(
