@@ -29,6 +29,8 @@ from services.errors import one_line
 
 MLFLOW_FORMAT = "mlflow"
 PROTOCOL = "v2"
+CREDENTIALS = "storage credentials"
+"""Name of the finding that says as whom the pods read the bucket: a plan says it in any case."""
 
 COMPARED = ("mlflow", "scikit-learn", "numpy", "pandas", "xgboost", "lightgbm", "skops")
 """Libraries whose difference has been seen to break loading; the others are left alone."""

@@ -414,7 +414,7 @@ class Facilities:
 
     def _credentials(self, service_account: str | None) -> Finding:
         """Which way the pods get at the bucket, and whether it exists."""
-        name, check = service_account or "default", "storage credentials"
+        name, check = service_account or "default", checks.CREDENTIALS
         try:
             account = self._cluster.get(
                 f"/api/v1/namespaces/{path_part(self._namespace)}/serviceaccounts/{path_part(name)}",

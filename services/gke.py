@@ -359,7 +359,8 @@ def _google_errors(doing: str) -> Iterator[None]:
             " Federation (google-github-actions/auth).",
         ) from error
     except auth_errors.TransportError as error:
-        raise Unreachable(what, why=one_line(error), fix="Is the network up?") from error
+        fix = "Is this machine online, and may it reach googleapis.com (proxy, firewall)?"
+        raise Unreachable(what, why=_reason(error), fix=fix) from error
     except auth_errors.GoogleAuthError as error:
         # RefreshError, OAuthError and their like; `retryable` is the token endpoint's stumbling.
         why = one_line(error.args[0] if error.args else error)
@@ -369,6 +370,12 @@ def _google_errors(doing: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         # A credentials file, or the file that an external account reads its token from.
         raise Denied(what, why=one_line(error), fix=_LOG_IN) from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong on the way, without the wrappings of three libraries."""
+    wrapped = getattr(error, "reason", None) or next(iter(error.args), None)
+    return _reason(wrapped) if isinstance(wrapped, Exception) else one_line(error)
 
 
 def _refused(doing: str, project: str, status: int, said: Json) -> SlipwayError:

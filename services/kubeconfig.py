@@ -114,16 +114,17 @@ def _merged(kubeconfig: Path | None) -> dict[str, Json]:
             continue
         try:
             found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            kinds = {kind: _named(found, kind) for kind in ("clusters", "users", "contexts")}
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(
                 f"The kubeconfig {path} cannot be read.",
                 why=one_line(error),
                 fix="Write it again with your cluster's own tool.",
             ) from error
-        for kind in ("clusters", "users", "contexts"):
+        for kind, entries in kinds.items():
             known = merged.setdefault(kind, [])
             names = {entry["name"] for entry in known}
-            fresh = [entry for entry in found.get(kind) or () if entry.get("name") not in names]
+            fresh = [entry for entry in entries if entry["name"] not in names]
             for entry in fresh:
                 _anchor(entry.get(kind.removesuffix("s")), _RELATIVE.get(kind, ()), path.parent)
             known.extend(fresh)
@@ -136,6 +137,21 @@ def _merged(kubeconfig: Path | None) -> dict[str, Json]:
             " cluster).",
         )
     return merged
+
+
+def _named(found: Json, kind: str) -> list[Json]:
+    """The entries of one kind. ValueError for a file that is no kubeconfig."""
+    entries = found.get(kind) or [] if isinstance(found, dict) else None
+    fits = isinstance(entries, list) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("name"), str)
+        and isinstance(entry.get(kind.removesuffix("s")) or {}, dict)
+        for entry in entries
+    )
+    if not fits:
+        message = f"its {kind} are no list of named entries"
+        raise ValueError(message)
+    return list(entries or ())
 
 
 def _anchor(entry: Json, keys: tuple[str, ...], folder: Path) -> None:
@@ -354,7 +370,7 @@ class _Plugin:
             "kind": "ExecCredential",
             "spec": spec,
         }
-        given = {str(each["name"]): str(each["value"]) for each in self._said.get("env") or ()}
+        given = {str(e.get("name")): str(e.get("value")) for e in self._said.get("env") or ()}
         return {**os.environ, **given, "KUBERNETES_EXEC_INFO": json.dumps(told)}
 
     def _granted(self, printed: bytes) -> _Granted:

@@ -24,6 +24,7 @@ from dashboard.commands.session import (
 )
 from dashboard.terminal import pairs, write_outputs, write_summary
 from services import rollout
+from services.checks import CREDENTIALS
 from services.domain import (
     Action,
     AliasRef,
@@ -417,6 +418,8 @@ def _plan_lines(session: Session, prepared: Prepared) -> Iterator[str]:
                 said, *commands = finding.fix.splitlines()
                 yield f"    → {one_line(said)}"
                 yield from (f"      {one_line(line, 1_000)}" for line in commands)
+        elif finding.name == CREDENTIALS:
+            yield f"  {finding.name}: {one_line(finding.detail)}"
     passed = sum(finding.verdict is Verdict.PASS for finding in prepared.findings)
     if passed:
         yield f"  checks passed: {passed} of {len(prepared.findings)}"

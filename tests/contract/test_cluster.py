@@ -132,6 +132,18 @@ def test_without_a_kubeconfig_there_are_no_contexts(tmp_path: Path) -> None:
     assert contexts(tmp_path / "none") == ()
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["- a", "users: 3", "users: [3]", "clusters: [{cluster: {}}]", "users: [{name: 1}]", "{"],
+)
+def test_a_file_that_is_no_kubeconfig_is_told(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(text)
+    assert contexts(file) == ()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        _ = Cluster(target="prod", context="x", kubeconfig=file).host
+
+
 def test_a_context_that_does_not_exist_names_those_that_do(tmp_path: Path) -> None:
     file = kubeconfig(tmp_path, "https://api:6443", {})
     with pytest.raises(ConfigError, match="kind-dev, minikube"):
