@@ -91,7 +91,7 @@ def fix_line(fix: str) -> None:
     said, *lines = fix.splitlines() or [""]
     st.text(f"Fix: {one_line(said, 1000).replace('`', '')}")
     if lines:
-        st.code("\n".join(one_line(line, 1000) for line in lines), language="sh")
+        st.code("\n".join(one_line(line, 1000) for line in lines), language="sh", wrap_lines=True)
     for command in re.findall(r"`([^`]+)`", fix)[:2]:
         if " " in command and not command.startswith("--"):
             st.code(command, language=None)
