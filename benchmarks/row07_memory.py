@@ -71,7 +71,7 @@ def _page_process(bench: Bench) -> str:
     drawn = seen.resident
     # The first drawings load what every later one shares.
     warm = len(drawn) // 4
-    if warm < 10:
+    if warm < 5:
         return "The page's process was not measured: the panel was drawn too seldom."
     grown = drawn[-1] - drawn[warm]
     an_hour = grown / (len(drawn) - warm) * 3_600 / MIB

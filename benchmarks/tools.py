@@ -114,7 +114,9 @@ def timed(
             },
         )
         until = time.monotonic() + timeout_s
+        peak = 0
         while True:
+            peak = max(peak, _peak_bytes(process.pid))
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
                 break
@@ -129,7 +131,19 @@ def timed(
     # k6 and hey leave with other codes when a request failed; their output says enough.
     if process.returncode and not text:
         raise RuntimeError(f"{command[0]} ended with code {process.returncode}")
-    return text, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    return text, usage.ru_utime + usage.ru_stime, peak
+
+
+def _peak_bytes(pid: int) -> int:
+    """The most that was resident so far; 0 when it is gone.
+
+    Not getrusage's: that begins with what this process had when it forked.
+    """
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def _pinned(cpu: int) -> list[str]:

@@ -150,6 +150,15 @@ def answered_by(counts: Mapping[str, int]) -> go.Figure:
     return figure
 
 
+def as_page(figures: Sequence[go.Figure]) -> str:
+    """The figures as one HTML page that needs nothing else, not even a network."""
+    parts = [
+        figure.to_html(full_html=False, include_plotlyjs=number == 0)
+        for number, figure in enumerate(figures)
+    ]
+    return "\n".join(['<!doctype html><meta charset="utf-8"><title>Load tests</title>', *parts])
+
+
 def _named(percentiles: Percentiles) -> tuple[tuple[str, float | None], ...]:
     return (
         ("p50", percentiles.p50),

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -508,12 +509,16 @@ def load_form(ops: Ops, service: Service) -> None:
             *(0.0, 100.0, (promised.error_ratio or 0.0) * 100),
             key=f"slo-errors-{service.name}",
         )
+        kept = [text for text in list(_starting_points(service).values())[1:] if text]
+        turns = bool(kept) and st.toggle(
+            f"Take turns with the {len(kept)} requests kept as examples", key="turns"
+        )
         began = st.form_submit_button("Start the load test", key="start_load")
     if not began:
         return
     load = Load(
         endpoint=ops.serving.endpoint(service.name),
-        requests=(_load_request(service),),
+        requests=(_load_request(service), *_kept_requests(service, kept if turns else ())),
         mode=mode,
         duration_s=float(seconds),
         rate=float(rate) if mode is LoadMode.STEADY_RATE else None,
@@ -591,6 +596,16 @@ def _load_request(service: Service) -> InferRequest:
             fix="Send one request first; the load test repeats it.",
         )
     return bench.request_for_example(intent.signature, intent.example, model_name=service.name)
+
+
+def _kept_requests(service: Service, texts: Sequence[str]) -> tuple[InferRequest, ...]:
+    """The requests of examples; those that fit another version's signature only are left out."""
+    signature = service.intent.signature if service.intent else None
+    made = []
+    for text in texts:
+        with suppress(SignatureMismatch):
+            made.append(bench.request_for_example(signature, text, model_name=service.name))
+    return tuple(made)
 
 
 def live(service: Service) -> None:
@@ -771,11 +786,13 @@ def stored_runs(service: Service) -> None:
         key="runs-json",
     )
     export.download_button(
-        "Chart as HTML",
-        charts.histogram(bars).to_html(include_plotlyjs="cdn"),
+        "Charts as HTML",
+        # Made when it is asked for: the page brings its own library, so that it opens anywhere.
+        lambda: charts.as_page((charts.histogram(bars), charts.percentile_bars(by_label))),
         "load-tests.html",
         key="runs-html",
     )
+    st.caption("The camera in a chart's corner saves it as PNG.")
 
 
 def _compared(runs: Sequence[Run]) -> None:

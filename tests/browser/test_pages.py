@@ -168,6 +168,8 @@ def test_a_load_test_runs_live_stops_when_told_and_is_laid_over_the_next(
         stop = page.get_by_role("button", name="Stop", exact=True)
         expect(page.get_by_text("p99", exact=True).first).to_be_visible()
         page.wait_for_timeout(5_000)
+        for chart in ("Response time by second", "Requests per second", "Spread of response times"):
+            expect(page.get_by_text(chart, exact=True).first).to_be_visible()
         stop.click()
         began = time.monotonic()
         expect(stop).to_be_hidden()

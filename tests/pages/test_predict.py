@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from typing import cast
@@ -146,6 +147,18 @@ def test_a_load_test_sends_what_the_form_asked_for(world: World, open_page: Open
     load_test(app, LoadMode.STEADY_RATE)
     load = world.engine.loads[0]
     assert (load.mode, load.rate, load.duration_s) == (LoadMode.STEADY_RATE, 7.0, 2.0)
+
+
+def test_kept_examples_take_turns_in_a_load_test(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    for hue in (0.5, 0.7):
+        text = {"dataframe_split": {"columns": ["alcohol", "hue"], "data": [[13.0, hue]]}}
+        world.store.save_example("wine", f"hue {hue}", json.dumps(text))
+    world.store.save_example("wine", "of an older signature", '[{"colour": 1}]')
+    app = open_page("predict", service="wine")
+    app.toggle(key="turns").set_value(True)
+    load_test(app)
+    assert len({request.body for request in world.engine.loads[0].requests}) == 3
 
 
 def test_two_runs_are_laid_over_each_other_with_a_verdict(

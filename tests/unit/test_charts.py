@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 from dashboard import charts
@@ -65,6 +66,28 @@ def test_the_objective_is_drawn_as_a_line() -> None:
 def test_runs_of_different_length_are_laid_over_each_other_as_shares() -> None:
     figure = charts.histogram({"a": summary().histogram, "b": summary().histogram})
     assert [sum(line.y) for line in figure.data] == [100.0, 100.0]
+
+
+def test_exported_charts_need_no_network_and_keep_names_as_text() -> None:
+    name = "</script><script>alert(1)</script>"
+    page = charts.as_page(
+        (charts.histogram({name: summary().histogram}), charts.percentile_bars({name: summary()}))
+    )
+    assert "<script src=" not in page
+    assert "<script>alert(1)" not in page
+
+
+def test_ten_minutes_of_live_charts_stay_below_a_hundred_kilobytes() -> None:
+    rng = random.Random(1)
+    ticks = [tick(second, Percentiles(*(rng.random() for _ in range(7)))) for second in range(600)]
+    bars = {"this run": [(rng.random(), 7) for _ in range(60)]}
+    figures = (
+        charts.response_over_time(ticks, slo_s=0.05),
+        charts.rate_over_time(ticks),
+        charts.histogram(bars),
+        charts.answered_by({"7": 1}),
+    )
+    assert sum(len(figure.to_json()) for figure in figures) < 100_000
 
 
 def test_a_hidden_percentile_has_no_bar() -> None:
