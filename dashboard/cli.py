@@ -255,6 +255,11 @@ def _deploy_arguments(parser: argparse.ArgumentParser) -> None:
     _waiting(parser)
     _reasoned(parser)
     parser.add_argument("--set-alias", metavar="A", help="move this alias once it is verified")
+    parser.add_argument(
+        "--rollback-on-failure",
+        action="store_true",
+        help="if it fails, return to the newest verified release, once",
+    )
 
 
 def _canary_arguments(parser: argparse.ArgumentParser) -> None:

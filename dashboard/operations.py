@@ -93,14 +93,15 @@ def confirm(
     *,
     ask_reason: bool = True,
     alias: str = "",
+    undo: bool = False,
     blocked: str = "",
     then: Callable[[], None] = lambda: None,
 ) -> None:
     """The one button that carries out a plan, with what it wants first.
 
     The service's name is typed to delete, and for every write on a protected target. `blocked` says
-    why it cannot be pressed yet. `alias` moves once the version is verified. `then` runs after the
-    click.
+    why it cannot be pressed yet. `alias` moves once the version is verified, `undo` rolls back when
+    it fails. `then` runs after the click.
     """
     plan, where = made.plan, wiring.place()
     what = f"{plan.service}-{plan.action}"
@@ -126,8 +127,11 @@ def confirm(
         blocked = blocked or "The name is not typed yet."
 
     def act() -> None:
-        tied = replace(made, plan=rollout.with_alias(plan, alias)) if alias else made
-        wiring.begin(tied, one_line(st.session_state.get(f"reason-{what}", "")))
+        wished = rollout.with_alias(plan, alias) if alias else plan
+        wished = rollout.with_rollback(wished) if undo else wished
+        wiring.begin(
+            replace(made, plan=wished), one_line(st.session_state.get(f"reason-{what}", ""))
+        )
         then()
 
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -237,6 +241,9 @@ def _release_line(release: Release, progress: Progress | None) -> None:
             st.caption(f"took {took}", width="content")
     if progress is not None and release.outcome is Outcome.OPEN:
         st.text(f"{one_line(progress.message)}.")
+    if progress is not None and progress.undoes is not None:
+        failed = words.cause_sentence(progress.undoes)
+        st.warning(widgets.literal(f"It undoes release {release.rolled_back_from}: {failed}", 600))
     if release.reason:
         st.text(f"Reason: {one_line(release.reason, 1000)}")
 

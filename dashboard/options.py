@@ -45,6 +45,8 @@ class Chosen:
     wish: rollout.Wish
     alias: str = ""
     """The registry's alias to move once the version is verified."""
+    undo: bool = False
+    """True when a failure is to be undone by itself."""
 
 
 def service_name(model: str) -> str:
@@ -76,18 +78,24 @@ def chosen(version: ModelVersion, name: str) -> Chosen:
             share = _share(current)
         with second:
             alias = _alias(version)
+        undo = st.checkbox(
+            "Roll back by itself if it fails",
+            key="rollback_on_failure",
+            help="Once, to the newest verified release. What could not be measured, or is late,"
+            " is left for you to judge.",
+        )
         if local:
             port = first.number_input(
                 "Port", 1024, 65535, None, 1, key="port", placeholder="Chosen, then kept"
             )
             wish = rollout.Wish(canary_percent=share, port=int(port) if port else None)
-            return Chosen(wish, alias)
+            return Chosen(wish, alias, undo)
         if current is not None and current.mode is Mode.STANDARD:
             canary_ways(current, version)
         # Another release is other fields: what was typed for the last one is no wish for the next.
         stamp = f"{name}-{current.release if current else 'new'}"
         wish = _scale_and_size(stamp, current)
-    return Chosen(_advanced(stamp, current, wish, share), alias)
+    return Chosen(_advanced(stamp, current, wish, share), alias, undo)
 
 
 def _share(current: Service | None) -> int | None:

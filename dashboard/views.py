@@ -308,6 +308,14 @@ class PreviousRow(TypedDict):
     version: int | None
 
 
+class UndoneDocument(TypedDict):
+    """How an automatic roll-back came out."""
+
+    release: int | None
+    outcome: str
+    cause: CauseDocument | None
+
+
 class OperationDocument(TypedDict):
     """How an operation came out."""
 
@@ -327,6 +335,8 @@ class OperationDocument(TypedDict):
     traffic: list[TrafficRow]
     rolled_back_from: NotRequired[int | None]
     rolled_back_to: NotRequired[int | None]
+    undone: NotRequired[UndoneDocument]
+    """The roll-back that followed a failure by itself (`--rollback-on-failure`)."""
 
 
 class DriftRow(TypedDict):

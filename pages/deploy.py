@@ -27,5 +27,5 @@ with widgets.errors_shown(), st.container(width=900):
                 "Callers of the present version will break, and I want that.", key="agree"
             )
             blocked = "" if agreed else "The box above is not ticked."
-            operations.confirm(made, alias=chosen.alias, blocked=blocked)
+            operations.confirm(made, alias=chosen.alias, undo=chosen.undo, blocked=blocked)
         operations.rollout_panel(name, titled=True)

@@ -409,6 +409,8 @@ class Release:
     """True when it succeeded only after its deadline."""
     alias: str = ""
     """The registry's alias that moves to its version once it is verified; "" for none."""
+    rollback_on_failure: bool = False
+    """True when its failure is to be undone by itself, once; a roll-back's own failure never is."""
     rolled_back_from: int | None = None
     rolled_back_to: int | None = None
 
@@ -478,6 +480,8 @@ class Plan:
     """True when the same intent is to be applied again, because it failed or its process died."""
     alias: str = ""
     """The registry's alias to move once the version is verified; "" leaves all where they are."""
+    rollback_on_failure: bool = False
+    """True when a failure is to be undone by itself: see rollout.with_rollback."""
     for_others: bool = False
     """True when its manifest is for another tool to apply: who owns the service does not matter."""
 
@@ -605,6 +609,8 @@ class Progress:
     cause: Cause | None = None
     answering: tuple[Answering, ...] = ()
     release: int | None = None
+    undoes: Cause | None = None
+    """While the release is an automatic roll-back, and after: why the one before it failed."""
 
     @property
     def settled(self) -> bool:

@@ -148,6 +148,7 @@ class ClusterJournal:
             rolled_back_from=plan.rolled_back_from,
             rolled_back_to=plan.rolled_back_to,
             alias=plan.alias,
+            rollback_on_failure=plan.rollback_on_failure,
         )
         text = records.dump(release)
         if len(text) > MAX_RECORD_BYTES:

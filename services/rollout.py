@@ -344,6 +344,15 @@ def with_alias(plan: Plan, alias: str) -> Plan:
     return replace(plan, alias=alias) if plan.after and plan.after.version else plan
 
 
+def with_rollback(plan: Plan) -> Plan:
+    """The plan that is undone by itself when it fails: once, to the newest verified release.
+
+    Only a failure is undone: neither what could not be measured nor what is merely late. Whoever
+    settles the failed release begins the roll-back, so it needs no process that stays.
+    """
+    return replace(plan, rollback_on_failure=plan.after is not None)
+
+
 def tied_alias(history: Sequence[Release]) -> str:
     """The alias that last moved with a release of the service; "" when none ever did."""
     return next((release.alias for release in history if release.alias), "")
@@ -599,8 +608,18 @@ def progress_of(seen: Observed) -> Progress:
 
 
 def settle(ops: Ops, name: str, *, now: Now = utc_now) -> Progress:
-    """Look once, test when due, record what is found. Idempotent; safe from any front end."""
-    release = _unsettled(ops.journal.history(name), now())
+    """Look once, test when due, record what is found. Idempotent; safe from any front end.
+
+    A failure that is to be undone by itself begins its roll-back here.
+    """
+    history = ops.journal.history(name)
+    progress = _settled(ops, name, history, now)
+    undone = _undone_release(history)
+    return progress if undone is None else replace(progress, undoes=undone.cause or _UNKNOWN)
+
+
+def _settled(ops: Ops, name: str, history: Sequence[Release], now: Now) -> Progress:
+    release = _unsettled(history, now())
     seen = ops.serving.observe(name)
     progress = progress_of(seen)
     if release is None:
@@ -611,11 +630,12 @@ def settle(ops: Ops, name: str, *, now: Now = utc_now) -> Progress:
     if seen.wanted_release is None or seen.wanted_release < release.number:
         return _perhaps_unapplied(ops, release, progress, now())
     if progress.phase is Phase.FAILED:
-        return _recorded(ops, release, progress, Outcome.FAILED, progress.cause)
+        failed = _recorded(ops, release, progress, Outcome.FAILED, progress.cause)
+        return _undone(ops, release, failed)
     if progress.phase is Phase.STOPPED:
         return _recorded(ops, release, progress, Outcome.STOPPED)
     if progress.phase is Phase.READY:
-        return _tested(ops, release, seen, progress)
+        return _undone(ops, release, _tested(ops, release, seen, progress))
     if now() - release.created_at > timedelta(seconds=DEADLINE_S):
         cause = Cause(
             f"{name} was not ready after {DEADLINE_S:.0f} s; it may still become ready.",
@@ -638,7 +658,8 @@ def follow(
     """Settle until nothing more is expected, giving each look.
 
     Ends normally when the operation ended well; RolloutFailed and RolloutTimeout otherwise. A
-    target that does not answer for a while is looked at again until the time is over.
+    failure that is undone by itself is followed to the end of its roll-back. A target that does
+    not answer for a while is looked at again until the time is over.
     """
     end = now() + timedelta(seconds=timeout_s)
     away = ""
@@ -661,6 +682,8 @@ def follow(
                 fix=f"Watch it on Endpoints, or `slipway status {name}`.",
             )
         sleep(every_s)
+    if progress.undoes is not None:
+        raise undone_failed(name, progress, progress.undoes)
     if progress.outcome is Outcome.TIMEOUT:
         cause = progress.cause or Cause(f"{name} did not settle in time.")
         raise RolloutTimeout(cause.what, cause.why, cause.fix)
@@ -675,6 +698,84 @@ def rollout_failed(name: str, progress: Progress) -> RolloutFailed:
     answers = f"{still} still answers." if still else "Nothing answers."
     what = cause.what.rstrip(".")
     return RolloutFailed(f"{name}: {what}. {answers}", cause.why, cause.fix)
+
+
+_UNKNOWN = Cause("it failed")
+_UNDOES = "undo-"
+"""An automatic roll-back's nonce begins so and names the operation that it undoes: whoever begins
+it, and however often, it is one operation."""
+AUTOMATIC = "automatic roll-back"
+"""Origin of such a roll-back in the audit."""
+
+
+def _undone_release(history: Sequence[Release]) -> Release | None:
+    """The failed release that the newest one undoes by itself; None when it is no such thing."""
+    newest = history[0] if history else None
+    if newest is None or not newest.operation.startswith(_UNDOES):
+        return None
+    failed = newest.operation.removeprefix(_UNDOES)
+    return next((release for release in history if release.operation == failed), None)
+
+
+def _undone(ops: Ops, release: Release, failed: Progress) -> Progress:
+    """Begin the roll-back of a release that failed and asked for it; how far things are then.
+
+    At most once a release, and never for a roll-back that was begun here: what fails after that is
+    a person's to decide. When it cannot begin, nothing is written and the failure says why.
+    """
+    if failed.outcome is not Outcome.FAILED or not release.rollback_on_failure:
+        return failed
+    cause = failed.cause or _UNKNOWN
+    try:
+        begun = _begin_undoing(ops, release, cause)
+    except SlipwayError as error:
+        why = f"{cause.why} It was not rolled back: {error.what} {error.why}".strip()
+        told = replace(cause, why=why)
+        return replace(failed, cause=told, message=f"{failed.message}; it was not rolled back")
+    return Progress(
+        Phase.ROLLING_OUT,
+        f"release {release.number} failed; returning to release {begun.rolled_back_to}",
+        answering=failed.answering,
+        release=begun.number,
+        undoes=cause,
+    )
+
+
+def _begin_undoing(ops: Ops, release: Release, cause: Cause) -> Release:
+    """Apply the roll-back of a failed release. Whatever forbids it is raised."""
+    history = ops.journal.history(release.service)
+    nonce = f"{_UNDOES}{release.operation}"
+    known = next((found for found in history if found.operation == nonce), None)
+    if known is not None:
+        return known  # another front end was a moment earlier
+    current = require(ops, release.service)
+    made = (
+        plan_rollback(current, history)
+        if release.intent.canary_percent is None
+        else plan_abort(current, history)
+    )
+    prepared = prepare(ops, replace(made, nonce=nonce))
+    refuse_if_blocked(prepared.plan, prepared.findings)
+    reason = f"Release {release.number} failed: {cause.what}"
+    begun = apply(prepared.plan, ops, actor=release.actor, origin=AUTOMATIC, reason=reason)
+    if begun is None:
+        raise NothingToRollBackTo(f"{release.service} is wanted to be so already.")
+    return begun
+
+
+def undone_failed(name: str, progress: Progress, cause: Cause) -> RolloutFailed:
+    """The error for a failed operation that was rolled back by itself: both causes."""
+    what = f"{name}: {cause.what.rstrip('.')}."
+    if progress.outcome in {Outcome.VERIFIED, Outcome.SERVING}:
+        still = ", ".join(str(side.version) for side in progress.answering if side.percent)
+        back = f"It was rolled back by release {progress.release}: {still} answers."
+        return RolloutFailed(f"{what} {back}", cause.why, cause.fix)
+    second = progress.cause or Cause(progress.message)
+    return RolloutFailed(
+        f"{what} Its roll-back, release {progress.release}, ended as {progress.outcome}.",
+        f"{cause.why} The roll-back: {second.what} {second.why}".strip(),
+        second.fix or cause.fix,
+    )
 
 
 def _unsettled(history: Sequence[Release], at: datetime) -> Release | None:

@@ -475,6 +475,7 @@ class MemoryJournal:
             rolled_back_from=plan.rolled_back_from,
             rolled_back_to=plan.rolled_back_to,
             alias=plan.alias,
+            rollback_on_failure=plan.rollback_on_failure,
         )
         releases.append(release)
         return release

@@ -73,6 +73,8 @@ def deploy(session: Session) -> Answer:
     prepared = rollout.prepare_deploy(
         session.ops, args.ref, name=args.name, wish=wish_of(args, session.terminal.stdin)
     )
+    if args.rollback_on_failure:
+        prepared = replace(prepared, plan=rollout.with_rollback(prepared.plan))
     return carried_out(session, prepared, set_alias=args.set_alias)
 
 
@@ -268,6 +270,8 @@ def carried_out(session: Session, prepared: Prepared, *, set_alias: str | None =
     if isinstance(error, RolloutTimeout) and not progress.settled:
         progress = replace(progress, outcome=Outcome.TIMEOUT)
     document = _operation(session, plan, progress, before, started)
+    if progress.undoes is not None:
+        document["release"] = number
     return _finished(session, plan, document, error=error, set_alias=set_alias)
 
 
@@ -324,6 +328,7 @@ def _operation(
 ) -> views.OperationDocument:
     version = plan.after.version if plan.after else None
     now = session.ops.serving.service(plan.service)
+    undone = progress.undoes
     wanted = before.intent.version if before and before.intent else None
     document: views.OperationDocument = {
         "action": plan.action.value,
@@ -333,7 +338,7 @@ def _operation(
         "model": views.model_of(version),
         "version": views.number_of(version),
         "release": progress.release,
-        "outcome": progress.outcome.value,
+        "outcome": (Outcome.FAILED if undone else progress.outcome).value,
         "url": now.url if now else None,
         "steps": [views.step_row(step) for step in progress.steps],
         "took_s": round(time.monotonic() - started, 3),
@@ -341,12 +346,18 @@ def _operation(
             "release": before.release if before else None,
             "version": views.number_of(wanted),
         },
-        "cause": views.cause_document(progress.cause),
+        "cause": views.cause_document(undone or progress.cause),
         "traffic": views.traffic_rows(now.answering if now else ()),
     }
     if plan.action is Action.ROLLBACK:
         document["rolled_back_from"] = plan.rolled_back_from
         document["rolled_back_to"] = plan.rolled_back_to
+    if undone:
+        document["undone"] = {
+            "release": progress.release,
+            "outcome": progress.outcome.value,
+            "cause": views.cause_document(progress.cause),
+        }
     return document
 
 
@@ -408,6 +419,8 @@ def _plan_lines(session: Session, prepared: Prepared) -> Iterator[str]:
     yield f"{plan.action.value} {plan.service} on {place}{namespace}{protected}"
     if plan.alias and plan.after and plan.after.version:
         yield f"  alias {plan.alias}: moves to {plan.after.version} once it is verified"
+    if plan.rollback_on_failure:
+        yield "  if it fails: back to the newest verified release, once, by itself"
     for change in plan.changes:
         yield f"  {change.field}: {_or_none(change.before)} → {_or_none(change.after)}"
     for finding in prepared.findings:

@@ -68,6 +68,7 @@ class LocalJournal:
                 rolled_back_from=plan.rolled_back_from,
                 rolled_back_to=plan.rolled_back_to,
                 alias=plan.alias,
+                rollback_on_failure=plan.rollback_on_failure,
             )
             if not create_once(release_path(folder, number), records.dump(release, indent=2)):
                 raise Conflict(

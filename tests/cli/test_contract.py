@@ -191,6 +191,21 @@ def test_a_failed_roll_out_says_what_still_answers(cli: Cli, world: World) -> No
     assert ran.document["error"]["kind"] == "RolloutFailed"
 
 
+def test_a_failure_that_is_undone_by_itself_is_a_failure_with_both_ends(
+    cli: Cli, world: World
+) -> None:
+    world.serving.fails[VersionRef("wine", 3)] = Cause("out of memory", why="killed by signal 9")
+
+    ran = cli("deploy", "wine/3", "--name", "wine", "--rollback-on-failure", "--json")
+
+    assert (ran.code, ran.document["outcome"]) == (8, "failed")
+    assert ran.document["cause"]["what"] == "out of memory"
+    failed, back = ran.document["release"], ran.document["undone"]
+    assert back == {"release": failed + 1, "outcome": "verified", "cause": None}
+    assert [row["version"] for row in ran.document["traffic"]] == [2]
+    assert "rolled back by release" in ran.document["error"]["what"]
+
+
 def test_a_roll_out_that_does_not_settle_is_a_timeout(cli: Cli, world: World) -> None:
     world.serving.hold.add("wine")
 

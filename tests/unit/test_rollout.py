@@ -562,3 +562,140 @@ def test_what_a_gitops_tool_owns_is_not_adopted(world: World) -> None:
     with pytest.raises(NotDeployable) as refused:
         rollout.plan_adopt(rollout.require(world, "wine"))
     assert "Argo CD" in refused.value.why
+
+
+# ── Roll-back by itself ───────────────────────────────────────────────────────────────────────
+
+
+def deploy_undone(world: World, reference: str, **wish: int) -> Release | None:
+    """Deploy with the wish that a failure is undone."""
+    prepared = rollout.prepare_deploy(
+        world, reference, name="wine", wish=rollout.Wish(canary_percent=wish.get("canary_percent"))
+    )
+    plan = rollout.with_rollback(prepared.plan)
+    return rollout.apply(plan, world, actor="ana", version=prepared.version)
+
+
+def history_of(world: World) -> list[tuple[int, Action, Outcome]]:
+    return [(r.number, r.action, r.outcome) for r in world.journal.history("wine")]
+
+
+@pytest.fixture
+def failing(world: World) -> World:
+    """wine/1 is verified, wine/2 cannot load."""
+    world.registry.add("wine")
+    world.registry.add("wine", 2)
+    deploy(world, "wine/1")
+    settle(world)
+    world.serving.fails[VersionRef("wine", 2)] = BROKEN
+    return world
+
+
+def test_a_failure_is_not_undone_unless_that_was_chosen(failing: World) -> None:
+    deploy(failing, "wine/2")
+    assert settle(failing).outcome is Outcome.FAILED
+    assert len(failing.journal.history("wine")) == 2
+
+
+def test_a_failure_that_is_to_be_undone_returns_to_the_verified_release(failing: World) -> None:
+    deploy_undone(failing, "wine/2")
+    begun = settle(failing)
+    assert (begun.outcome, begun.release, begun.undoes) == (Outcome.OPEN, 3, BROKEN)
+    ended = settle(failing)
+    assert (ended.outcome, ended.undoes) == (Outcome.VERIFIED, BROKEN)
+    assert history_of(failing) == [
+        (3, Action.ROLLBACK, Outcome.VERIFIED),
+        (2, Action.DEPLOY, Outcome.FAILED),
+        (1, Action.DEPLOY, Outcome.VERIFIED),
+    ]
+    assert failing.wanted_version("wine") == VersionRef("wine", 1)
+
+
+def test_the_roll_back_says_who_why_and_from_where(failing: World) -> None:
+    deploy_undone(failing, "wine/2")
+    settle(failing)
+    release = failing.journal.history("wine")[0]
+    assert (release.actor, release.rolled_back_from, release.rolled_back_to) == ("ana", 2, 1)
+    assert release.reason == "Release 2 failed: The model did not load"
+    assert failing.store.audit[-1].origin == rollout.AUTOMATIC
+
+
+def test_following_it_ends_as_a_failure_that_names_what_answers(failing: World) -> None:
+    deploy_undone(failing, "wine/2")
+    with pytest.raises(RolloutFailed) as caught:
+        for _ in rollout.follow(failing, "wine", now=failing.clock.now, sleep=failing.clock.sleep):
+            pass
+    assert "The model did not load" in caught.value.what
+    assert "rolled back by release 3: wine/1 answers" in caught.value.what
+
+
+def test_a_roll_back_by_itself_that_fails_is_not_undone_again(failing: World) -> None:
+    deploy_undone(failing, "wine/2")
+    settle(failing)
+    failing.serving.fails[VersionRef("wine", 1)] = Cause("The disk is full")
+    with pytest.raises(RolloutFailed) as caught:
+        for _ in rollout.follow(failing, "wine", now=failing.clock.now, sleep=failing.clock.sleep):
+            pass
+    assert "The model did not load" in caught.value.what
+    assert "The disk is full" in caught.value.why
+    for _ in range(3):
+        settle(failing)
+    assert len(failing.journal.history("wine")) == 3
+
+
+def test_settling_a_failure_by_many_front_ends_is_one_roll_back(failing: World) -> None:
+    deploy_undone(failing, "wine/2")
+    before = failing.journal.history("wine")
+    settle(failing)
+    failed = rollout._undone(
+        failing, before[0], Progress(Phase.FAILED, "", Outcome.FAILED, cause=BROKEN)
+    )
+    assert failed.release == 3
+    assert len(failing.journal.history("wine")) == 3
+
+
+def test_a_first_release_that_fails_says_why_it_was_not_rolled_back(world: World) -> None:
+    world.registry.add("wine")
+    world.serving.fails[VersionRef("wine", 1)] = BROKEN
+    deploy_undone(world, "wine/1")
+    failed = settle(world)
+    assert failed.outcome is Outcome.FAILED
+    assert failed.cause is not None
+    assert "It was not rolled back: wine has no verified release" in failed.cause.why
+    assert len(world.journal.history("wine")) == 1
+
+
+def test_a_package_that_is_gone_is_told_beside_the_first_cause(failing: World) -> None:
+    deploy_undone(failing, "wine/2")
+    failing.packager.gone.add(failing.journal.history("wine")[1].intent.package.uri)
+    failed = settle(failing)
+    assert failed.cause is not None
+    assert "skops" in failed.cause.why
+    assert "It was not rolled back" in failed.cause.why
+    assert len(failing.journal.history("wine")) == 2
+
+
+def test_what_could_not_be_measured_is_never_undone(world: World) -> None:
+    world.registry.add("wine")
+    world.registry.add("wine", 2, example=None)
+    deploy(world, "wine/1")
+    settle(world)
+    deploy_undone(world, "wine/2")
+    assert settle(world).outcome is Outcome.SERVING
+    assert len(world.journal.history("wine")) == 2
+
+
+def test_what_is_merely_late_is_never_undone(failing: World) -> None:
+    del failing.serving.fails[VersionRef("wine", 2)]
+    failing.serving.hold.add("wine")
+    deploy_undone(failing, "wine/2")
+    failing.clock.sleep(rollout.DEADLINE_S + 1)
+    assert settle(failing).outcome is Outcome.TIMEOUT
+    assert len(failing.journal.history("wine")) == 2
+
+
+def test_a_canary_that_fails_is_aborted(failing: World) -> None:
+    deploy_undone(failing, "wine/2", canary_percent=30)
+    begun = settle(failing)
+    assert begun.undoes == BROKEN
+    assert failing.journal.history("wine")[0].action is Action.ABORT
