@@ -16,7 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -61,6 +63,8 @@ class Reply:
 
     status: int
     body: Json
+    at: datetime | None = None
+    """When it was given, by the API server's own clock, to the second; None when it did not say."""
 
     @property
     def ok(self) -> bool:
@@ -241,7 +245,7 @@ class Cluster:
             raise self._unreachable(doing, error) from error
         finally:
             response.release_conn()
-        reply = Reply(response.status, _parsed(text))
+        reply = Reply(response.status, _parsed(text), _date(response.headers.get("Date")))
         if (
             method != "GET"
             and reply.ok
@@ -426,6 +430,13 @@ class Cluster:
 def _words(reply: Reply) -> str:
     causes = "; ".join(f"{field}: {text}" if field else text for _, text, field in reply.causes)
     return one_line(reply.message if not causes else f"{reply.message} ({causes})", 512)
+
+
+def _date(header: str | None) -> datetime | None:
+    try:
+        return parsedate_to_datetime(header).astimezone(UTC) if header else None
+    except ValueError:
+        return None
 
 
 def _parsed(text: bytes) -> Json:

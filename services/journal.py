@@ -35,6 +35,9 @@ RENEW_EVERY_S = 10.0
 RENEW_FOR_S = 1200.0
 """A front end that never settles its operation must not lock the service for ever."""
 
+CLOCK_GRACE_S = 1.0
+"""The API server's times are whole seconds."""
+
 MAX_RECORD_BYTES = 1_000_000
 """etcd takes objects of 1.5 MiB; the rest is for managed fields and annotations."""
 
@@ -261,13 +264,20 @@ class ClusterJournal:
                 if self._write_lease(method, plan, actor, lease):
                     return
                 continue  # somebody else was a moment earlier: read who
-            if lease.age_s < self._duration_s / 2 or time.monotonic() > deadline:
+            unrenewed_s = lease.age_s if lease.unchanged_s is None else lease.unchanged_s
+            if unrenewed_s < self._duration_s / 2 or time.monotonic() > deadline:
                 raise self._held(plan.service, lease)
-            # Nobody renewed it for longer than a living process would let pass. Clocks are not
-            # compared to take it over: it has to be seen unchanged for its whole duration.
+            # Nobody renewed it for longer than a living process would let pass: wait for its end.
             time.sleep(1.0)
 
     def _lapsed(self, lease: _Lease, plan: Plan) -> bool:
+        """Whether nobody renewed it for its whole duration.
+
+        By the API server's clock alone, which stamps both the write and the answer. Where it does
+        not tell, no clocks are compared: it has to be seen unchanged for so long.
+        """
+        if lease.unchanged_s is not None:
+            return lease.unchanged_s >= lease.duration_s + CLOCK_GRACE_S
         mark, since = self._seen.get(plan.service, ("", 0.0))
         if mark != lease.object_version:
             self._seen[plan.service] = (lease.object_version, time.monotonic())
@@ -284,10 +294,13 @@ class ClusterJournal:
         )
 
     def _lease(self, service: str) -> _Lease | None:
-        found = self._cluster.get(
-            f"{self._leases()}/{_lease_name(service)}", doing=f"read the lock of {service}"
+        reply = self._cluster.send(
+            "GET",
+            f"{self._leases()}/{_lease_name(service)}",
+            doing=f"read the lock of {service}",
+            accept=(404,),
         )
-        return None if found is None else _Lease.read(found)
+        return None if reply.status == 404 else _Lease.read(reply.body, reply.at)
 
     def _write_lease(self, method: str, plan: Plan, actor: str, known: _Lease | None) -> bool:
         now = _micro(datetime.now(UTC))
@@ -376,13 +389,16 @@ class _Lease:
     duration_s: int
     age_s: float
     """Since the last renewal, by our clock: only good for guessing who is alive."""
+    unchanged_s: float | None
+    """Since the last write, by the API server's clock; None when it does not tell."""
     held_for_s: float
     actor: str
     subject: str
     object_version: str
 
     @staticmethod
-    def read(lease: Json) -> _Lease:
+    def read(lease: Json, at: datetime | None) -> _Lease:
+        """`at`: when the API server gave it, by its own clock."""
         spec, metadata = lease.get("spec") or {}, lease["metadata"]
         annotations = metadata.get("annotations") or {}
         now = datetime.now(UTC)
@@ -390,11 +406,22 @@ class _Lease:
             holder=str(spec.get("holderIdentity") or ""),
             duration_s=int(spec.get("leaseDurationSeconds") or LEASE_DURATION_S),
             age_s=_since(spec.get("renewTime"), now),
+            unchanged_s=_unchanged_s(metadata, at),
             held_for_s=_since(spec.get("acquireTime"), now),
             actor=one_line(annotations.get(_ACTOR, "")),
             subject=one_line(annotations.get(_SUBJECT, "")),
             object_version=metadata["resourceVersion"],
         )
+
+
+def _unchanged_s(metadata: Json, at: datetime | None) -> float | None:
+    """Kubernetes 1.34, managedFields: `time` is the API server's, and moves with every change."""
+    times = [
+        found
+        for entry in metadata.get("managedFields") or ()
+        if (found := objects.time_of(entry.get("time"))) is not None
+    ]
+    return (at - max(times)).total_seconds() if at is not None and times else None
 
 
 def _since(text: str | None, now: datetime) -> float:

@@ -43,6 +43,8 @@ class ApiServer:
     """The server and its state; every method is safe from any thread."""
 
     bookmark_s: float = 1.0
+    stamps: bool = True
+    """Whether locks carry the time of their last change, as a real server's do."""
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     """(method, path, query) of every request, in order."""
     on_apply: Callable[[str, Json], None] | None = None
@@ -84,6 +86,8 @@ class ApiServer:
         kept["metadata"].setdefault("namespace", "models")
         kept["metadata"].setdefault("uid", f"uid-{self._version}")
         kept["metadata"]["resourceVersion"] = str(self._version)
+        if collection == LEASES and self.stamps:
+            kept["metadata"]["managedFields"] = [{"manager": "x", "time": _now()}]
         self._collection(collection)[name] = kept
         self._note("MODIFIED" if known else "ADDED", collection, kept)
         return kept
@@ -372,6 +376,10 @@ def _selected(thing: Json, selector: str) -> bool:
     return True
 
 
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
 def _applied(known: Json | None, body: Json) -> Json:
     """What a server-side apply by the only manager makes: its fields, and the status as it was."""
     made = copy.deepcopy(body)
@@ -379,7 +387,7 @@ def _applied(known: Json | None, body: Json) -> Json:
     before = (known or {}).get("metadata") or {}
     changed = known is None or made.get("spec") != known.get("spec")
     made["metadata"]["generation"] = int(before.get("generation") or 0) + int(changed)
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    stamp = _now()
     made["metadata"]["creationTimestamp"] = before.get("creationTimestamp", stamp)
     made["metadata"]["managedFields"] = [
         {"manager": "slipway", "operation": "Apply", "time": stamp}
