@@ -47,6 +47,7 @@ from services.domain import (
     TestResult,
     Verdict,
     VersionDetails,
+    WayIn,
     parse_ref,
     service_name_problem,
     spec_differences,
@@ -73,6 +74,12 @@ DEADLINE_S = 600.0
 UNAPPLIED_GRACE_S = 30.0
 """An open release that the target does not know after this time was never applied: its process
 died between recording it and the write."""
+
+ADDRESS_ASKED = 3
+"""Requests that the new release has to answer at the service's address: gateways have replicas."""
+ADDRESS_TIMEOUT_S = 10.0
+ADDRESS_GRACE_S = 60.0
+"""An ingress that has not followed the pods by then is told instead of waited for."""
 
 LATE_WATCH_S = 24 * 3600.0
 """For so long a `timeout` may still become a late success."""
@@ -635,7 +642,7 @@ def _settled(ops: Ops, name: str, history: Sequence[Release], now: Now) -> Progr
     if progress.phase is Phase.STOPPED:
         return _recorded(ops, release, progress, Outcome.STOPPED)
     if progress.phase is Phase.READY:
-        return _undone(ops, release, _tested(ops, release, seen, progress))
+        return _undone(ops, release, _tested(ops, release, seen, progress, now()))
     if now() - release.created_at > timedelta(seconds=DEADLINE_S):
         cause = Cause(
             f"{name} was not ready after {DEADLINE_S:.0f} s; it may still become ready.",
@@ -810,14 +817,22 @@ def _perhaps_unapplied(ops: Ops, release: Release, progress: Progress, at: datet
     return _recorded(ops, release, replace(progress, cause=cause), Outcome.NOT_APPLIED, cause)
 
 
-def _tested(ops: Ops, release: Release, seen: Observed, progress: Progress) -> Progress:
+def _tested(
+    ops: Ops, release: Release, seen: Observed, progress: Progress, at: datetime
+) -> Progress:
     result, detail = (
         (seen.test, seen.test_detail)
         if seen.test is not TestResult.NOT_RUN
         else try_inference(ops, release)
     )
     if result is TestResult.PASS:
-        return _recorded(ops, release, progress, Outcome.VERIFIED)
+        behind = "" if seen.test is TestResult.PASS else address_behind(ops, release)
+        if not behind:
+            return _recorded(ops, release, progress, Outcome.VERIFIED)
+        if at - _ready_since(seen, release) < timedelta(seconds=ADDRESS_GRACE_S):
+            waiting = replace(progress, phase=Phase.ROLLING_OUT, release=release.number)
+            return replace(waiting, message=f"its pods passed the test; {behind}")
+        result, detail = TestResult.COULD_NOT_MEASURE, f"its pods passed the test, but {behind}"
     if result is TestResult.FAIL:
         cause = Cause(
             f"{release.intent.version} loaded, but its test inference failed",
@@ -849,6 +864,45 @@ def try_inference(ops: Ops, release: Release) -> tuple[TestResult, str]:
     except (Unreachable, Denied, NotFound) as error:
         return TestResult.COULD_NOT_MEASURE, f"{error.what} {error.why}".strip()
     return TestResult.PASS, ""
+
+
+def address_behind(ops: Ops, release: Release) -> str:
+    """What the service's own address does that is not this release, in words; "" when nothing.
+
+    An ingress follows the pods a moment later: until then callers get the version before, or an
+    error. Where there is no ingress, or no way to it from here, nothing is said against the
+    release; nor where a canary shares the address, or the server does not name its version.
+    """
+    intent = release.intent
+    if intent.example is None or intent.version is None or intent.canary_percent is not None:
+        return ""
+    try:
+        endpoint = ops.serving.endpoint(release.service)
+    except (Unreachable, Denied, NotFound):
+        return ""
+    if endpoint.via not in {WayIn.INGRESS, WayIn.IN_CLUSTER}:
+        return ""
+    request = request_for_example(intent.signature, intent.example, model_name=endpoint.model_name)
+    try:
+        for _ in range(ADDRESS_ASKED):
+            answer = ops.predictor.infer(endpoint, request, ADDRESS_TIMEOUT_S)
+            if answer.version is not None and answer.version.number != intent.version.number:
+                return f"its address still answers with {answer.version}"
+    except (InferenceFailed, Unreachable) as error:
+        return f"its address does not answer yet: {error.what} {error.why}".strip()
+    except Denied:
+        return ""  # from here it cannot be told
+    return ""
+
+
+def _ready_since(seen: Observed, release: Release) -> datetime:
+    """When the last step of the roll-out ended, as far as is known."""
+    ends = [
+        step.started_at + timedelta(seconds=step.took_s)
+        for step in seen.steps
+        if step.started_at is not None and step.took_s is not None
+    ]
+    return max([*ends, release.created_at])
 
 
 def _recorded(

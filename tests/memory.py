@@ -251,6 +251,7 @@ class _Held:
     answering: tuple[Answering, ...] = ()
     failure: Cause | None = None
     settled: bool = False
+    settled_at: datetime | None = None
     managed: bool = True
     owner: str = ""
 
@@ -264,6 +265,7 @@ class MemoryServing:
         self.applied: list[Plan] = []
         self.fails: dict[VersionRef, Cause] = {}
         self.hold: set[str] = set()
+        self.via = WayIn.LOOPBACK
         self.asleep: set[str] = set()
         self.broken: SlipwayError | None = None
 
@@ -368,7 +370,7 @@ class MemoryServing:
             return Observed(name, at, wanted_release=held.release, caught_up=True, stopped=True)
         ref = held.intent.version
         if not held.settled and name not in self.hold and ref is not None:
-            held.settled = True
+            held.settled, held.settled_at = True, at
             held.failure = self.fails.get(ref)
             if held.failure is None:
                 held.answering = self._split(held)
@@ -388,11 +390,17 @@ class MemoryServing:
             traffic_as_wanted=ready,
             failure=held.failure,
             asleep=name in self.asleep,
-            test=TestResult.PASS if held.intent.example else TestResult.COULD_NOT_MEASURE,
+            test=self._test(held),
             test_detail="" if held.intent.example else "the version has no input example",
             answering=held.answering,
-            steps=(Step("model loaded", done, at, 1.0 if ready else None),),
+            steps=(Step("model loaded", done, held.settled_at or at, 1.0 if ready else None),),
         )
+
+    def _test(self, held: _Held) -> TestResult:
+        """Behind an ingress it is a cluster, which leaves the test inference to rollout."""
+        if self.via is not WayIn.LOOPBACK:
+            return TestResult.NOT_RUN
+        return TestResult.PASS if held.intent.example else TestResult.COULD_NOT_MEASURE
 
     def _split(self, held: _Held) -> tuple[Answering, ...]:
         share = held.intent.canary_percent
@@ -423,7 +431,7 @@ class MemoryServing:
         held = self._need(name)
         if not held.answering and release is None:
             raise NotFound(f"{name} has no way in yet.", fix=f"Look at `slipway status {name}`.")
-        return Endpoint("http://127.0.0.1:1234", name, WayIn.LOOPBACK, release=release)
+        return Endpoint("http://127.0.0.1:1234", name, self.via, release=release)
 
     def check(self) -> Sequence[Finding]:
         if self.broken is not None:
@@ -504,6 +512,8 @@ class MemoryPredictor:
     def __init__(self, world: World) -> None:
         self.world = world
         self.fails: InferenceFailed | None = None
+        self.behind: VersionRef | InferenceFailed | None = None
+        """What the service's own address answers while it lags behind the pods."""
         self.sent: list[InferRequest] = []
 
     def ready(self, endpoint: Endpoint, timeout_s: float = 2.0) -> bool:
@@ -515,6 +525,9 @@ class MemoryPredictor:
         if self.fails is not None:
             raise self.fails
         self.sent.append(request)
+        behind = self.behind if endpoint.release is None else None
+        if isinstance(behind, InferenceFailed):
+            raise behind
         held = self.world.serving.held.get(endpoint.model_name)
         side = max(held.answering, key=lambda a: a.percent, default=None) if held else None
         return Prediction(
@@ -525,7 +538,7 @@ class MemoryPredictor:
             via=endpoint.via,
             protocol=request.protocol,
             raw=b'{"outputs": []}',
-            version=side.version if side else None,
+            version=behind or (side.version if side else None),
             release=endpoint.release or (side.release if side else None),
         )
 

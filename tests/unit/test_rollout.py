@@ -24,9 +24,11 @@ from services.domain import (
     ValueKind,
     Verdict,
     VersionRef,
+    WayIn,
 )
 from services.errors import (
     Conflict,
+    InferenceFailed,
     NotDeployable,
     NotFound,
     NothingToRollBackTo,
@@ -699,3 +701,56 @@ def test_a_canary_that_fails_is_aborted(failing: World) -> None:
     begun = settle(failing)
     assert begun.undoes == BROKEN
     assert failing.journal.history("wine")[0].action is Action.ABORT
+
+
+# ── The service's own address ─────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def behind_ingress(world: World) -> World:
+    """wine/1 answers; wine/2 is to follow, behind an ingress."""
+    world.registry.add("wine")
+    world.registry.add("wine", 2)
+    deploy(world, "wine/1")
+    settle(world)
+    world.serving.via = WayIn.INGRESS
+    return world
+
+
+def test_a_release_is_not_verified_before_its_address_answers_with_it(
+    behind_ingress: World,
+) -> None:
+    behind_ingress.predictor.behind = VersionRef("wine", 1)
+    deploy(behind_ingress, "wine/2")
+    waiting = settle(behind_ingress)
+    assert (waiting.outcome, waiting.phase) == (Outcome.OPEN, Phase.ROLLING_OUT)
+    assert "still answers with wine/1" in waiting.message
+    behind_ingress.predictor.behind = None
+    assert settle(behind_ingress).outcome is Outcome.VERIFIED
+
+
+def test_an_address_that_fails_for_a_moment_is_waited_for(behind_ingress: World) -> None:
+    behind_ingress.predictor.behind = InferenceFailed("The endpoint answered 503.")
+    deploy(behind_ingress, "wine/2")
+    assert settle(behind_ingress).outcome is Outcome.OPEN
+    behind_ingress.predictor.behind = None
+    assert settle(behind_ingress).outcome is Outcome.VERIFIED
+
+
+def test_an_address_that_never_follows_is_told_and_is_no_failure_of_the_release(
+    behind_ingress: World,
+) -> None:
+    behind_ingress.predictor.behind = VersionRef("wine", 1)
+    deploy_undone(behind_ingress, "wine/2")
+    settle(behind_ingress)
+    behind_ingress.clock.sleep(rollout.ADDRESS_GRACE_S + 1)
+    told = settle(behind_ingress)
+    assert told.outcome is Outcome.SERVING
+    assert "still answers with wine/1" in told.message
+    assert len(behind_ingress.journal.history("wine")) == 2
+
+
+def test_a_canary_shares_its_address_and_is_verified_on_its_pods(behind_ingress: World) -> None:
+    behind_ingress.predictor.behind = VersionRef("wine", 1)
+    deploy(behind_ingress, "wine/2", canary_percent=10)
+    assert settle(behind_ingress).outcome is Outcome.VERIFIED
