@@ -35,6 +35,7 @@ from services.domain import (
     Signature,
     TensorSpec,
     ValueKind,
+    WayIn,
 )
 from services.errors import InferenceFailed, SignatureMismatch, one_line
 from services.reading import (
@@ -570,3 +571,14 @@ def as_python(endpoint: Endpoint, request: InferRequest) -> str:
         "    print(answer.read().decode())",
     ]
     return "\n".join(lines) + "\n"
+
+
+def way_warning(endpoint: Endpoint) -> str:
+    """What a load test over this way in measures beside the service; "" when nothing."""
+    if endpoint.via not in {WayIn.SERVICE_PROXY, WayIn.PORT_FORWARD}:
+        return ""
+    pod = " to one of its pods" if endpoint.via is WayIn.PORT_FORWARD else ""
+    return (
+        f"The requests go through the API server{pod} (way in: {endpoint.via}): this measures that"
+        " way as well, and loads the API server. Set `ingress` of the target to measure it alone."
+    )

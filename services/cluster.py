@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,10 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
 import urllib3
+import websocket
 from kubernetes import client as kubernetes_client
+from kubernetes.client.exceptions import ApiException
+from kubernetes.stream.ws_client import portforward_call
 
 from services.access import Access
 from services.domain import Json
@@ -45,6 +49,8 @@ READ_TIMEOUT_S = 15.0
 
 RENEW_EVERY_S = 5.0
 """Credentials that were refused are read again once, and then not before this."""
+
+_TUNNELS = threading.Lock()
 
 PAGE_SIZE = 500
 """Objects per list call, as kubectl asks for: keeps one answer in the megabytes."""
@@ -331,6 +337,43 @@ class Cluster:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise self._unreachable(doing, error) from error
         return response
+
+    def tunnel(self, path: str, port: int, *, doing: str) -> socket.socket:
+        """A connection to one port of a pod (`path`), through the API server. Denied, Unreachable.
+
+        By the client's websocket port-forward; each has a thread of its own until it is closed.
+        """
+        api = self._api()
+        token = api.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        with _TUNNELS:
+            # The client sets no time limit for the handshake; the websocket library has one for
+            # all of the process, and nobody else uses it.
+            websocket.setdefaulttimeout(CONNECT_TIMEOUT_S)
+            try:
+                forward = portforward_call(
+                    api.configuration,
+                    "GET",
+                    f"{api.configuration.host}{path}/portforward",
+                    query_params=[("ports", str(port))],
+                    headers={"authorization": token} if token else {},
+                )
+            except ApiException as error:
+                raise self._no_tunnel(doing, error) from error
+            finally:
+                websocket.setdefaulttimeout(None)
+        forward.websocket.settimeout(None)
+        opened: socket.socket = forward.socket(port)
+        return opened
+
+    def _no_tunnel(self, doing: str, error: ApiException) -> Denied | Unreachable:
+        said = one_line(error.reason)
+        if "403" in said or "401" in said:
+            return Denied(
+                f"Could not {doing} on {self.target}.",
+                why=said,
+                fix="Apply the optional part of deploy/rbac.yaml for pods/portforward.",
+            )
+        return self._unreachable(doing, error)
 
     # ── Who we are ────────────────────────────────────────────────────────────────────────────
 

@@ -681,8 +681,8 @@ class KServeServing:
     def endpoint(self, name: str, release: int | None = None) -> Endpoint:
         """The way in; with `release`, the one that reaches exactly that workload's pods.
 
-        In this order: in-cluster address, ingress with Host, the API server's proxy. NotFound until
-        there is one.
+        In this order: in-cluster address, ingress with Host, the API server's proxy, port-forward.
+        NotFound until there is one.
         """
         look = self._look(name, self._cluster)
         if look is None:
@@ -748,28 +748,72 @@ class KServeServing:
                 why=f"Straight to pod {pod_name}: Slipway runs in this cluster.",
                 release=workload,
             )
+        if self._proxy_open(f"{self._pod_proxy(pod)}/v2/models/{path_part(name)}/ready"):
+            return Endpoint(
+                self._relay.route(self._pod_proxy(pod)),
+                name,
+                WayIn.SERVICE_PROXY,
+                why=f"Exactly pod {pod_name}, through the API server's proxy: two more hops.",
+                headers=self._relay.headers,
+                release=workload,
+            )
+        return self._forwarded(name, pod, workload)
+
+    def _forwarded(self, name: str, pod: Json, workload: int | None) -> Endpoint:
+        """The last way in: a port-forward to one pod. NotFound where it is not allowed either."""
+        pod_name = pod["metadata"]["name"]
+        try:
+            allowed = self._cluster.may("create", "", "pods", self._namespace, "portforward")
+        except SlipwayError:
+            allowed = False
+        if not allowed:
+            raise NotFound(
+                f"There is no way in to {name} from here.",
+                why="You may neither use the API server's proxy (pods/proxy, services/proxy) nor"
+                " forward a port (pods/portforward), and no ingress answers.",
+                fix="Set `ingress` of the target in slipway.toml, or apply deploy/rbac.yaml.",
+            )
         return Endpoint(
-            self._relay.route(self._pod_proxy(pod)),
+            self._relay.forward(f"{self._pods()}/{path_part(pod_name)}", _port(pod)),
             name,
-            WayIn.SERVICE_PROXY,
-            why=f"Exactly pod {pod_name}, through the API server's proxy: two more hops.",
+            WayIn.PORT_FORWARD,
+            why=f"The API server's proxy is closed to us: a port-forward to pod {pod_name}. It"
+            " reaches this one pod, and its speed is not the service's.",
             headers=self._relay.headers,
             release=workload,
         )
+
+    def _proxy_open(self, path: str) -> bool:
+        """Whether a request comes through the API server's proxy to whatever answers there."""
+        key = ("proxy", path.partition("/proxy/")[0])
+        known = self._reachable.get(key)
+        kept_s = GATEWAY_KEPT_S if known and known[0] else GATEWAY_LOOK_AGAIN_S
+        if known and time.monotonic() - known[1] < kept_s:
+            return known[0]
+        try:
+            response = self._cluster.raw("GET", path, doing="try the proxy", read_timeout_s=3)
+        except Unreachable:
+            return True  # silent: slow, or a cluster that is away, and then a tunnel is no help
+        response.drain_conn()
+        response.release_conn()
+        # 403: no right. 502 to 504: the API server does not reach the node's pods.
+        found = response.status not in {401, 403, 502, 503, 504}
+        self._reachable[key] = (found, time.monotonic())
+        return found
 
     def _proxied(self, look: objects.Look, name: str, tried: Sequence[str]) -> Endpoint:
         why = "No ingress was found" if not tried else f"No answer from {', '.join(tried)}"
         if look.deployment is not None:
             service = f"{objects.predictor_name(name)}:80"
-            return Endpoint(
-                self._relay.route(
-                    f"/api/v1/namespaces/{path_part(self._namespace)}/services/{service}/proxy"
-                ),
-                name,
-                WayIn.SERVICE_PROXY,
-                why=f"{why}; through the API server's service proxy: two more hops.",
-                headers=self._relay.headers,
-            )
+            path = f"/api/v1/namespaces/{path_part(self._namespace)}/services/{service}/proxy"
+            if self._proxy_open(f"{path}/v2/models/{path_part(name)}/ready"):
+                return Endpoint(
+                    self._relay.route(path),
+                    name,
+                    WayIn.SERVICE_PROXY,
+                    why=f"{why}; through the API server's service proxy: two more hops.",
+                    headers=self._relay.headers,
+                )
         facts = objects.read(look, self._journal.history(name))
         pods = [pod for pod in (*facts.pods, *look.pods) if objects.pod_ready(pod)]
         if not pods:

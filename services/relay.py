@@ -1,10 +1,11 @@
-"""A door on loopback to the API server's proxy: requests reach one pod or service, no credential.
+"""A door on loopback through the API server: requests reach one pod or service, no credential.
 
 Kubeconfigs of minikube, kind and many clusters hold client certificates, which an HTTP client that
 only knows an address and headers cannot present. So the relay presents them: it takes requests on
 127.0.0.1 and hands them to `…/pods/NAME:PORT/proxy` or `…/services/NAME:PORT/proxy`, and the
-endpoint given out holds no credential of the cluster. It reaches only paths that `route` opened,
-and only for callers that send its header: a web page in a browser cannot.
+endpoint given out holds no credential of the cluster. Where the proxy may not be used, it forwards
+a port of the pod. It reaches only what `route` and `forward` opened, and only for callers that send
+its header: a web page in a browser cannot.
 
 One more hop (this process, then the API server, then the pod): named wherever it is timed.
 """
@@ -12,12 +13,16 @@ One more hop (this process, then the API server, then the pod): named wherever i
 from __future__ import annotations
 
 import secrets
+import socket
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+import urllib3
+
 from services.cluster import Cluster
-from services.errors import SlipwayError, one_line
+from services.errors import SlipwayError, Unreachable, one_line
 
 HEADER = "X-Slipway-Relay"
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -28,27 +33,72 @@ READ_TIMEOUT_S = 120.0
 _ANSWERED = ("Content-Type", "Content-Length", "Content-Encoding")
 
 
+Send = Callable[[str, str, bytes | None, dict[str, str]], urllib3.BaseHTTPResponse]
+"""Passes a request on: method, path with query, body, headers. SlipwayError when it cannot."""
+
+
 class Relay:
     """Loopback to API paths of one cluster. Starts on first use, ends with the process."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._secret = secrets.token_urlsafe(24)
-        self._routes: dict[str, str] = {}
+        self._routes: dict[str, Send] = {}
         self._names: dict[str, str] = {}
         self._server: ThreadingHTTPServer | None = None
         self._lock = threading.Lock()
 
     def route(self, api_path: str) -> str:
         """Open the way to `api_path` (which ends in /proxy); gives the base URL on loopback."""
+
+        def send(
+            method: str, path: str, body: bytes | None, headers: dict[str, str]
+        ) -> urllib3.BaseHTTPResponse:
+            return self._cluster.raw(
+                method,
+                f"{api_path}/{path}",
+                doing="pass a request on",
+                body=body,
+                headers=headers,
+                read_timeout_s=READ_TIMEOUT_S,
+            )
+
+        return self._opened(api_path, send)
+
+    def forward(self, pod_path: str, port: int) -> str:
+        """Open a port-forward to a pod (`…/pods/NAME`); gives the base URL on loopback.
+
+        Connections are made at the first request, kept, and made again when one broke.
+        """
+        pool = _ForwardedPool(self._cluster, pod_path, port)
+
+        def send(
+            method: str, path: str, body: bytes | None, headers: dict[str, str]
+        ) -> urllib3.BaseHTTPResponse:
+            try:
+                return pool.urlopen(
+                    method,
+                    f"/{path}",
+                    body=body,
+                    headers=headers,
+                    timeout=READ_TIMEOUT_S,
+                    retries=False,
+                    preload_content=False,
+                )
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise Unreachable("The port-forward broke.", why=one_line(error)) from error
+
+        return self._opened(f"{pod_path}:{port}", send)
+
+    def _opened(self, key: str, send: Send) -> str:
         with self._lock:
             if self._server is None:
                 self._server = self._started()
-            if api_path not in self._names:
+            if key not in self._names:
                 name = secrets.token_hex(4)
-                self._names[api_path] = name
-                self._routes[name] = api_path
-            return f"http://127.0.0.1:{self._server.server_port}/{self._names[api_path]}"
+                self._names[key] = name
+                self._routes[name] = send
+            return f"http://127.0.0.1:{self._server.server_port}/{self._names[key]}"
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
@@ -67,7 +117,6 @@ class Relay:
         relay = self
 
         class Handler(_Handler):
-            cluster = relay._cluster
             secret = relay._secret
             routes = relay._routes
 
@@ -77,10 +126,25 @@ class Relay:
         return server
 
 
+class _ForwardedPool(urllib3.HTTPConnectionPool):
+    """HTTP connections whose sockets are port-forwards to one pod."""
+
+    def __init__(self, cluster: Cluster, pod_path: str, port: int) -> None:
+        def tunnel() -> socket.socket:
+            return cluster.tunnel(pod_path, port, doing="forward a port")
+
+        class _Connection(urllib3.connection.HTTPConnection):
+            def _new_conn(self) -> socket.socket:
+                return tunnel()
+
+        # A class of its own per pool, because urllib3 makes connections from a class.
+        self.ConnectionCls = _Connection
+        super().__init__("127.0.0.1", port, maxsize=8)
+
+
 class _Handler(BaseHTTPRequestHandler):
-    cluster: Cluster
     secret: str
-    routes: dict[str, str]
+    routes: dict[str, Send]
     protocol_version = "HTTP/1.1"
     timeout = 300
     # Without it, head and body leave in two packets and wait for each other's ACK (40 ms).
@@ -99,8 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         parts = urlsplit(self.path)
         name, _, rest = parts.path.lstrip("/").partition("/")
-        prefix = self.routes.get(name)
-        if prefix is None or any(part in {".", ".."} for part in unquote(rest).split("/")):
+        send = self.routes.get(name)
+        if send is None or any(part in {".", ".."} for part in unquote(rest).split("/")):
             self._answer(404, b'{"error": "This relay has no such way."}')
             return
         length = int(self.headers.get("Content-Length") or 0)
@@ -114,16 +178,9 @@ class _Handler(BaseHTTPRequestHandler):
             for key in ("Content-Type", "Accept", "Accept-Encoding")
             if (value := self.headers.get(key))
         }
-        path = f"{prefix}/{rest}" + (f"?{parts.query}" if parts.query else "")
+        path = rest + (f"?{parts.query}" if parts.query else "")
         try:
-            response = self.cluster.raw(
-                self.command,
-                path,
-                doing="pass a request on",
-                body=body,
-                headers=sent,
-                read_timeout_s=READ_TIMEOUT_S,
-            )
+            response = send(self.command, path, body, sent)
         except SlipwayError as error:
             text = one_line(error.why or error.what).replace('"', "'")
             self._answer(502, f'{{"error": "relay: {text}"}}'.encode())

@@ -250,6 +250,9 @@ def bench(session: Session) -> Answer:
         concurrency=args.concurrency or 64,
         objective=Objective(p99_s=args.max_p99, error_ratio=args.max_error_ratio),
     )
+    warning = requests.way_warning(endpoint)
+    if warning:
+        session.terminal.warn(warning)
     cold_start_s = _woken(session, service, load)
     ticks: list[Tick] = []
     summary: LoadSummary | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +13,12 @@ import yaml
 
 from services import rollout
 from services.cluster import MERGE_PATCH, Cluster
-from services.domain import Json, Mode, Outcome, Verdict
+from services.domain import Json, Mode, Outcome, TestResult, Verdict, WayIn
 from services.errors import Denied
 from services.facilities import RIGHTS, WATCHING, Facilities, Right
 from services.gcs import GcsPackager
 from services.journal import ClusterJournal
-from services.kserve import KServeServing
+from services.kserve import KServeOptions, KServeServing
 from tests.cluster.conftest import ClusterOps, Voyage
 from tests.memory import MemoryRegistry
 
@@ -151,3 +151,43 @@ def _without(rule: Json, group: str, resource: str, verb: str) -> list[Json]:
         if verbs:
             parted.append({**rule, "resources": [name], "verbs": verbs})
     return parted
+
+
+FORWARDING = {"apiGroups": [""], "resources": ["pods/portforward"], "verbs": ["get", "create"]}
+
+
+@pytest.mark.parametrize("mode", [Mode.STANDARD, Mode.KNATIVE])
+def test_without_ingress_and_proxy_a_port_is_forwarded(  # noqa: PLR0917 (fixtures by name)
+    restricted: Cluster,
+    cluster: Cluster,
+    namespace: str,
+    ops: ClusterOps,
+    voyage: Callable[[Mode], Voyage],
+    mode: Mode,
+) -> None:
+    journey = voyage(mode)
+    journey.deploy(2)
+    account = restricted.identity().rpartition(":")[2]
+    path = f"{RBAC}/namespaces/{namespace}/roles/{account}"
+    role = cluster.get(path, doing="x")
+    assert role is not None
+    unproxied = [rule for rule in role["rules"] if "pods/proxy" not in rule["resources"]]
+    for rules in (unproxied, [*unproxied, FORWARDING]):
+        cluster.send("PATCH", path, doing="x", body={"rules": rules}, content_type=MERGE_PATCH)
+    until = time.monotonic() + 20
+    while restricted.may("create", "", "pods", namespace, "proxy") or not restricted.may(
+        "create", "", "pods", namespace, "portforward"
+    ):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    nowhere = KServeOptions(ingress="http://127.0.0.1:9")
+    serving = KServeServing(restricted, namespace, ops.journal, nowhere)
+    mine = replace(ops, serving=serving)
+    endpoint = serving.endpoint(journey.service)
+    assert endpoint.via is WayIn.PORT_FORWARD
+    assert "port-forward to pod" in endpoint.why
+    through = Voyage(mine, journey.service, mode)
+    assert [through.answer() for _ in range(5)] == [2] * 5
+    assert mine.predictor.ready(endpoint)
+    release = ops.journal.history(journey.service)[0]
+    assert rollout.try_inference(mine, release) == (TestResult.PASS, "")

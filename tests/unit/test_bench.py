@@ -18,6 +18,7 @@ from services import bench
 from services.domain import (
     ANY,
     ColumnSpec,
+    Endpoint,
     Output,
     ParamSpec,
     Prediction,
@@ -590,3 +591,17 @@ def test_checked_rows_stay_as_they_are(rows: list[tuple[object, ...]]) -> None:
         return
 
     assert bench.check_rows(once, WINE) == once
+
+
+@pytest.mark.parametrize(
+    ("via", "warned"),
+    [
+        (WayIn.INGRESS, False),
+        (WayIn.LOOPBACK, False),
+        (WayIn.SERVICE_PROXY, True),
+        (WayIn.PORT_FORWARD, True),
+    ],
+)
+def test_a_way_in_through_the_api_server_is_warned_of(via: WayIn, warned: bool) -> None:
+    warning = bench.way_warning(Endpoint("http://127.0.0.1:1", "wine", via))
+    assert (str(via) in warning) is warned
