@@ -174,3 +174,11 @@ def test_the_way_from_nothing_leads_over_every_step(name: str) -> None:
     assert {"demo", "doctor", "image", "deploy", "predict"} <= verbs
     assert blocks(page, "toml")
     assert groundwork.INSTALL_KSERVE in "".join(blocks(page, "sh"))
+
+
+PROMISES = re.findall(r"`([a-z_/]+\.py)::(test_\w+)`", (ROOT / "docs" / "promises.md").read_text())
+
+
+@pytest.mark.parametrize(("file", "name"), sorted(set(PROMISES)))
+def test_a_promise_names_a_test_that_is_there(file: str, name: str) -> None:
+    assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8")
