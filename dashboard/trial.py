@@ -498,16 +498,18 @@ def load_form(ops: Ops, service: Service) -> None:
         seconds = fourth.number_input("For at most, seconds", 1, 3_600, 15, key="seconds")
         warm, slo, errors = st.columns(3)
         warm_s = warm.number_input("Warm-up, seconds", 0, 60, 1, key="warm_up")
-        promised = _promised(service)
+        known, promised = _promised(service)
+        # What a widget begins with is fixed by its key: until it is known, it is another widget.
+        field = service.name if known else f"reading-{service.name}"
         slo_ms = slo.number_input(
             "Objective: p99 below, ms (0: none)",
             *(0, 60_000, round((promised.p99_s or 0) * 1000)),
-            key=f"slo-{service.name}",
+            key=f"slo-{field}",
         )
         errors_percent = errors.number_input(
             "Objective: failures below, percent (0: none)",
             *(0.0, 100.0, (promised.error_ratio or 0.0) * 100),
-            key=f"slo-errors-{service.name}",
+            key=f"slo-errors-{field}",
         )
         kept = [text for text in list(_starting_points(service).values())[1:] if text]
         turns = bool(kept) and st.toggle(
@@ -565,13 +567,18 @@ def load_form(ops: Ops, service: Service) -> None:
     widgets.into_url(test=test_id)
 
 
-def _promised(service: Service) -> Objective:
-    """The objective of this service's newest load test: what is promised stays until changed."""
-    runs = wiring.runs(service.name).value or ()
+def _promised(service: Service) -> tuple[bool, Objective]:
+    """The objective of this service's newest load test: what is promised stays until changed.
+
+    The first is False while the load tests are still being read.
+    """
+    runs = widgets.glanced(wiring.runs(service.name))
+    if runs is None:
+        return False, Objective()
     asked = json.loads(runs[0].settings) if runs else {}
     promised = asked.get("objective") if isinstance(asked, dict) else None
     # A run from the terminal keeps other settings than one from a page; both keep the objective.
-    return records.load(Objective, json.dumps(promised)) if promised else Objective()
+    return True, records.load(Objective, json.dumps(promised)) if promised else Objective()
 
 
 def _woken(ops: Ops, load: Load, service: Service) -> float | None:
@@ -731,7 +738,9 @@ def _judged(summary: LoadSummary) -> None:
 def stored_runs(service: Service) -> None:
     """Earlier load tests of this service: choose some, and they lie over each other."""
     widgets.section("Earlier load tests")
-    stored = widgets.looked(wiring.runs(service.name), "load tests") or ()
+    stored = widgets.looked(wiring.runs(service.name), "load tests")
+    if stored is None:
+        return
     runs = {str(run.id): run for run in stored}
     if not runs:
         st.caption("None yet. Every load test is kept here with its version and settings.")

@@ -280,10 +280,9 @@ def _woken(session: Session, service: Service, load: Load) -> float | None:
     """Wake a service that sleeps, or with `--cold` will: the seconds it took. None while awake."""
     ops, asleep = session.ops, service.asleep
     if session.args.cold:
-        session.terminal.say(f"Waiting until {service.name} falls asleep.")
         for waited_s in coldstart.fall_asleep(ops, service):
             if round(waited_s) % 15 == 0:
-                session.terminal.say(f"  {waited_s:>5.0f} s  awake")
+                session.terminal.say(f"  {waited_s:>5.0f} s  {service.name} is still awake")
         asleep = True
     if not asleep:
         return None
