@@ -513,6 +513,14 @@ class KServeServing:
             )
         elif reply.status == 409:
             yield Finding("dry run", Verdict.FAIL, _owners_in_words(reply), _OWNERS_FIX)
+        elif reply.status >= 500:
+            # The plan was not judged at all: a webhook or the API server was away for a moment.
+            yield Finding(
+                "dry run",
+                Verdict.FAIL,
+                one_line(reply.message or f"HTTP {reply.status}", 512),
+                "Try again in a moment; slipway doctor says whether KServe's webhook is up.",
+            )
         else:
             yield Finding("dry run", Verdict.FAIL, one_line(reply.message, 512), "Change the plan.")
 

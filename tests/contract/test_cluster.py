@@ -540,3 +540,21 @@ def test_the_write_is_strict_and_by_slipway_without_force(
     serving.apply(*plan_on(None))
     (query,) = [query for method, _, query in api.asked if method == "PATCH"]
     assert query == {"fieldManager": "slipway", "fieldValidation": "Strict"}
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "fix"),
+    [
+        (500, 'failed calling webhook "inferenceservice": EOF', "Try again in a moment"),
+        (400, 'admission webhook "inferenceservice" denied the request', "Change the plan."),
+    ],
+)
+def test_a_webhook_that_is_away_is_no_fault_of_the_plan(
+    api: ApiServer, serving: KServeServing, status: int, message: str, fix: str
+) -> None:
+    answers = {"PATCH": (status, {"message": message}), "GET": (404, {})}
+    api.answer = lambda method, *_: answers.get(method, (200, {}))
+    rehearsed = serving.rehearse(plan_on(None)[0])
+    [dry_run] = [finding for finding in rehearsed.findings if finding.name == "dry run"]
+    assert dry_run.detail == message
+    assert dry_run.fix.startswith(fix)
