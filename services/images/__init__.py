@@ -98,7 +98,7 @@ class _Maker:
         image, builder = recipe.image, self.builder
         digest = builder.digest(image)
         if self._arrived(image):
-            report(f"{image} is on the cluster's nodes already", 1.0)
+            report(f"{image} is where the cluster finds it already", 1.0)
             return digest or ""
         if digest is None:
             report(f"building {image}", None)
@@ -110,10 +110,6 @@ class _Maker:
                     f"The image {image} was built and is gone. Nothing that serves was changed.",
                     fix="Does something prune images on this machine? Build it again.",
                 )
-        elif builder.shared:
-            report(f"{image} is in the registry already", 1.0)
-            if digest == "pushed":
-                return ""
         report(f"{image} is built", None)
         builder.deliver(image, report)
         report(f"{image} is where the cluster finds it", 1.0)
@@ -123,16 +119,20 @@ class _Maker:
         """Whether an earlier release's image can still be started."""
         name = "package"
         anew = "Make it again: `slipway image REF` with the version's REF, for the same target."
-        nodes = None if self.builder.shared else self._on_nodes()
+        if self.builder.shared:
+            there = self.builder.pushed(image)
+            detail = f"The image {image} is {'' if there else 'not '}in its registry."
+            verdict = Verdict.PASS if there else Verdict.FAIL
+            return Finding(name, verdict, detail, "" if there else anew)
+        nodes = self._on_nodes()
         if nodes is not None and image in nodes:
             return Finding(name, Verdict.PASS, f"The image {image} is on the cluster's nodes.")
         found = self.builder.digest(image)
         if found is None:
-            where = "in the registry" if self.builder.shared else "on this machine"
-            known = "" if nodes is None else " and no node of the cluster has it"
-            return Finding(name, Verdict.FAIL, f"The image {image} is not {where}{known}.", anew)
-        if self.builder.shared:
-            return Finding(name, Verdict.PASS, f"The image {image} is in the registry.")
+            known = "" if nodes is None else ", and no node of the cluster has it"
+            return Finding(
+                name, Verdict.FAIL, f"The image {image} is not on this machine{known}.", anew
+            )
         if digest and found != digest:
             return Finding(
                 name,
@@ -151,7 +151,7 @@ class _Maker:
 
     def _arrived(self, image: str) -> bool:
         if self.builder.shared:
-            return False
+            return self.builder.pushed(image)
         nodes = self._on_nodes()
         return nodes is not None and image in nodes
 

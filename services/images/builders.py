@@ -1,7 +1,7 @@
 """Who builds an image, and how it comes to where the pods find it: one class per way.
 
-A builder answers three questions, so that nothing is done twice: is the image built, is it where
-pods find it, and what is it called in full (its own digest). Which one a target has is decided by
+A builder answers two questions, so that nothing is done twice: is the image built (and what is its
+own digest), and, where images go to a registry, is it there. Which one a target has is decided by
 `chosen`, from the settings and the context's name, and is shown in every plan.
 """
 
@@ -39,7 +39,10 @@ class Builder(Protocol):
         """Who builds and how it arrives, for the plan: "docker, then kind load …"."""
 
     def digest(self, image: str) -> str | None:
-        """The built image's own digest, sha256:…; None when it is not built (or not pushed)."""
+        """The built image's own digest, sha256:…; None when it is not built here."""
+
+    def pushed(self, image: str) -> bool:
+        """Whether the registry has it; False where images go to none."""
 
     def build(self, image: str, context: Path, report: Report) -> None:
         """Build the folder's Dockerfile as `image`."""
@@ -66,23 +69,23 @@ class EngineBuilder:
         return f"built by {self.engine}, {self.delivery.words}"
 
     def digest(self, image: str) -> str | None:
-        """The image's own digest; a registry is asked when this machine does not have it."""
+        """The image's own digest; None when this machine does not have it."""
         command = [self.engine, "image", "inspect", "--format", "{{json .}}", image]
         code, said = programs.asked(command, doing=f"look for the image {image}")
         if code == 0:
             return _digest_of(said)
         _raise_unless_absent(said, code, image, self.engine)
-        if self.shared:
-            return self._pushed(image)
         return None
 
-    def _pushed(self, image: str) -> str | None:
+    def pushed(self, image: str) -> bool:
+        """Whether the registry has it."""
+        if not self.shared:
+            return False
         command = [self.engine, "manifest", "inspect", image]
-        code, said = programs.asked(command, doing=f"look for the image {image}")
-        if code == 0:
-            return "pushed"
-        _raise_unless_absent(said, code, image, self.engine)
-        return None
+        code, said = programs.asked(command, doing=f"look for {image} in its registry")
+        if code:
+            _raise_unless_absent(said, code, image, self.engine)
+        return code == 0
 
     def build(self, image: str, context: Path, report: Report) -> None:
         """Build the folder's Dockerfile as `image`."""
@@ -128,6 +131,10 @@ class MinikubeBuilder:
                 found = str(entry.get("id", "")).removeprefix("sha256:")
                 return f"sha256:{found}"
         return None
+
+    def pushed(self, image: str) -> bool:  # noqa: ARG002 (every builder is asked so)
+        """Images go to no registry."""
+        return False
 
     def build(self, image: str, context: Path, report: Report) -> None:
         """Build on the node. minikube has ended with 0 after failed builds: the image decides."""

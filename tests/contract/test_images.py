@@ -37,7 +37,7 @@ def place(image): return known / image.replace("/", "%")
 verb = sys.argv[1] if sys.argv[1] != "--profile" else " ".join(sys.argv[3:5])
 if verb in ("image", "manifest"):
     image = sys.argv[-1]
-    if verb == "image" and place(image).exists():
+    if place("pushed/" + image if verb == "manifest" else image).exists():
         print(json.dumps(dict(Id="sha256:" + "ab" * 32)))
         raise SystemExit(0)
     print("Error response from daemon: No such image: " + image, file=sys.stderr)
@@ -54,6 +54,8 @@ if verb == "build":
         (home / "pid").write_text(str(os.getpid()))
         time.sleep(60)
     place(sys.argv[3]).touch()
+if verb == "push":
+    place("pushed/" + sys.argv[2]).touch()
 if verb == "save":
     pathlib.Path(sys.argv[3]).write_bytes(b"archive")
 '''
@@ -267,6 +269,25 @@ def test_a_push_names_the_registry_and_sends_the_tag(
     made = packager(builder, prefix="registry.acme/ml").make(version(registry))
     assert made.uri.startswith("registry.acme/ml/wine:1-")
     assert calls(engine, "push") == [["podman", "push", made.uri]]
+
+    assert packager(builder, prefix="registry.acme/ml").make(version(registry)) == made
+    assert len(calls(engine, "push")) == len(calls(engine, "build")) == 1
+    assert packager(builder).exists(made).verdict is Verdict.PASS
+
+
+def test_a_push_that_failed_is_tried_again_without_another_build(
+    packager: Make, registry: MemoryRegistry, engine: Path
+) -> None:
+    pushes = packager(EngineBuilder("docker", Push("registry.acme/ml")), prefix="registry.acme/ml")
+    made = pushes.make(version(registry))
+    (engine / "images" / f"pushed%{made.uri.replace('/', '%')}").unlink()
+    (engine / "fails").write_text("unauthorized: authentication required")
+    with pytest.raises(Denied, match="push"):
+        pushes.make(version(registry))
+    assert pushes.exists(made).verdict is Verdict.FAIL
+    (engine / "fails").unlink()
+    pushes.make(version(registry))
+    assert len(calls(engine, "build")) == 1
 
 
 def test_a_load_command_is_no_shell(packager: Make, registry: MemoryRegistry, engine: Path) -> None:
