@@ -808,18 +808,23 @@ def _compared(runs: Sequence[Run]) -> None:
     """Each later run against the earliest: in words, and for each percentile with its interval."""
     first, *others = sorted(runs, key=lambda run: run.created_at)
     rows: list[dict[str, object]] = []
+    warnings: dict[str, None] = {}  # in order, and each once
     for run in others:
         names = (f"#{first.id} ({first.version})", f"#{run.id} ({run.version})")
         found = wiring.comparison(first.summary, run.summary, names)
-        st.info(widgets.literal(found.verdict, 1_000), icon=":material/compare_arrows:")
-        for warning in (*found.warnings, latency.hop_warning(_via(first), _via(run))):
-            if warning:
-                st.warning(widgets.literal(warning, 1_000), icon=":material/warning:")
+        which = f"{names[1]} against {names[0]}: " if len(others) > 1 else ""
+        said = widgets.literal(f"{which}{found.verdict}", 1_000)
+        st.info(said, icon=":material/compare_arrows:")
+        warnings |= dict.fromkeys(
+            filter(None, (*found.warnings, latency.hop_warning(_via(first), _via(run))))
+        )
         rows += [
             _difference_row(names, name, difference)
             for name, difference in (("p50", found.p50), ("p99", found.p99))
             if difference is not None
         ]
+    for warning in warnings:
+        st.warning(widgets.literal(warning, 1_000), icon=":material/warning:")
     if rows:
         st.dataframe(rows, hide_index=True)
 
