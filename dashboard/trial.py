@@ -167,7 +167,9 @@ def request_form(service: Service) -> Asked | None:
                 help="A list of records, dataframe_split, inputs, one bare row, or CSV.",
             )
         options = st.columns(2)
-        protocol = options[0].selectbox("Protocol", list(PROTOCOLS), key="protocol")
+        speaks = service.intent.package.protocol if service.intent else Protocol.V2
+        first = list(PROTOCOLS.values()).index(speaks)
+        protocol = options[0].selectbox("Protocol", list(PROTOCOLS), first, key="protocol")
         sides = _sides(service)
         side = options[1].selectbox("Ask", list(sides), key="side")
         sent = st.form_submit_button("Send request", type="primary", key="send")
