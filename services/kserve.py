@@ -1049,7 +1049,7 @@ class KServeServing:
             yield Finding(
                 "watch",
                 Verdict.PASS,
-                f"{self._reads.watching} kinds of objects are watched; the oldest answer is"
+                f"Kinds of objects watched: {self._reads.watching}; the oldest answer is"
                 f" {self._reads.confirmed_s_ago:.0f} s old.",
             )
 

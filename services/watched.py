@@ -288,6 +288,7 @@ class _Copy:
             return
         if response.status != 200:
             raise Unreachable(f"The API server answered a watch with {response.status}.")
+        self.refused = False
         self._confirmed = time.monotonic()
         for line in _lines(response):
             if not self._take(orjson.loads(line)):

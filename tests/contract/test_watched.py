@@ -243,7 +243,10 @@ def test_a_dry_run_is_no_write_to_wait_for(
 _DRY = {"dryRun": "All", "fieldManager": "slipway"}
 
 
-def test_who_may_not_watch_reads_as_before(api: ApiServer, reads: Watched) -> None:
+def test_who_may_not_watch_reads_as_before_and_is_asked_about_again(
+    api: ApiServer, reads: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched, "ASK_AGAIN_S", 0.5)
     api.refuse = lambda _m, _p, query: 403 if query.get("watch") else None
     api.put(SERVING, service("a"))
     assert turns(reads) == {"a": 0}
@@ -251,6 +254,8 @@ def test_who_may_not_watch_reads_as_before(api: ApiServer, reads: Watched) -> No
     api.put(SERVING, service("a", 1))
     assert turns(reads) == {"a": 1}
     assert reads.watching == 0
+    api.refuse = lambda *_: None
+    assert soon(lambda: bool(turns(reads)) and not reads.refused)
 
 
 def test_who_may_not_list_is_told(api: ApiServer, reads: Watched) -> None:
