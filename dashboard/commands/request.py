@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dashboard import views
-from dashboard.commands.session import Answer, Session
+from dashboard.commands.session import Answer, Session, tell_workflow
 from dashboard.terminal import pairs, table
 from services import bench as requests
 from services import coldstart, rollout, split
@@ -62,6 +62,16 @@ def predict(session: Session) -> Answer:
         session.terminal.say(f"Reached via {endpoint.via}: {endpoint.why}")
     if service.asleep:
         session.terminal.say("It was asleep: this is the time of waking it, not of a warm answer.")
+    who = document["answered_by"]
+    tell_workflow(
+        session,
+        f"Slipway: predict {service.name}",
+        {
+            "Answered by version": who["version"],
+            "Took": views.seconds_text(document["latency_s"]),
+            "Via": document["via"],
+        },
+    )
     return Answer(document, _prediction_lines(document))
 
 
@@ -273,6 +283,7 @@ def bench(session: Session) -> Answer:
         document["run"] = _saved_run(
             session, service, load, summary, ticks, cold_start_s=cold_start_s
         )
+    tell_workflow(session, f"Slipway: bench {service.name}", _load_summary(document))
     return Answer(document, _load_lines(document), _load_error(service, summary))
 
 
@@ -291,6 +302,17 @@ def _woken(session: Session, service: Service, load: Load) -> float | None:
         f"It was asleep: waking it took {views.seconds_text(took_s)}, which the figures leave out."
     )
     return took_s
+
+
+def _load_summary(document: Mapping[str, Any]) -> dict[str, object]:
+    times = document["latency_s"]
+    return {
+        "Requests": document["requests"],
+        "Failed": sum(document["errors"].values()),
+        "Rate": f"{document['rate']:.1f}/s",
+        **{name: views.seconds_text(times[name]) for name in ("p50", "p95", "p99")},
+        "Verdict": document["verdict"],
+    }
 
 
 def _load_error(service: Service, summary: LoadSummary) -> SlipwayError | None:

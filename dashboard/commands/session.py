@@ -14,9 +14,9 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dashboard import views
-from dashboard.terminal import Terminal
+from dashboard.terminal import Terminal, write_summary
 from services.domain import Service
-from services.errors import NotOffered, SlipwayError
+from services.errors import NotOffered, SlipwayError, one_line
 
 if TYPE_CHECKING:
     from services.gke import GkeCluster
@@ -124,6 +124,17 @@ def at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 
     with ThreadPoolExecutor(max_workers=8) as pool:
         return [each.result() for each in [pool.submit(call) for call in calls]]
+
+
+def tell_workflow(session: Session, title: str, values: Mapping[str, object]) -> None:
+    """A table in $GITHUB_STEP_SUMMARY, where a workflow gave one."""
+    path = session.surroundings.summary_file
+    if path is None:
+        return
+    try:
+        write_summary(path, title, values)
+    except OSError as error:
+        session.terminal.warn(f"The workflow's summary was not written: {one_line(error)}.")
 
 
 def aliases_text(aliases: Mapping[str, int]) -> str:

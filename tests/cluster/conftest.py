@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -43,6 +44,7 @@ from services.kubeconfig import contexts
 from services.ports import Ops, Packager, Store
 from services.predictor import HttpPredictor
 from services.rollout import Wish
+from tests.contract.mlflow_servers import tracking_server
 from tests.memory import MemoryEngine, MemoryRegistry, MemoryStore
 
 FEATURES = ("alcohol", "malic_acid", "ash", "alcalinity_of_ash")
@@ -174,6 +176,46 @@ def versions(trained: dict[int, Path]) -> MemoryRegistry:
 def registry(versions: MemoryRegistry) -> MemoryRegistry:
     """The same registry, for one test."""
     return versions
+
+
+@pytest.fixture(scope="session")
+def machine(cluster: Cluster) -> str:
+    """This machine's address as pods reach it."""
+    for node in cluster.items("/api/v1/nodes", doing="look at the nodes"):
+        for entry in node["status"]["addresses"]:
+            if entry["type"] == "InternalIP" and _ours(entry["address"]):
+                return str(entry["address"])
+    pytest.skip("pods of this cluster do not reach servers of this machine")
+
+
+def _ours(address: str) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def registry_server(
+    machine: str, trained: dict[int, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A real MLflow server with wine/1, wine/2 and the alias champion on 1, for pods too."""
+    import mlflow
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    with tracking_server(folder, host=machine) as address:
+        client = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
+        client.create_registered_model("wine")
+        experiment = client.create_experiment("wine")
+        for number in sorted(trained):
+            run = client.create_run(experiment)
+            client.log_artifacts(run.info.run_id, str(trained[number]), "model")
+            source = f"{run.info.artifact_uri}/model"
+            client.create_model_version("wine", source, run.info.run_id)
+        client.set_registered_model_alias("wine", "champion", "1")
+        yield address
 
 
 def add(registry: MemoryRegistry, number: int, folder: Path, **details: Json) -> VersionRef:

@@ -131,7 +131,7 @@ class Installed:
             text=True,
             timeout=300,
             check=False,
-            env={**os.environ, "KUBECONFIG": _kubeconfig()},
+            env={**os.environ, "KUBECONFIG": kubeconfig()},
         )
         try:
             return done.returncode, json.loads(done.stdout)
@@ -157,7 +157,8 @@ class Installed:
         return found
 
 
-def _kubeconfig() -> str:
+def kubeconfig() -> str:
+    """Path of the kubeconfig that the suite was given."""
     return os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +16,7 @@ from playwright.sync_api import sync_playwright
 from services.cluster import Cluster
 from tests.browser.conftest import FLAGS, find_chromium, tab
 from tests.browser.hands import SLOW_MS, answered_by, button, verified, visit
-from tests.cluster.inside import Installed, _kubeconfig, applied, kubectl, overlay
-from tests.contract.mlflow_servers import tracking_server
+from tests.cluster.inside import Installed, applied, kubeconfig, kubectl, overlay
 
 SETTINGS = """\
 default_target = "cluster"
@@ -31,46 +28,6 @@ kind = "kubernetes"
 context = "in-cluster"
 bucket = "{bucket}"
 """
-
-
-@pytest.fixture(scope="module")
-def machine(cluster: Cluster) -> str:
-    """This machine's address as pods reach it."""
-    for node in cluster.items("/api/v1/nodes", doing="look at the nodes"):
-        for entry in node["status"]["addresses"]:
-            if entry["type"] == "InternalIP" and _ours(entry["address"]):
-                return str(entry["address"])
-    pytest.skip("pods of this cluster do not reach servers of this machine")
-
-
-def _ours(address: str) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            return False
-    return True
-
-
-@pytest.fixture(scope="module")
-def registry_server(
-    machine: str, trained: dict[int, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """A real MLflow server with wine/1, wine/2 and the alias champion on 1, for pods too."""
-    import mlflow
-
-    folder = tmp_path_factory.mktemp("mlflow")
-    with tracking_server(folder, host=machine) as address:
-        client = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
-        client.create_registered_model("wine")
-        experiment = client.create_experiment("wine")
-        for number in sorted(trained):
-            run = client.create_run(experiment)
-            client.log_artifacts(run.info.run_id, str(trained[number]), "model")
-            source = f"{run.info.artifact_uri}/model"
-            client.create_model_version("wine", source, run.info.run_id)
-        client.set_registered_model_alias("wine", "champion", "1")
-        yield address
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +75,7 @@ def watched(suffix: str) -> str:
 def proxied() -> Iterator[str]:
     """The API server at an address of this machine, as `kubectl proxy` offers it."""
     command = [kubectl(), "proxy", "--port=0"]
-    environment = {**os.environ, "KUBECONFIG": _kubeconfig()}
+    environment = {**os.environ, "KUBECONFIG": kubeconfig()}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         address = process.stdout.readline().split()[-1]

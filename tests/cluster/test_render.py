@@ -1,0 +1,101 @@
+"""What `slipway render` writes, applied by another tool: Kustomize, then server-side apply."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.cluster import Cluster
+from services.kubeconfig import KubeconfigAccess
+from tests.browser.conftest import ROOT, settings_free
+from tests.cluster.inside import apply, kubeconfig, kustomized, path_of, remove
+
+ARGO = "argocd-controller"
+
+
+@pytest.fixture
+def environment(  # noqa: PLR0917 (fixtures by name)
+    cluster: Cluster,
+    namespace: str,
+    bucket: str,
+    emulator: str,
+    registry_server: str,
+    tmp_path: Path,
+) -> dict[str, str]:
+    """Settings of a target on the test's namespace, as variables."""
+    assert isinstance(cluster.access, KubeconfigAccess)
+    return {
+        **settings_free(),
+        "KUBECONFIG": kubeconfig(),
+        **({"STORAGE_EMULATOR_HOST": emulator} if emulator else {}),
+        "SLIPWAY_STATE_DIR": str(tmp_path / "state"),
+        "SLIPWAY_DEFAULT_TARGET": "test",
+        "SLIPWAY_REGISTRY__TRACKING_URI": registry_server,
+        "SLIPWAY_REGISTRY__TIMEOUT_S": "30",
+        "SLIPWAY_TARGETS__TEST__KIND": "kubernetes",
+        "SLIPWAY_TARGETS__TEST__CONTEXT": cluster.access._context,
+        "SLIPWAY_TARGETS__TEST__NAMESPACE": namespace,
+        "SLIPWAY_TARGETS__TEST__BUCKET": bucket,
+    }
+
+
+def slipway(environment: dict[str, str], *words: str) -> tuple[int, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "dashboard", *words, "--json"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_a_base_that_another_tool_applies_serves_and_is_rendered_again(
+    cluster: Cluster, environment: dict[str, str], tmp_path: Path
+) -> None:
+    name, base = f"wine-{secrets.token_hex(2)}", tmp_path / "base"
+    assert slipway(environment, "publish", "wine/1")[0] == 0
+    words = ("--name", name, "--kustomize", str(base))
+    assert slipway(environment, "render", "wine/1", *words)[0] == 0
+    objects = kustomized(base)
+    try:
+        apply(cluster, objects, ARGO)
+        _await_ready(cluster, objects[0])
+        _, told = slipway(environment, "predict", name, "--input", _rows(tmp_path))
+        assert told["outputs"][0]["values"] == [1]
+
+        code, refused = slipway(environment, "deploy", "wine/2", "--name", name, "--yes")
+        assert (code, "belongs to Argo CD" in refused["error"]["what"]) == (7, True)
+
+        assert slipway(environment, "render", "wine/1", *words)[0] == 0
+        assert kustomized(base) == objects
+    finally:
+        remove(cluster, objects)
+
+
+def _rows(folder: Path) -> str:
+    """The example's row, as a file: a service of others has no example on record."""
+    rows = folder / "rows.json"
+    columns = ("alcohol", "malic_acid", "ash", "alcalinity_of_ash")
+    rows.write_text(json.dumps([dict(zip(columns, (13.0, 1.7, 2.4, 15.6), strict=True))]))
+    return str(rows)
+
+
+def _await_ready(cluster: Cluster, made: Any) -> None:
+    until = time.monotonic() + 180
+    while time.monotonic() < until:
+        found = cluster.get(path_of(made), doing="wait") or {}
+        conditions = (found.get("status") or {}).get("conditions") or ()
+        if any((c["type"], c["status"]) == ("Ready", "True") for c in conditions):
+            return
+        time.sleep(0.5)
+    pytest.fail(f"{made['metadata']['name']} was not ready after 180 s")
