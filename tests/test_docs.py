@@ -182,3 +182,13 @@ PROMISES = re.findall(r"`([a-z_/]+\.py)::(test_\w+)`", (ROOT / "docs" / "promise
 @pytest.mark.parametrize(("file", "name"), sorted(set(PROMISES)))
 def test_a_promise_names_a_test_that_is_there(file: str, name: str) -> None:
     assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8")
+
+
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_every_link_to_a_file_of_ours_leads_there(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    linked = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", text)
+    assert [link for link in linked if not (path.parent / link).exists()] == []
