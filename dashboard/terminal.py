@@ -7,6 +7,7 @@ text cannot speak to the runner.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -20,6 +21,8 @@ from dashboard import views
 from services.domain import Progress, Step, StepState
 from services.errors import SlipwayError, one_line
 from services.ports import Report
+
+log = logging.getLogger("slipway.cli")
 
 _LINE = 2_000
 """Longest line of words: a log line may be long, but not endless."""
@@ -50,6 +53,8 @@ class Terminal:
         self.stdin = stdin
         self.as_json = as_json
         self.in_github = in_github
+        self.quiet = False
+        """True sends words to the log file alone: stdout is being read line by line."""
 
     @property
     def interactive(self) -> bool:
@@ -78,6 +83,9 @@ class Terminal:
 
     def say(self, line: str = "") -> None:
         """A line for the reader, on stderr."""
+        if self.quiet:
+            log.info("%s", self._harmless(line))
+            return
         self.stderr.write(f"{self._harmless(line)}\n")
         self.stderr.flush()
 

@@ -111,20 +111,25 @@ def watch(session: Session) -> Answer:
     if args.once:
         decision, error = watcher.look()
         return Answer(decision, [_decision_line(decision)], error)
-    while True:
-        decision, error = watcher.look()
-        wait_s = watching.wait_s(args.interval, watcher.failures)
-        if watcher.failures:
-            decision["next_look_s"] = wait_s
-        log.info("%s", _decision_line(decision))
-        if args.json:
-            session.terminal.stdout.write(json.dumps(views.plain(decision)) + "\n")
-            session.terminal.stdout.flush()
-        else:
-            session.terminal.result([_decision_line(decision)])
-        if error is not None:
-            session.terminal.error(error)
-        time.sleep(wait_s)
+    # In a pod both streams are one log, which a reader of JSON lines must be able to read.
+    session.terminal.quiet = args.json
+    try:
+        while True:
+            decision, error = watcher.look()
+            wait_s = watching.wait_s(args.interval, watcher.failures)
+            if watcher.failures:
+                decision["next_look_s"] = wait_s
+            log.info("%s", _decision_line(decision))
+            if args.json:
+                session.terminal.stdout.write(json.dumps(views.plain(decision)) + "\n")
+                session.terminal.stdout.flush()
+            else:
+                session.terminal.result([_decision_line(decision)])
+            if error is not None:
+                session.terminal.error(error)
+            time.sleep(wait_s)
+    finally:
+        session.terminal.quiet = False
 
 
 def _decision_line(decision: Mapping[str, Any]) -> str:
