@@ -111,6 +111,29 @@ def test_the_workflow_gives_the_action_only_inputs_that_it_has() -> None:
     assert step["with"].keys() <= load(ACTION)["inputs"].keys()
 
 
+@pytest.mark.parametrize(
+    ("failed", "wish", "outcome", "expected"),
+    [
+        (True, "rollback", "verified", True),
+        (True, "rollback", "failed", True),
+        (True, "rollback", "unchanged", False),
+        (True, "stop", "verified", False),
+        (False, "rollback", "verified", False),
+        (True, "rollback", "", False),
+    ],
+)
+def test_only_what_a_run_changed_is_rolled_back(
+    failed: bool, wish: str, outcome: str, expected: bool
+) -> None:
+    condition = next(str(step["if"]) for step in steps_of(ACTION) if step["name"] == "Roll back")
+    contexts = {
+        "job": {"failed": failed},
+        "inputs": {"on-failure": wish},
+        "steps": {"deploy": {"outputs": {"outcome": outcome, "release": "3" if outcome else ""}}},
+    }
+    assert value_of(condition, contexts) is expected
+
+
 def test_this_repositorys_ci_is_the_one_script() -> None:
     runs = [
         step["run"] for step in steps_of(ROOT / ".github" / "workflows" / "ci.yml") if "run" in step
