@@ -81,6 +81,9 @@ ADDRESS_TIMEOUT_S = 10.0
 ADDRESS_GRACE_S = 60.0
 """An ingress that has not followed the pods by then is told instead of waited for."""
 
+UNDONE_WITHIN_S = 120.0
+"""A failure that nobody undid by then is left as it is: people have looked at it since."""
+
 LATE_WATCH_S = 24 * 3600.0
 """For so long a `timeout` may still become a late success."""
 
@@ -630,7 +633,7 @@ def _settled(ops: Ops, name: str, history: Sequence[Release], now: Now) -> Progr
     seen = ops.serving.observe(name)
     progress = progress_of(seen)
     if release is None:
-        return _with_last_outcome(ops, name, progress)
+        return _with_last_outcome(ops, name, progress, now())
     if release.action is Action.DELETE:
         outcome = Outcome.OPEN if seen.exists else Outcome.DELETED
         return _recorded(ops, release, replace(progress, release=release.number), outcome)
@@ -795,14 +798,17 @@ def _unsettled(history: Sequence[Release], at: datetime) -> Release | None:
     return newest if newest.outcome is Outcome.TIMEOUT and watched else None
 
 
-def _with_last_outcome(ops: Ops, name: str, progress: Progress) -> Progress:
+def _with_last_outcome(ops: Ops, name: str, progress: Progress, at: datetime) -> Progress:
     history = ops.journal.history(name)
     last = history[0] if history else None
     if last is None:
         return progress
     _note_outcome(ops, last)
     cause = progress.cause or last.cause
-    return replace(progress, outcome=last.outcome, cause=cause, release=last.number)
+    found = replace(progress, outcome=last.outcome, cause=cause, release=last.number)
+    # Recorded by another process (on `local` by the supervisor): whoever looks next undoes it.
+    recent = last.settled_at and at - last.settled_at < timedelta(seconds=UNDONE_WITHIN_S)
+    return _undone(ops, last, found) if recent else found
 
 
 def _perhaps_unapplied(ops: Ops, release: Release, progress: Progress, at: datetime) -> Progress:

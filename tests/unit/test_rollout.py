@@ -656,6 +656,29 @@ def test_settling_a_failure_by_many_front_ends_is_one_roll_back(failing: World) 
     assert len(failing.journal.history("wine")) == 3
 
 
+def failed_elsewhere(world: World) -> None:
+    """wine/2 failed, and another process than ours recorded it."""
+    release = deploy_undone(world, "wine/2")
+    assert release is not None
+    world.journal.close(release, Outcome.FAILED, BROKEN)
+
+
+def test_a_failure_that_another_process_recorded_is_undone_by_who_looks_next(
+    failing: World,
+) -> None:
+    failed_elsewhere(failing)
+    assert settle(failing).undoes == BROKEN
+    assert settle(failing).outcome is Outcome.VERIFIED
+    assert len(failing.journal.history("wine")) == 3
+
+
+def test_a_failure_of_long_ago_is_left_to_people(failing: World) -> None:
+    failed_elsewhere(failing)
+    failing.clock.sleep(rollout.UNDONE_WITHIN_S + 1)
+    assert settle(failing).outcome is Outcome.FAILED
+    assert len(failing.journal.history("wine")) == 2
+
+
 def test_a_first_release_that_fails_says_why_it_was_not_rolled_back(world: World) -> None:
     world.registry.add("wine")
     world.serving.fails[VersionRef("wine", 1)] = BROKEN
