@@ -185,7 +185,7 @@ def _rollout_drawn(name: str) -> None:
     if newest is None:
         return
     look = wiring.progress(name)
-    progress = look.value
+    progress = widgets.glanced(look)
     with st.container(border=True):
         _release_line(newest, progress)
         if progress is None:
@@ -318,12 +318,7 @@ def head(service: Service) -> None:
     if service.url:
         st.code(service.url, language=None, width="content")
     for drift in (*service.drift, *_alias_drift(service)):
-        by = f", by {one_line(drift.by)}" if drift.by else ""
-        st.warning(
-            widgets.literal(
-                f"Drift in {drift.field}: recorded {drift.recorded}, seen {drift.seen}{by}."
-            )
-        )
+        st.warning(widgets.literal(words.drift_sentence(drift)))
 
 
 def _alias_drift(service: Service) -> Sequence[Drift]:
@@ -434,8 +429,8 @@ def actions(service: Service) -> None:
 
 
 def _way_out(service: Service) -> None:
-    """The one thing that a service which failed wants, as the page's primary button."""
-    wanting = service.phase is Phase.FAILED or (
+    """What a service that failed or is stopped wants first, as the page's primary button."""
+    wanting = service.phase in {Phase.FAILED, Phase.STOPPED} or (
         service.phase is Phase.UNKNOWN and not service.answering
     )
     if not wanting or wiring.is_open(service.name):

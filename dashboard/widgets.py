@@ -127,7 +127,8 @@ _run = threading.local()
 def _await(look: Look[Any]) -> None:
     if look.waiting:
         _run.awaited = True
-        _run.missing = _run.missing or look.value is None
+        # A fragment that runs alone may do so in a thread that began no run.
+        _run.missing = getattr(_run, "missing", False) or look.value is None
 
 
 def begin_run() -> None:

@@ -20,6 +20,7 @@ from services.domain import (
     Cause,
     Change,
     Difference,
+    Drift,
     Finding,
     ModelVersion,
     Outcome,
@@ -159,6 +160,13 @@ def share_rows(split: Split) -> list[Row]:
     ]
 
 
+def drift_sentence(drift: Drift) -> str:
+    """In what record and reality disagree, and whose change it was where that is known."""
+    by = f", by {one_line(drift.by)}" if drift.by else ""
+    recorded, seen = drift.recorded or "none", drift.seen or "none"
+    return f"Drift in {drift.field}: recorded {recorded}, seen {seen}{by}."
+
+
 def trouble(service: Service) -> str:
     """Why a service wants attention, as a sentence; "" when it does not."""
     wanted, answers = version_words(wanted_version(service)), answers_words(service.answering)
@@ -168,8 +176,7 @@ def trouble(service: Service) -> str:
         what = said if wanted in said else f"{wanted} failed{': ' + said if said else ''}"
         return f"{what}." if still.rstrip(".") in what else f"{what}. {still}"
     if service.drift:
-        first = service.drift[0]
-        return f"Drift in {first.field}: recorded {first.recorded}, seen {first.seen}."
+        return drift_sentence(service.drift[0])
     if service.phase is Phase.UNKNOWN:
         return one_line(service.message) or "Its state is not known."
     if service.phase is Phase.READY and not service.answering and not service.asleep:
@@ -212,7 +219,7 @@ def service_sentence(service: Service) -> str:
         return said
     wanted, answers = version_words(wanted_version(service)), answers_words(service.answering)
     if service.phase is Phase.STOPPED:
-        return f"Stopped. {wanted} would answer after a start."
+        return f"Stopped. A start brings {wanted} back."
     if service.phase is Phase.ROLLING_OUT:
         now = f"{answers} answers until it is verified." if answers else "Nothing answers yet."
         return f"{wanted} is rolling out. {now}"

@@ -496,10 +496,15 @@ def drift_of(service: Json, release: Release) -> tuple[Drift, ...]:
         # What a patch sets is not modelled; only what it leaves alone can be compared.
         compared = compared[:1]
     return tuple(
-        Drift(name, one_line(recorded or ""), one_line(seen or ""), _changed_by(service))
+        Drift(name, _said(recorded), _said(seen), _changed_by(service))
         for name, recorded, seen in compared
         if recorded != seen
     )
+
+
+def _said(value: object) -> str:
+    """A field's value as text; "" when it is not set. Nought is a value."""
+    return "" if value is None else one_line(value)
 
 
 def _changed_by(service: Json) -> str:
