@@ -377,7 +377,13 @@ VERBS: Sequence[_Verb] = (
         _canary_arguments,
     ),
     _Verb("promote", "give the canary everything", "promote wine", "operate", _followed_arguments),
-    _Verb("abort", "take a canary back", "abort wine", "operate", _followed_arguments),
+    _Verb(
+        "abort",
+        "take back a canary, or a roll-out that is under way",
+        "abort wine",
+        "operate",
+        _followed_arguments,
+    ),
     _Verb(
         "rollback",
         "return to an earlier release",

@@ -121,7 +121,7 @@ def confirm(
     failed = rollout.blocking(made.findings)
     if failed:
         blocked = blocked or f"{failed[0].name} failed: {failed[0].detail}"
-    if wiring.is_open(plan.service):
+    if wiring.is_open(plan.service) and plan.supersedes is None:
         blocked = blocked or "Another operation on it is under way."
     if typed != plan.service:
         blocked = blocked or "The name is not typed yet."
@@ -168,6 +168,9 @@ def rollout_panel(name: str, *, titled: bool = False) -> None:
             st.rerun()
 
     panel()
+    begun = wiring.operation(name)
+    if titled and live and not (begun and begun.state is State.RUNNING):
+        widgets.go("Cancel the roll-out…", "endpoints", key="give_up", service=name, do="abort")
 
 
 def _rollout_drawn(name: str) -> None:
@@ -220,10 +223,14 @@ def _packaging(operation: Operation) -> None:
         st.markdown(f"**{widgets.literal(operation.title)}** is being prepared.")
         if last is None:
             st.caption("Starting…")
-            return
-        if last.ratio is not None:
-            st.progress(min(max(last.ratio, 0.0), 1.0))
-        st.code("\n".join(line.text for line in operation.lines[-8:]), language=None)
+        else:
+            if last.ratio is not None:
+                st.progress(min(max(last.ratio, 0.0), 1.0))
+            st.code("\n".join(line.text for line in operation.lines[-8:]), language=None)
+        if operation.cancelled:
+            st.caption("It ends at its next step.")
+        else:
+            st.button("Cancel", key="cancel", on_click=wiring.cancel, args=(operation.nonce,))
 
 
 def _release_line(release: Release, progress: Progress | None) -> None:
@@ -450,7 +457,9 @@ def _offers(service: Service) -> dict[str, str]:
     canary = service.intent is not None and service.intent.canary_percent is not None
     running = service.phase is not Phase.STOPPED
     broken = service.phase in {Phase.FAILED, Phase.UNKNOWN}
+    rolling = service.phase is Phase.ROLLING_OUT and not canary and wiring.is_open(service.name)
     offers = [
+        ("abort", "Cancel the roll-out", rolling),
         ("promote", "Promote canary", canary),
         ("abort", "Abort canary", canary),
         ("canary", "Change share", canary),

@@ -534,6 +534,11 @@ def begin(made: rollout.Prepared, reason: str = "") -> None:
     desk.worker.wait(plan.nonce, _QUICK_S)
 
 
+def cancel(nonce: str) -> None:
+    """Give up an operation that is still being prepared; what is begun is aborted instead."""
+    _desk().worker.cancel(nonce)
+
+
 def _begun(where: str, name: str) -> str:
     """Key of the plan that this session confirmed last for a service."""
     return f"begun {where} {name}"

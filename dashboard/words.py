@@ -430,6 +430,12 @@ def plan_title(plan: Plan) -> str:
     after = one_line(plan.after.version) if plan.after and plan.after.version else plan.service
     if plan.action is Action.DEPLOY and plan.after and plan.after.canary_percent is not None:
         return f"Deploy {after} to {plan.after.canary_percent} % of {plan.service}"
+    if plan.supersedes is not None and plan.after is not None:
+        return (
+            f"Cancel it, and stop {plan.service}"
+            if plan.after.stopped
+            else f"Cancel it, back to {after}"
+        )
     return {
         Action.DEPLOY: f"Deploy {after}",
         Action.ROLLBACK: f"Roll back to release {plan.rolled_back_to}",

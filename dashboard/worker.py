@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from services.errors import SlipwayError, one_line
+from services.errors import NotDeployable, SlipwayError, one_line
 from services.ports import Report
 
 _LINES_KEPT = 200
@@ -57,6 +57,8 @@ class Operation:
     state: State = State.RUNNING
     lines: tuple[Line, ...] = ()
     error: SlipwayError | None = None
+    cancelled: bool = False
+    """True when it was asked to end: it does so at its next line of progress."""
 
 
 Job = Callable[[Report], object]
@@ -112,6 +114,16 @@ class Worker:
         with self._lock:
             return self._operations.get(nonce)
 
+    def cancel(self, nonce: str) -> None:
+        """Let a running operation end at its next line of progress, with NotDeployable.
+
+        What made the line cleans up behind itself as after any other error.
+        """
+        with self._lock:
+            known = self._operations.get(nonce)
+            if known is not None and known.state is State.RUNNING:
+                self._operations[nonce] = replace(known, cancelled=True)
+
     def of(self, target: str, service: str) -> Operation | None:
         """The newest operation on a service, or None."""
         with self._lock:
@@ -133,6 +145,11 @@ class Worker:
                 if known is not None:
                     lines = (*known.lines, Line(datetime.now(UTC), one_line(line), ratio))
                     self._operations[nonce] = replace(known, lines=lines[-_LINES_KEPT:])
+            if known is not None and known.cancelled:
+                raise NotDeployable(
+                    f"{known.title}: cancelled while it was being prepared. Nothing was changed.",
+                    fix="Deploy it again: what is made already is used.",
+                )
 
         return report
 

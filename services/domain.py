@@ -482,6 +482,8 @@ class Plan:
     """The registry's alias to move once the version is verified; "" leaves all where they are."""
     rollback_on_failure: bool = False
     """True when a failure is to be undone by itself: see rollout.with_rollback."""
+    supersedes: int | None = None
+    """Number of the open release that is given up for this one; None waits for no other."""
     for_others: bool = False
     """True when its manifest is for another tool to apply: who owns the service does not matter."""
 

@@ -65,6 +65,7 @@ from services.errors import (
     RolloutTimeout,
     SlipwayError,
     Unreachable,
+    one_line,
 )
 from services.ports import Ops, Packager, Report, no_report
 
@@ -288,17 +289,16 @@ def plan_promote(current: Service, history: Sequence[Release]) -> Plan:
 
 
 def plan_abort(current: Service, history: Sequence[Release]) -> Plan:
-    """Give the version beside the canary all of the traffic again. NotDeployable without one."""
+    """Take a canary back, or a roll-out that is under way: what answers gets all of the traffic.
+
+    A first roll-out, beside which nothing answers, is stopped. NotDeployable when there is neither.
+    """
     _must_be_ours(current)
+    begun = history[0] if history and history[0].outcome is Outcome.OPEN else None
+    if begun is not None and begun.action is not Action.DELETE:
+        return _plan_withdrawal(current, history, begun)
     _canary_of(current)
-    stable = next(
-        (
-            release
-            for release in history
-            if release.workload == current.stable and release.intent.canary_percent is None
-        ),
-        None,
-    )
+    stable = _beside(current.stable, history)
     if stable is None:
         raise NothingToRollBackTo(
             f"{current.name} has no release beside the canary to return to. Nothing was changed.",
@@ -307,6 +307,34 @@ def plan_abort(current: Service, history: Sequence[Release]) -> Plan:
     after = replace(stable.intent, canary_percent=None, stopped=False)
     plan = _plan(Action.ABORT, current, after, workload=stable.workload)
     return replace(plan, rolled_back_from=current.release, rolled_back_to=stable.number)
+
+
+def _plan_withdrawal(current: Service, history: Sequence[Release], begun: Release) -> Plan:
+    """Give up the open release: back to what answers, else to the newest verified one, else stop.
+
+    What it started may take the traffic already while nobody has recorded it.
+    """
+    earlier = history[1:]
+    proven = (r for r in earlier if r.verified and not r.intent.stopped)
+    stable = _beside(_answering_workload(current), earlier) or next(proven, None)
+    kept = stable.intent if stable else begun.intent
+    after = replace(kept, canary_percent=None, stopped=stable is None, port=begun.intent.port)
+    running = stable and any(side.release == stable.workload for side in current.answering)
+    workload = stable.workload if stable and running else None
+    plan = _plan(Action.ABORT, current, after, workload=workload, retry=True)
+    return replace(
+        plan,
+        supersedes=begun.number,
+        rolled_back_from=begun.number,
+        rolled_back_to=stable.number if stable else None,
+    )
+
+
+def _beside(workload: int | None, history: Sequence[Release]) -> Release | None:
+    """The newest release that gave this workload all of the traffic."""
+    return next(
+        (r for r in history if r.workload == workload and r.intent.canary_percent is None), None
+    )
 
 
 def plan_stop(current: Service) -> Plan:
@@ -539,6 +567,9 @@ def apply(
                 )
             # Equal, but it now says which image came out: recorded with the release.
             plan = replace(plan, after=replace(plan.after, package=made))
+            report(f"The package of {version.ref} is made.", 1.0)  # the last place to cancel it
+        if plan.supersedes is not None:
+            _withdraw(ops, plan, actor)
         release = ops.journal.begin(plan, actor, reason)
     except SlipwayError as error:
         ops.store.outcome(audit_id, Outcome.NOT_APPLIED, str(error))
@@ -553,6 +584,26 @@ def apply(
         ops.store.outcome(audit_id, Outcome.NOT_APPLIED, str(error), release.number)
         raise
     return release
+
+
+def _withdraw(ops: Ops, plan: Plan, actor: str) -> None:
+    """Close the open release that `plan` gives up, which frees the service. Conflict when it ended.
+
+    A replayed plan finds it closed and its own release begun.
+    """
+    history = ops.journal.history(plan.service)
+    if any(release.operation == plan.nonce for release in history):
+        return
+    begun = next((release for release in history if release.number == plan.supersedes), None)
+    if begun is None or begun.outcome is not Outcome.OPEN:
+        raise Conflict(
+            f"Release {plan.supersedes} of {plan.service} ended meanwhile. Nothing was changed.",
+            fix="Look at the new state; roll back if it is not what you want.",
+        )
+    cause = Cause(
+        f"It was cancelled by {one_line(actor, 64)} before it was done", fix="Deploy it again."
+    )
+    _note_outcome(ops, ops.journal.close(begun, Outcome.FAILED, cause))
 
 
 def _entry(plan: Plan, actor: str, origin: str, reason: str, at: datetime) -> AuditEntry:
@@ -660,6 +711,7 @@ def follow(
     ops: Ops,
     name: str,
     *,
+    release: int | None = None,
     timeout_s: float = DEADLINE_S,
     every_s: float = 0.25,
     now: Now = utc_now,
@@ -667,15 +719,16 @@ def follow(
 ) -> Iterator[Progress]:
     """Settle until nothing more is expected, giving each look.
 
-    Ends normally when the operation ended well; RolloutFailed and RolloutTimeout otherwise. A
-    failure that is undone by itself is followed to the end of its roll-back. A target that does
-    not answer for a while is looked at again until the time is over.
+    `release` is the one that is followed: when another one took its place, its own record says how
+    it ended. Ends normally when the operation ended well; RolloutFailed and RolloutTimeout
+    otherwise. A failure that is undone by itself is followed to the end of its roll-back. A target
+    that does not answer for a while is looked at again until the time is over.
     """
     end = now() + timedelta(seconds=timeout_s)
     away = ""
     while True:
         try:
-            progress = settle(ops, name, now=now)
+            progress = _of_release(ops, name, release, settle(ops, name, now=now))
             away = ""
         except Unreachable as error:
             if now() >= end:
@@ -699,6 +752,21 @@ def follow(
         raise RolloutTimeout(cause.what, cause.why, cause.fix)
     if progress.outcome in {Outcome.FAILED, Outcome.NOT_APPLIED}:
         raise rollout_failed(name, progress)
+
+
+def _of_release(ops: Ops, name: str, number: int | None, progress: Progress) -> Progress:
+    """How release `number` stands, when what was seen is about a later one than its own undoing."""
+    if number is None or progress.release is None or progress.release <= number:
+        return progress
+    if progress.undoes is not None:
+        return progress
+    mine = next((r for r in ops.journal.history(name) if r.number == number), None)
+    if mine is None or mine.outcome is Outcome.OPEN:
+        return progress
+    phase = Phase.FAILED if mine.outcome is Outcome.FAILED else progress.phase
+    return replace(
+        progress, phase=phase, outcome=mine.outcome, cause=mine.cause, release=number, steps=()
+    )
 
 
 def rollout_failed(name: str, progress: Progress) -> RolloutFailed:

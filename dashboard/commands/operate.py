@@ -261,7 +261,10 @@ def carried_out(session: Session, prepared: Prepared, *, set_alias: str | None =
     try:
         with terminal.following() as show:
             for progress in rollout.follow(
-                ops, plan.service, timeout_s=getattr(session.args, "timeout", DEFAULT_TIMEOUT_S)
+                ops,
+                plan.service,
+                release=number,
+                timeout_s=getattr(session.args, "timeout", DEFAULT_TIMEOUT_S),
             ):
                 show(progress)
     except (RolloutFailed, RolloutTimeout) as failure:

@@ -157,8 +157,8 @@ def test_in_standard_mode_a_version_goes_live_a_bad_one_fails_in_words_and_is_ta
     says(page, "Fix: ")
     answered_by(page, "wine", ashore.url, "wine/1")
 
-    endpoints(page, ashore, "wine", "standard", tab="Logs", container="storage-initializer")
-    says(page, "/storage-initializer")
+    endpoints(page, ashore, "wine", "standard", tab="Logs", container="kserve-container")
+    says(page, "Couldn't load model 'wine'")
     endpoints(page, ashore, "wine", "standard", tab="Events")
     says(page, "Created container: kserve-container")
     press(page, "Go back to a verified release…")

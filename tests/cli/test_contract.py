@@ -242,6 +242,17 @@ def test_an_aborted_canary_gives_everything_back(cli: Cli) -> None:
     assert [(row["version"], row["percent"]) for row in ran.document["traffic"]] == [(2, 100)]
 
 
+def test_abort_takes_back_a_roll_out_that_is_under_way(cli: Cli, world: World) -> None:
+    world.serving.hold.add("wine")
+    cli("deploy", "wine/3", "--name", "wine", "--no-wait")
+    world.serving.hold.clear()
+
+    ran = cli("abort", "wine", "--json")
+
+    assert (ran.code, ran.document["outcome"], ran.document["version"]) == (0, "verified", 2)
+    assert cli("history", "wine", "--json").document["releases"][1]["outcome"] == "failed"
+
+
 def test_rollback(cli: Cli, world: World) -> None:
     ran = cli("rollback", "wine", "--reason", "v2 is slow", "--json")
 

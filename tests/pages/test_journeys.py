@@ -377,3 +377,42 @@ def test_another_model_picked_by_hand_gets_its_own_service_name(
     app = app.selectbox(key="model").set_value("churn").run()
     assert app.text_input(key="service").value == "churn"
     assert button(app, "Deploy churn/1")
+
+
+def test_packaging_is_cancelled_by_a_button_and_leaves_no_release(
+    world: World, open_page: OpenPage
+) -> None:
+    world.registry.add("wine")
+    go_on = threading.Event()
+    make = world.packager.make
+
+    def slow(version: ModelVersion, report: Report = no_report) -> Package:
+        report("copying", 0.5)
+        go_on.wait(30)
+        report("copied", 0.9)
+        return make(version, report)
+
+    world.packager.make = slow  # type: ignore[method-assign]
+    app = press(open_page("deploy", model="wine"), "Deploy wine/1")
+    press(app, "Cancel")
+    go_on.set()
+    for _ in range(100):
+        if world.store.audit[0].outcome is Outcome.NOT_APPLIED:
+            break
+        threading.Event().wait(0.1)
+    assert "cancelled while it was being prepared" in words_of(app.run())
+    assert world.journal.history("wine") == ()
+
+
+def test_a_roll_out_is_cancelled_by_click(world: World, open_page: OpenPage) -> None:
+    world.serves("wine", [1])
+    world.registry.add("wine", 2)
+    world.serving.hold.add("wine")
+    made = rollout.prepare_deploy(world, "wine/2", name="wine")
+    rollout.apply(made.plan, world, actor="ben", version=made.version)
+    app = choose(open_page("endpoints", service="wine"), "wine", "abort")
+    world.serving.hold.clear()
+    press(app, "Cancel it, back to wine/1")
+    newest, given_up, _first = world.journal.history("wine")
+    assert (newest.action, given_up.outcome) == (Action.ABORT, Outcome.FAILED)
+    assert world.wanted_version("wine") == VersionRef("wine", 1)

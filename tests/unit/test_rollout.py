@@ -298,6 +298,58 @@ def test_aborting_returns_to_the_version_beside_the_canary(world: World) -> None
     assert shares(world) == {"wine/1": 100}
 
 
+def rolling(world: World, *before: int) -> None:
+    """The next version is being rolled out beside those that served."""
+    if before:
+        world.serves("wine", list(before))
+    ref = world.registry.add("wine")
+    world.serving.hold.add("wine")
+    deploy(world, str(ref))
+    settle(world)
+
+
+def give_up(world: World) -> Progress:
+    current = rollout.require(world, "wine")
+    plan = rollout.plan_abort(current, world.journal.history("wine"))
+    rollout.apply(plan, world, actor="ben")
+    world.serving.hold.clear()
+    return settle(world)
+
+
+def test_aborting_a_roll_out_returns_to_what_answers(world: World) -> None:
+    rolling(world, 1)
+    assert give_up(world).outcome is Outcome.VERIFIED
+    assert shares(world) == {"wine/1": 100}
+    newest, given_up, _first = world.journal.history("wine")
+    assert (newest.action, newest.rolled_back_from, newest.rolled_back_to) == (Action.ABORT, 2, 1)
+    assert given_up.outcome is Outcome.FAILED
+    assert given_up.cause is not None
+    assert given_up.cause.what == "It was cancelled by ben before it was done"
+
+
+def test_aborting_the_first_roll_out_stops_the_service(world: World) -> None:
+    rolling(world)
+    assert give_up(world).outcome is Outcome.STOPPED
+    assert world.journal.history("wine")[0].intent.stopped
+
+
+def test_a_roll_out_that_ended_meanwhile_is_not_aborted(world: World) -> None:
+    rolling(world, 1)
+    plan = rollout.plan_abort(rollout.require(world, "wine"), world.journal.history("wine"))
+    world.serving.hold.clear()
+    settle(world)
+    with pytest.raises(Conflict, match="ended meanwhile"):
+        rollout.apply(plan, world, actor="ben")
+    assert shares(world) == {"wine/2": 100}
+
+
+def test_whoever_follows_a_roll_out_that_was_given_up_is_told_so(world: World) -> None:
+    rolling(world, 1)
+    give_up(world)
+    with pytest.raises(RolloutFailed, match="cancelled by ben"):
+        list(rollout.follow(world, "wine", release=2, now=world.clock.now))
+
+
 def test_a_first_deploy_cannot_be_a_canary(world: World) -> None:
     world.registry.add("wine")
     with pytest.raises(NotDeployable, match="cannot start with a canary"):

@@ -76,3 +76,29 @@ def test_waiting_is_bounded(worker: Worker) -> None:
     go_on.set()
     assert found is not None
     assert found.state is State.RUNNING
+
+
+def test_a_cancelled_operation_ends_at_its_next_line_of_progress(worker: Worker) -> None:
+    cancelled = threading.Event()
+    went_on: list[int] = []
+
+    def job(report: Report) -> None:
+        report("half", 0.5)
+        cancelled.wait(20)
+        report("more", 0.6)
+        went_on.append(1)
+
+    _start(worker, "a", job)
+    worker.cancel("a")
+    cancelled.set()
+    ended = _ended(worker, "a")
+    assert (ended.state, went_on) == (State.FAILED, [])
+    assert ended.error is not None
+    assert "cancelled while it was being prepared" in ended.error.what
+
+
+def test_an_operation_that_ended_is_not_cancelled(worker: Worker) -> None:
+    _start(worker, "a", lambda _report: None)
+    _ended(worker, "a")
+    worker.cancel("a")
+    assert _ended(worker, "a").state is State.DONE
