@@ -54,7 +54,7 @@ def history_table(name: str, service: Service | None = None) -> None:
 
     def chosen() -> None:
         for at in st.session_state[key].selection.rows:
-            operations.plan(name, "rollback", rows[at]["release"])
+            operations.plan("rollback", rows[at]["release"])
 
     st.dataframe(
         rows,

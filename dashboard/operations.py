@@ -413,7 +413,7 @@ def actions(service: Service) -> None:
         owned(service)
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        if service.managed and not st.session_state.get(_doing(service.name)):
+        if service.managed and not widgets.from_url("do"):
             _way_out(service)
         doing = widgets.choice(
             "Change the service",
@@ -421,6 +421,7 @@ def actions(service: Service) -> None:
             name="do",
             key=_doing(service.name),
             widget=st.segmented_control,
+            told=False,
             label_visibility="collapsed",
         )
         wanted = words.wanted_version(service)
@@ -447,7 +448,7 @@ def _way_out(service: Service) -> None:
         if service.answering
         else ("Start it again…", "start")
     )
-    st.button(label, key="way_out", type="primary", on_click=plan, args=(service.name, doing))
+    st.button(label, key="way_out", type="primary", on_click=plan, args=(doing,))
 
 
 def _offers(service: Service) -> dict[str, str]:
@@ -477,11 +478,9 @@ def _doing(name: str) -> str:
     return f"do-{name}"
 
 
-def plan(name: str, doing: str | None, to: int | None = None) -> None:
+def plan(doing: str | None, to: int | None = None) -> None:
     """Open another plan, or none: a second click on a confirmed one meets no button."""
-    st.session_state[_doing(name)] = doing
-    st.session_state[f"to-{name}"] = str(to) if to else None
-    widgets.into_url(to=to)
+    widgets.into_url(do=doing, to=to)
 
 
 def _planned(service: Service, doing: str) -> None:
@@ -528,7 +527,7 @@ def _planned(service: Service, doing: str) -> None:
         return
     plan_shown(made, look.at)
     alias = _alias_back(service, made.plan) if doing == "rollback" else ""
-    confirm(made, alias=alias, then=lambda: plan(name, None))
+    confirm(made, alias=alias, then=lambda: plan(None))
 
 
 def _alias_back(service: Service, planned: Plan) -> str:

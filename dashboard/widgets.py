@@ -415,25 +415,37 @@ def choice(
     key: str = "",
     default: str | None = None,
     widget: Callable[..., Any] = st.selectbox,
+    told: bool = True,
     **more: Any,  # noqa: ANN401 - passed on
 ) -> str | None:
     """One of the keys of `labels`, drawn by its label; the key itself stands in the URL as `name`.
 
-    Streamlit's own binding would write the label, which changes with aliases and wording.
+    Streamlit's own binding would write the label, which changes with aliases and wording. Only a
+    visitor's own choice changes what the URL says: what cannot be chosen for a moment, because a
+    list is being read anew, is chosen again when it can. `told` says that it is not there.
     """
     key = key or name
-    if key not in st.session_state or st.session_state[key] not in (None, *labels):
-        asked = from_url(name)
-        if asked and asked not in labels:
+    asked = from_url(name)
+    if asked and asked not in labels:
+        if told:
             gone(asked, label.lower())
-            default = None  # a link that points to nothing chooses nothing else in its place
-        st.session_state[key] = asked if asked in labels else default
+        default = None  # a link that points to nothing chooses nothing else in its place
+    st.session_state[key] = asked if asked in labels else default
     if widget is st.selectbox:
         more = {"index": None} | more
+
+    def keep() -> None:
+        into_url(**{name: st.session_state[key]})
+
     chosen: str | None = widget(
-        label, list(labels), format_func=lambda one: labels.get(one, one), key=key, **more
+        label,
+        list(labels),
+        format_func=lambda one: labels.get(one, one),
+        key=key,
+        on_change=keep,
+        **more,
     )
-    if from_url(name) != (chosen or ""):
+    if chosen and not asked:
         into_url(**{name: chosen})
     return chosen
 

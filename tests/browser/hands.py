@@ -21,6 +21,19 @@ def settled(page: Page) -> None:
     page.wait_for_selector("[data-testid='stApp'][data-test-script-state='notRunning']")
 
 
+_STILL = """
+() => !document.querySelector('[data-testid=stSkeleton], [data-stale=true]')
+  && document.getAnimations().every((each) => each.playState !== 'running'
+    || each.effect?.getComputedTiming().iterations === Infinity)
+"""
+
+
+def still(page: Page) -> None:
+    """Wait until nothing is awaited, faded in or replaced any more: what is drawn then stays so."""
+    settled(page)
+    page.wait_for_function(_STILL, timeout=SLOW_MS)
+
+
 def visit(page: Page, url: str, path: str = "", **params: object) -> None:
     """Open one page of the dashboard with these values in its URL."""
     query = urlencode({name: str(value) for name, value in params.items()})

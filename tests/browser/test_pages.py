@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Dialog, Page, Request, expect
 
 from tests.browser.conftest import App, tab
-from tests.browser.hands import field, open_link, press, query, rows, settled, visit
+from tests.browser.hands import field, open_link, press, query, rows, settled, still, visit
 from tests.browser.more_models import HOSTILE, IMAGE, LINK
 from tests.browser.seen import focused, low_contrast, unnamed_controls
 
@@ -99,7 +99,7 @@ def test_text_stands_out_from_its_ground(services: App, browser: Browser, theme:
     with tab(browser, "dark" if theme == "dark" else "light") as page:
         for view in VIEWS:
             open_link(page, f"{services.url}/{view}")
-            page.wait_for_timeout(500)  # what fades in has to have arrived
+            still(page)
             found[view] = low_contrast(page)
     assert {view: texts for view, texts in found.items() if texts} == {}
 
