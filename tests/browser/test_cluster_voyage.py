@@ -139,6 +139,7 @@ def test_in_standard_mode_a_version_goes_live_a_bad_one_fails_in_words_and_is_ta
     visit(page, ashore.url, "models", model="wine")
     choose_row(page, "Versions, newest first", "1")
     press(page, "Deploy wine/1")
+    expect(field(page, "Service name")).to_have_value("wine")
     press(page, "Deploy wine/1")
     verified(page, 1)
     page.get_by_text("Steps", exact=True).click()
@@ -225,7 +226,7 @@ def test_in_knative_mode_a_canary_is_measured_changed_aborted_and_promoted(
     confirmed(page, "split", "Abort the canary, back to wine/2")
     verified(page, 6)
 
-    pick(page, "Stop")
+    endpoints(page, ashore, "split", "knative", do="stop")
     confirmed(page, "split", "Stop split")
     says(page, "Stopped. A start brings wine/2 back.")
     visit(page, ashore.url, "predict", target="knative", service="split")
