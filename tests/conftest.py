@@ -20,6 +20,30 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_FIRST = ("cluster", "browser", "local")
+"""Tiers that mostly wait for others' processes, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tiers; with `-n 2 --dist loadgroup` each of them is one worker's.
+
+    The tests of a tier share a cluster's namespace, a browser, a demo: made once, by one worker.
+    The other tests go file by file to whoever is free.
+    """
+    here = Path(__file__).parent
+
+    def group(item: pytest.Item) -> str:
+        parts = item.path.relative_to(here).parts
+        if parts[0] == "cluster" or item.get_closest_marker("cluster"):
+            return "cluster"
+        return parts[0] if parts[0] in _FIRST else "/".join(parts)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    names = [*_FIRST]
+    items.sort(key=lambda item: names.index(g) if (g := group(item)) in names else len(names))
+
+
 @pytest.fixture
 def world() -> World:
     """The state behind the ports in memory."""
