@@ -1,8 +1,9 @@
-"""A real cluster in a browser: adoption, drift, rights that are missing, contexts."""
+"""The whole voyage on a real cluster, by hand in a browser, in both deployment modes."""
 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,15 @@ from services.domain import Json
 from tests.browser.conftest import App, served
 from tests.browser.hands import (
     SLOW_MS,
+    answered_by,
     button,
+    choose_row,
+    fact,
+    field,
     pick,
     press,
+    rows,
+    verified,
     visit,
 )
 from tests.cluster.conftest import bucket, cluster, emulator, namespace
@@ -27,6 +34,8 @@ __all__ = ["bucket", "cluster", "emulator", "namespace"]  # fixtures of the clus
 pytestmark = [pytest.mark.browser, pytest.mark.cluster, pytest.mark.timeout(900)]
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
+STOCK = "kserve-mlserver"
+"""KServe's own runtime: its MLflow cannot read what a current one saves."""
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +121,116 @@ def endpoints(page: Page, app: App, service: str, target: str, **more: object) -
     visit(page, app.url, "endpoints", service=service, target=target, **more)
 
 
+def confirmed(page: Page, service: str, label: str) -> None:
+    """Type the service's name, as a protected target wants it, and press the button."""
+    expect(button(page, label)).to_be_disabled()
+    page.get_by_role("textbox", name=re.compile(f"^Type {service} to confirm")).fill(service)
+    expect(button(page, label)).to_be_enabled()
+    press(page, label)
+
+
 def says(page: Page, text: str) -> None:
     expect(page.get_by_text(text).first).to_be_visible(timeout=SLOW_MS)
+
+
+def test_in_standard_mode_a_version_goes_live_a_bad_one_fails_in_words_and_is_taken_back(
+    ashore: App, page: Page
+) -> None:
+    visit(page, ashore.url, "models", model="wine")
+    choose_row(page, "Versions, newest first", "1")
+    press(page, "Deploy wine/1")
+    expect(field(page, "Service name")).to_have_value("wine")
+    press(page, "Deploy wine/1")
+    verified(page, 1)
+    page.get_by_text("Steps", exact=True).click()
+    for step in ("applied", "reconciled", "scheduled", "files downloaded", "container up"):
+        says(page, step)
+    answered_by(page, "wine", ashore.url, "wine/1")
+
+    visit(page, ashore.url, "deploy", model="wine", version=2, service="wine")
+    page.get_by_text("Advanced", exact=True).click()
+    runtime = field(page, "Serving runtime")
+    runtime.fill(STOCK)
+    runtime.press("Enter")
+    says(page, "will fail; it is saved as skops")
+    press(page, "Deploy wine/2")
+    says(page, "The server cannot read a model that is saved as skops. wine/1 still answers.")
+    says(page, "/kserve-container")  # which pod, which container
+    says(page, "The lines that say so")
+    says(page, "Fix: ")
+    answered_by(page, "wine", ashore.url, "wine/1")
+
+    endpoints(page, ashore, "wine", "standard", tab="Logs", container="kserve-container")
+    says(page, "HTTP server running on")
+    endpoints(page, ashore, "wine", "standard", tab="Events")
+    says(page, "Created container: kserve-container")
+    press(page, "Go back to a verified release…")
+    field(page, "Reason").fill("It cannot be read.")
+    press(page, "Roll back to release 1")
+    verified(page, 3)
+    says(page, "Reason: It cannot be read.")
+
+    pick(page, "Start a canary")
+    says(page, "KServe splits traffic in Knative mode only")
+    press(page, "Deploy a version as wine-next")
+    expect(field(page, "Service name")).to_have_value("wine-next")
+
+
+def test_in_knative_mode_a_canary_is_measured_changed_aborted_and_promoted(
+    ashore: App, page: Page
+) -> None:
+    visit(page, ashore.url, "deploy", target="knative", model="wine", version=1, service="split")
+    confirmed(page, "split", "Deploy wine/1")
+    verified(page, 1)
+    visit(
+        page, ashore.url, "deploy",
+        target="knative", model="wine", version=2, service="split", canary_percent=30,
+    )  # fmt: skip
+    confirmed(page, "split", "Deploy wine/2 to 30 % of split")
+    verified(page, 2)
+
+    endpoints(page, ashore, "split", "knative")
+    says(page, "A canary is running: wine/1 70 %, wine/2 30 %.")
+    count = page.get_by_role("spinbutton", name="Requests", exact=True)
+    count.fill("300")
+    count.press("Enter")
+    press(page, "Measure the split")
+    measured = rows(page, "Share of the answers by version").filter(has_text="wine/2")
+    measured.wait_for(state="attached", timeout=SLOW_MS)
+    cells = measured.locator("td").all_inner_texts()
+    answered = next(int(cell) for cell in cells if cell.isdecimal())
+    assert 60 <= answered <= 120, cells  # 90 are expected; four deviations are 32
+
+    pick(page, "Change share")
+    share = page.get_by_role("spinbutton", name=re.compile("^Share of the traffic"))
+    share.fill("60")
+    share.press("Enter")
+    confirmed(page, "split", "Give the canary 60 %")
+    verified(page, 3)
+    says(page, "A canary is running: wine/2 60 %, wine/1 40 %.")
+
+    pick(page, "Promote canary")
+    confirmed(page, "split", "Promote wine/2")
+    verified(page, 4)
+    visit(page, ashore.url, "predict", target="knative", service="split")
+    press(page, "Send request")
+    expect(fact(page, "Answered by")).to_have_text("wine/2")
+
+    visit(
+        page, ashore.url, "deploy",
+        target="knative", model="wine", version=1, service="split", canary_percent=10,
+    )  # fmt: skip
+    confirmed(page, "split", "Deploy wine/1 to 10 % of split")
+    verified(page, 5)
+    endpoints(page, ashore, "split", "knative", do="abort")
+    confirmed(page, "split", "Abort the canary, back to wine/2")
+    verified(page, 6)
+
+    endpoints(page, ashore, "split", "knative", do="stop")
+    confirmed(page, "split", "Stop split")
+    says(page, "Stopped. A start brings wine/2 back.")
+    visit(page, ashore.url, "predict", target="knative", service="split")
+    says(page, "split is stopped: nothing answers.")
 
 
 @pytest.fixture
