@@ -251,7 +251,8 @@ def _env(intent: Intent) -> list[dict[str, str]]:
     env = dict(intent.env)
     if intent.version is not None:
         # MLServer 1.7.1 names the answering version in every V2 answer only when it is told it.
-        env.setdefault("MLSERVER_MODEL_VERSION", str(intent.version.number))
+        # What an adopted service or a wish says there would make a version answer as another.
+        env["MLSERVER_MODEL_VERSION"] = str(intent.version.number)
     return [{"name": name, "value": value} for name, value in env.items()]
 
 

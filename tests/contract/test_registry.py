@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from services.domain import (
     AliasRef,
@@ -141,10 +143,24 @@ def on_server(server: tuple[str, Path]) -> Stock:
 
 
 @pytest.fixture(scope="session")
-def on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Stock:
-    url = os.environ.get("SLIPWAY_TEST_POSTGRES_URL")
-    if not url:
-        pytest.skip("SLIPWAY_TEST_POSTGRES_URL names no empty PostgreSQL database")
+def database() -> Iterator[str]:
+    """URL of a database of this run's own on the PostgreSQL that the suite was given."""
+    given = os.environ.get("SLIPWAY_TEST_POSTGRES_URL")
+    if not given:
+        pytest.skip("SLIPWAY_TEST_POSTGRES_URL names no PostgreSQL to test with")
+    name = f"slipway_{secrets.token_hex(4)}"
+    admin = create_engine(given, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield admin.url.set(database=name).render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture(scope="session")
+def on_postgres(database: str, tmp_path_factory: pytest.TempPathFactory) -> Stock:
+    url = database
     folder = tmp_path_factory.mktemp("postgres")
     stock = stocked(
         url.replace("postgresql://", "postgresql+psycopg://"), folder, str(folder / "artifacts")

@@ -101,6 +101,12 @@ def test_the_answering_version_is_named_by_the_server() -> None:
     assert {"name": "MLSERVER_MODEL_VERSION", "value": "7"} in env
 
 
+def test_no_environment_makes_a_version_answer_as_another() -> None:
+    kept = (("MLSERVER_MODEL_VERSION", "1"), ("A", "b"))
+    env = applied(intent_of(7, env=kept))["spec"]["predictor"]["model"]["env"]
+    assert env == [{"name": "MLSERVER_MODEL_VERSION", "value": "7"}, {"name": "A", "value": "b"}]
+
+
 def test_a_pod_gets_requests_only_when_its_model_is_loaded() -> None:
     model = applied(intent_of())["spec"]["predictor"]["model"]
     assert model["readinessProbe"]["httpGet"]["path"] == "/v2/models/wine/ready"
