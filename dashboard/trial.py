@@ -55,9 +55,6 @@ PROTOCOLS = {
 }
 
 
-ANSWER_TIMEOUT_S = 30.0
-
-
 @dataclass(frozen=True, slots=True)
 class Whom:
     """Whom a request is sent to: a service, and the release when it is one side of it alone."""
@@ -306,7 +303,7 @@ def send(ops: Ops, service: Service, asked: Asked) -> None:
             why=endpoint.why,
             cold=asleep,
         )
-        bound_s = coldstart.ANSWER_WITHIN_S if asleep else ANSWER_TIMEOUT_S
+        bound_s = coldstart.answer_within_s(asleep=asleep)
         try:
             found = ops.predictor.infer(endpoint, addressed, timeout_s=bound_s)
             answers.append(replace(answer, prediction=found))
@@ -577,8 +574,7 @@ def _promised(service: Service) -> tuple[bool, Objective]:
     runs = widgets.glanced(wiring.runs(service.name))
     if runs is None:
         return False, Objective()
-    asked = json.loads(runs[0].settings) if runs else {}
-    promised = asked.get("objective") if isinstance(asked, dict) else None
+    promised = _settings_of(runs[0]).get("objective") if runs else None
     # A run from the terminal keeps other settings than one from a page; both keep the objective.
     return True, records.load(Objective, json.dumps(promised)) if promised else Objective()
 

@@ -18,7 +18,13 @@ ASLEEP_WITHIN_S = 300.0
 """Knative's defaults make it 90 s to two minutes; a longer window is somebody's decision."""
 ANSWER_WITHIN_S = 180.0
 """A pod that has to be placed, and to load its model, needs so long at the most."""
+WARM_ANSWER_WITHIN_S = 30.0
 _EVERY_S = 1.0
+
+
+def answer_within_s(*, asleep: bool) -> float:
+    """How long an answer is waited for: a service that sleeps has to start a pod first."""
+    return ANSWER_WITHIN_S if asleep else WARM_ANSWER_WITHIN_S
 
 
 def fall_asleep(

@@ -41,7 +41,6 @@ INPUT_BYTES_LIMIT = 64 * 1024 * 1024
 """What of an input is read; `bench` refuses it long before."""
 
 
-ANSWER_TIMEOUT_S = 30.0
 MOST_BODIES = 10_000
 """Requests in rotation; all of them are kept in memory, up to INPUT_BYTES_LIMIT together."""
 
@@ -56,7 +55,8 @@ def predict(session: Session) -> Answer:
     request = _request(session, service, endpoint.model_name)
     if args.requests is not None:
         return _split(session, service, endpoint, request)
-    prediction = ops.predictor.infer(endpoint, request, timeout_s=_bound_s(service))
+    bound_s = coldstart.answer_within_s(asleep=service.asleep)
+    prediction = ops.predictor.infer(endpoint, request, timeout_s=bound_s)
     document = views.prediction_document(prediction, cold=service.asleep)
     if endpoint.why:
         session.terminal.say(f"Reached via {endpoint.via}: {endpoint.why}")
@@ -73,11 +73,6 @@ def predict(session: Session) -> Answer:
         },
     )
     return Answer(document, _prediction_lines(document))
-
-
-def _bound_s(service: Service) -> float:
-    """How long an answer is waited for: a service that sleeps has to start a pod first."""
-    return coldstart.ANSWER_WITHIN_S if service.asleep else ANSWER_TIMEOUT_S
 
 
 def _split(session: Session, service: Service, endpoint: Endpoint, request: InferRequest) -> Answer:

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import pytest
 
 from dashboard.cli import main
+from services.domain import TargetKind
 from services.errors import NotFound
 from services.gke import GkeCluster
 from services.kubeconfig import Context
@@ -118,3 +119,22 @@ def cli(
         return Ran(code, captured.out, captured.err)
 
     return run
+
+
+MINI_TOML = """
+default_target = "mini"
+[targets.mini]
+kind = "kubernetes"
+context = "minikube"
+namespace = "models"
+"""
+
+
+@pytest.fixture
+def mini(worlds: dict[str, World], tmp_path: Path) -> World:
+    """A cluster in Standard mode, the default target; its registry has wine/1 and wine/2."""
+    (tmp_path / "slipway.toml").write_text(MINI_TOML, encoding="utf-8")
+    worlds["mini"] = World(target="mini", kind=TargetKind.KUBERNETES, namespace="models")
+    worlds["mini"].registry.add("wine", 1)
+    worlds["mini"].registry.add("wine", 2)
+    return worlds["mini"]

@@ -14,24 +14,6 @@ from services.gke import GkeCluster
 from tests.cli.conftest import Cli
 from tests.memory import World
 
-TOML = """
-default_target = "mini"
-[targets.mini]
-kind = "kubernetes"
-context = "minikube"
-namespace = "models"
-"""
-
-
-@pytest.fixture
-def mini(worlds: dict[str, World], tmp_path: Path) -> World:
-    """A cluster in Standard mode, the default target."""
-    (tmp_path / "slipway.toml").write_text(TOML, encoding="utf-8")
-    worlds["mini"] = World(target="mini", kind=TargetKind.KUBERNETES, namespace="models")
-    worlds["mini"].registry.add("wine", 1)
-    worlds["mini"].registry.add("wine", 2)
-    return worlds["mini"]
-
 
 def test_every_option_of_the_form_is_an_option_of_deploy(
     cli: Cli, mini: World, tmp_path: Path

@@ -7,27 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from services.domain import TargetKind, VersionRef
+from services.domain import VersionRef
 from tests.cli.conftest import Cli
 from tests.memory import World
-
-TOML = """
-default_target = "mini"
-[targets.mini]
-kind = "kubernetes"
-context = "minikube"
-namespace = "models"
-"""
-
-
-@pytest.fixture
-def mini(worlds: dict[str, World], tmp_path: Path) -> World:
-    """A cluster, the default target, with wine/1 and wine/2 to render."""
-    (tmp_path / "slipway.toml").write_text(TOML, encoding="utf-8")
-    worlds["mini"] = World(target="mini", kind=TargetKind.KUBERNETES, namespace="models")
-    worlds["mini"].registry.add("wine", 1)
-    worlds["mini"].registry.add("wine", 2)
-    return worlds["mini"]
 
 
 def base_of(folder: Path) -> dict[str, object]:
