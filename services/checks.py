@@ -102,7 +102,7 @@ class Runtime:
 class Room:
     """What a node can still promise to pods: CPU in cores, memory in bytes.
 
-    `counted` is False when its pods may not be listed: then it is what the node has in all.
+    `counted` is False when its pods were not looked at: then it is what the node has in all.
     """
 
     node: str

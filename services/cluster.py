@@ -194,16 +194,27 @@ class Cluster:
         reply = self.send("GET", path, doing=doing, query=query, accept=(404,))
         return None if reply.status == 404 else reply.body
 
-    def items(self, path: str, *, doing: str, selector: str = "") -> list[Json]:
+    def items(self, path: str, *, doing: str, selector: str = "", fields: str = "") -> list[Json]:
         """Every object of a list, all pages; empty when the kind does not exist (404)."""
-        return self.listed(path, doing=doing, selector=selector).items
+        return self.listed(path, doing=doing, selector=selector, fields=fields).items
 
-    def listed(self, path: str, *, doing: str, selector: str = "") -> Listing:
+    def count(self, path: str, *, doing: str) -> int:
+        """How many objects a list has, without reading them.
+
+        The API server may count a list that changes meanwhile a little wrong.
+        """
+        body = self.send("GET", path, doing=doing, query={"limit": 1}).body
+        unread = (body.get("metadata") or {}).get("remainingItemCount") or 0
+        return len(body.get("items") or ()) + int(unread)
+
+    def listed(self, path: str, *, doing: str, selector: str = "", fields: str = "") -> Listing:
         """Every object of a list, all pages, and the version from which a watch can go on."""
         found: list[Json] = []
         asked: dict[str, str | int] = {"limit": PAGE_SIZE}
         if selector:
             asked["labelSelector"] = selector
+        if fields:
+            asked["fieldSelector"] = fields
         while True:
             reply = self.send("GET", path, doing=doing, query=asked, accept=(404, 410))
             if reply.status == 404:

@@ -91,6 +91,8 @@ OFFERING = Right(
 
 _NODE_IMAGES = 50
 """The kubelet's nodeStatusMaxImages, as it is set by default."""
+_MOST_PODS = 5000
+"""Pods that are read to say what the nodes have left: some tens of MB of the API server's time."""
 
 DELETING = Right("serving.kserve.io", "inferenceservices", ("delete",), "delete services")
 """Only in the shipped Role's optional part."""
@@ -371,20 +373,23 @@ class Facilities:
             yield checks.room_finding(quantity(cpu), quantity(memory), rooms)
 
     def rooms(self) -> tuple[checks.Room, ...]:
-        """What each node that takes pods has left; () when the nodes may not be looked at."""
-        read = partial(self._cluster.items, doing="look at the nodes")
+        """What each node that takes pods has left; () when the nodes may not be looked at.
+
+        Where pods may not be listed, or are too many to be read for a hint, what it has in all.
+        """
+        nodes_of = partial(self._cluster.items, "/api/v1/nodes", doing="look at the nodes")
         try:
-            nodes = self._read("nodes", partial(read, "/api/v1/nodes"))
+            nodes = self._read("nodes", nodes_of)
         except Denied:
             return ()
         try:
-            pods = self._read("pods", partial(read, "/api/v1/pods"))
+            pods = self._read("pods", self._pods_with_a_promise)
         except Denied:
             pods = None
         promised: dict[str, list[Decimal]] = {}
         for pod in pods or ():
             node = str((pod.get("spec") or {}).get("nodeName", ""))
-            if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed") or not node:
+            if not node:
                 continue
             cpu, memory = promised.setdefault(node, [Decimal(0), Decimal(0)])
             asked = [
@@ -411,6 +416,15 @@ class Facilities:
                 )
             )
         return tuple(rooms)
+
+    def _pods_with_a_promise(self) -> list[Json] | None:
+        """The cluster's pods that hold CPU and memory; None when there are too many to read."""
+        path, doing = "/api/v1/pods", "look at what the nodes have left"
+        if self._cluster.count(path, doing=doing) > _MOST_PODS:
+            return None
+        return self._cluster.items(
+            path, doing=doing, fields="status.phase!=Succeeded,status.phase!=Failed"
+        )
 
     def _credentials(self, service_account: str | None) -> Finding:
         """Which way the pods get at the bucket, and whether it exists."""
@@ -704,5 +718,7 @@ class Facilities:
             yield Finding("room", Verdict.SKIP, "The nodes may not be looked at.")
             return
         spoken = "; ".join(f"{one_line(room.node, 60)}: {room}" for room in rooms)
-        left = "left" if rooms[0].counted else "in all (its pods may not be listed)"
+        left = (
+            "left" if rooms[0].counted else "in all (its pods may not be listed, or are too many)"
+        )
         yield Finding("room", Verdict.PASS, one_line(f"{spoken} {left}.", 512))

@@ -1,6 +1,6 @@
 """What a watcher does about a registry's alias: deploy what it points to, wait, or leave it.
 
-Pure: a version, the service and its history in, a verdict with its reason out. Because it is judged
+Pure: a version, the service and its history in, a choice with its reason out. Because it is judged
 from the history that all front ends share, a watcher may be killed, started again, or run twice.
 The command `slipway watch` is the caller.
 """
@@ -19,7 +19,7 @@ LONGEST_WAIT_S = 900.0
 """Between two looks when all goes wrong: an outage over night must not fill the log."""
 
 
-class Verdict(StrEnum):
+class Choice(StrEnum):
     """What to do about the version that the alias points to."""
 
     DEPLOY = "deploy"
@@ -29,9 +29,9 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A verdict, and why: a sentence's part for the log; "" for DEPLOY."""
+    """A choice, and why: a sentence's part for the log; "" for DEPLOY."""
 
-    verdict: Verdict
+    choice: Choice
     why: str = ""
 
 
@@ -49,25 +49,25 @@ def judged(
     """
     newest = history[0] if history else None
     if newest is not None and newest.outcome is Outcome.OPEN:
-        return Judged(Verdict.WAIT, f"{_told(newest)} is still open")
+        return Judged(Choice.WAIT, f"{_told(newest)} is still open")
     intent = current.intent if current else None
     if newest is not None and intent is not None and intent.stopped:
-        return Judged(Verdict.SKIP, f"the service is stopped ({_told(newest)})")
+        return Judged(Choice.SKIP, f"the service is stopped ({_told(newest)})")
     if intent is not None and intent.canary_percent is not None:
-        return Judged(Verdict.SKIP, f"a canary of {intent.version} is running")
+        return Judged(Choice.SKIP, f"a canary of {intent.version} is running")
     tried = next((r for r in history if r.action is Action.DEPLOY and _applied(r)), None)
     if tried is None or tried.intent.version != version:
-        return Judged(Verdict.DEPLOY)
+        return Judged(Choice.DEPLOY)
     elsewhere = max((at for ref, at in (seen or {}).items() if ref != version), default=None)
     if elsewhere is not None and elsewhere > (tried.settled_at or tried.created_at):
-        return Judged(Verdict.DEPLOY)
+        return Judged(Choice.DEPLOY)
     if tried.outcome is Outcome.FAILED:
         cause = f": {one_line(tried.cause.what)}" if tried.cause else ""
-        return Judged(Verdict.SKIP, f"release {tried.number} of it failed{cause}")
+        return Judged(Choice.SKIP, f"release {tried.number} of it failed{cause}")
     after = next((r for r in history if r.number > tried.number and _leaves(r, version)), None)
     if after is not None:
-        return Judged(Verdict.SKIP, f"{_told(after)} took it back")
-    return Judged(Verdict.DEPLOY)
+        return Judged(Choice.SKIP, f"{_told(after)} took it back")
+    return Judged(Choice.DEPLOY)
 
 
 def wait_s(interval_s: float, failures: int) -> float:

@@ -67,8 +67,8 @@ class Watcher:
             rollout.settle(ops, name)
             history = ops.journal.history(name)
         judged = watching.judged(version.ref, ops.serving.service(name), history, self.seen)
-        if judged.verdict is not watching.Verdict.DEPLOY:
-            decision |= {"action": judged.verdict.value, "why": judged.why}
+        if judged.choice is not watching.Choice.DEPLOY:
+            decision |= {"action": judged.choice.value, "why": judged.why}
             decision["outcome"] = history[0].outcome.value
             return None
         prepared = rollout.prepare_deploy(ops, str(version.ref), name=name)
@@ -90,7 +90,7 @@ class Watcher:
         if error is None or decision["outcome"] != Outcome.UNCHANGED.value:
             self.failures = 0  # a roll-out that failed is a result; it is not tried again
         elif isinstance(error, Conflict):
-            decision |= {"action": watching.Verdict.WAIT.value}
+            decision |= {"action": watching.Choice.WAIT.value}
         else:
             self.failures += 1
         if error is not None:
