@@ -30,6 +30,7 @@ from google.api_core import exceptions as google_errors
 from google.auth import exceptions as auth_errors
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
+from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from services.domain import (
@@ -323,6 +324,8 @@ class GcsPackager:
             raise Denied(what, why=one_line(error), fix=_LOG_IN) from error
         except google_errors.GoogleAPICallError as error:
             raise _refused(what, error) from error
+        except DataCorruption as error:
+            raise Unreachable(what, why=_changed_on_the_way(str(error)), fix=_AGAIN) from error
         except (
             google_errors.GoogleAPIError,
             auth_errors.TransportError,
@@ -336,22 +339,35 @@ def _retry() -> Any:  # noqa: ANN401 (the library has no types)
     return DEFAULT_RETRY.with_timeout(RETRY_FOR_S)
 
 
-def _reasons(error: Any) -> str:  # noqa: ANN401 (the library has no types)
-    """The service's own words for why it refused, by blanks: forbidden, storageQuotaExceeded."""
-    told = list(error.errors or ())
+def _said(error: Any) -> tuple[str, str]:  # noqa: ANN401 (the library has no types)
+    """The service's own words: what it told, and its reasons (forbidden, …) parted by blanks."""
+    message, told = str(error.message), list(error.errors or ())
     if not told and error.response is not None:
         # After an upload the library keeps the answer, but does not read it (3.17).
         try:
-            told = error.response.json()["error"]["errors"]
+            body = error.response.json()["error"]
+            message, told = str(body["message"]), list(body.get("errors") or ())
         except (ValueError, KeyError, TypeError):
-            return ""
-    return " ".join(str(each.get("reason", "")) for each in told if isinstance(each, dict))
+            return message, ""
+    return message, " ".join(str(each.get("reason", "")) for each in told if isinstance(each, dict))
+
+
+def _changed_on_the_way(said: str) -> str:
+    """What bucket or library say of bytes whose checksum is another one; "" when of other things.
+
+    Both give the sender's checksum first: Provided CRC32C "…" doesn't match calculated CRC32C "…".
+    """
+    sums = re.findall(r"[A-Za-z0-9+/]{6}==", said) if "crc32c" in said.lower() else []
+    if len(sums) != 2:
+        return ""
+    return f"The bytes changed on the way: sent with crc32c {sums[0]}, arrived with {sums[1]}."
 
 
 def _refused(what: str, error: Any) -> SlipwayError:  # noqa: ANN401 (the library has no types)
     """The error for an answer of the bucket that is a refusal."""
-    why, status = one_line(error), int(error.code or 0)
-    if status == 507 or (status == 403 and "quota" in _reasons(error).lower()):
+    said, reasons = _said(error)
+    why, status = one_line(said), int(error.code or 0)
+    if status == 507 or (status == 403 and "quota" in reasons.lower()):
         return Denied(
             f"{what} It takes no more.",
             why=why,
@@ -371,8 +387,8 @@ def _refused(what: str, error: Any) -> SlipwayError:  # noqa: ANN401 (the librar
             fix = "Create it (gcloud storage buckets create), or correct `bucket` of the target."
             return NotFound(what, why=why, fix=fix)
         case 400:
-            changed = f"The bytes changed on the way, or the request was refused: {why}"
-            return Unreachable(what, why=changed, fix=_AGAIN)
+            changed = _changed_on_the_way(said)
+            return Unreachable(what, why=changed or f"It refused the request: {why}", fix=_AGAIN)
         case _:
             return Unreachable(what, why=why, fix=_AGAIN)
 

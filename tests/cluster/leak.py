@@ -42,7 +42,12 @@ class Refused:
     message: str = "It refused."
 
 
-Fault = Cut | Lost | Refused
+@dataclass(frozen=True, slots=True)
+class Flipped:
+    """Turn one bit of the file's bytes on the way: of an upload's body, or of a download's."""
+
+
+Fault = Cut | Lost | Refused | Flipped
 
 
 @dataclass
@@ -62,6 +67,10 @@ class Leak:
     """Names of the objects whose bytes were passed on, whole."""
     after_upload: Callable[[int], None] = lambda _count: None
     """Called after each upload that was passed on, with how many there were."""
+    write_once: bool = False
+    """Refuse what an account lacks that may only create and read (objectCreator, objectViewer)."""
+    denied: list[str] = field(default_factory=list)
+    """What was refused for that, as "METHOD name"."""
     _rules: list[_Rule] = field(default_factory=list)
     _sessions: dict[str, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -88,6 +97,16 @@ class Leak:
                     rule.left -= 1
                     return rule.fault
         return None
+
+    def admits(self, method: str, path: str, name: str) -> bool:
+        """Whether a request needs no more than creating and reading; one that does is noted."""
+        query = parse_qs(urlsplit(path).query)
+        # A session was opened under the same precondition, or was refused then.
+        creates = query.get("ifGenerationMatch") == ["0"] or "upload_id" in query
+        if not self.write_once or method == "GET" or (method in {"POST", "PUT"} and creates):
+            return True
+        self.denied.append(f"{method} {name}")
+        return False
 
     def name_of(self, path: str, body: bytes) -> str:
         """The object that a request is about; "" for none."""
@@ -131,10 +150,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         body = head + self.rfile.read(length - len(head))
+        if not leak.admits(self.command, self.path, name):
+            fault = Refused(403, "forbidden", "The account lacks storage.objects.delete.")
         if isinstance(fault, Refused):
             told = {"message": fault.message, "errors": [{"reason": fault.reason}]}
             self._answer(fault.status, json.dumps({"error": told}).encode(), {})
             return
+        if isinstance(fault, Flipped) and body:
+            body = _flipped(body)
         kept = {k: v for k, v in self.headers.items() if k.lower() not in _NOT_PASSED_ON}
         got = urllib3.request(
             self.command, leak.upstream + self.path, body=body, headers=kept, redirect=False,
@@ -147,7 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, Lost):
             self.close_connection = True
             return
-        self._answer(got.status, got.data, told_back)
+        turned = isinstance(fault, Flipped) and not body
+        self._answer(got.status, _flipped(got.data) if turned else got.data, told_back)
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -165,6 +189,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base's name)
         """Keep quiet."""
+
+
+def _flipped(body: bytes) -> bytes:
+    """The body with a bit turned in the first byte of the file, behind a multipart's two heads."""
+    heads = list(re.finditer(rb"\r\n\r\n", body[:4096])) if body.startswith(b"--") else []
+    at = heads[1].end() if len(heads) > 1 else 0
+    return body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
 
 
 class _Server(ThreadingHTTPServer):

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
-from services import gcs
+from services import gcs, rollout
 from services.domain import Json, Mode, ModelVersion, Outcome, Package, Verdict, VersionRef
 from services.errors import Denied, NotFound, SlipwayError, Unreachable
 from services.gcs import GcsPackager
 from services.ports import Report, no_report
 from tests.cluster.conftest import ClusterOps, Voyage
-from tests.cluster.leak import Cut, Fault, Leak, Lost, Refused, leaking
+from tests.cluster.leak import Cut, Fault, Flipped, Leak, Lost, Refused, leaking
 from tests.memory import MemoryRegistry
 
 LARGE = 9 * 1024 * 1024
@@ -155,6 +156,31 @@ def test_a_manifest_that_cannot_be_written_is_all_that_is_missing(publishing: Pu
     assert publishing.goes_on() == []
 
 
+@pytest.mark.parametrize(
+    ("method", "name"), [("POST", "model.skops"), ("PUT", "weights"), ("POST", MANIFEST)]
+)
+def test_bytes_that_change_on_the_way_are_refused_with_both_checksums(
+    publishing: Publishing, method: str, name: str
+) -> None:
+    publishing.leak.leaks(f"{method} .*/{name}$", Flipped())
+    error = publishing.fails(Unreachable)
+    assert error.why.startswith("The bytes changed on the way: sent with crc32c ")
+    assert error.why.count("==") == 2
+    assert name == MANIFEST or f"/{name} " in error.what
+    publishing.goes_on()
+
+
+def test_a_manifest_that_changes_on_its_way_back_condemns_no_package(
+    publishing: Publishing,
+) -> None:
+    package = publishing.packager.make(publishing.version)
+    publishing.leak.leaks(f"GET .*/{MANIFEST}$", Flipped())
+    found = publishing.packager.exists(package)
+    assert (found.verdict, "changed on the way" in found.detail) == (Verdict.SKIP, True)
+    publishing.leak.mend()
+    assert publishing.packager.exists(package).verdict is Verdict.PASS
+
+
 def test_a_bucket_that_is_away_is_told_and_not_waited_for(publishing: Publishing) -> None:
     publishing.leak.leaks("", Cut())
     with pytest.raises(Unreachable, match="Nothing that serves was changed"):
@@ -244,9 +270,38 @@ def test_a_deploy_whose_upload_fails_changes_nothing_that_serves(
     leak.leaks("(POST|PUT) .*/MLmodel$", Refused(403, "storageQuotaExceeded", "The quota is full."))
     with pytest.raises(Denied, match="The quota is full"):
         journey.deploy(2)
+    leak._rules.clear()
+    leak.leaks("(POST|PUT) .*/MLmodel$", Flipped())
+    with pytest.raises(Unreachable, match=r"MLmodel .* changed on the way"):
+        journey.deploy(2)
     assert wanted() == before
     assert [release.number for release in journey.releases] == [1]
     assert journey.answer() == 1
     leak.mend()
     assert journey.deploy(2).outcome is Outcome.VERIFIED
     assert journey.settled_answer(2) == 2
+
+
+def test_a_bucket_that_refuses_overwriting_and_deleting_is_never_asked_to(
+    voyage: Callable[[Mode], Voyage], leak: Leak, ops: ClusterOps, tmp_path: Path, bucket: str
+) -> None:
+    leak.write_once = True
+    root = f"{bucket}/write-once"
+    packager = GcsPackager(root, ops.registry, tmp_path / "mine", emulator=leak.url)
+    journey = voyage(Mode.STANDARD)
+    journey.ops = replace(ops, packager=packager)
+    assert journey.deploy(1).outcome is Outcome.VERIFIED
+    place = packager.propose(ops.registry.version(VersionRef("wine", 1))).uri.split("/", 3)[3]
+    published = packager._listed(place)
+    packager.make(ops.registry.version(VersionRef("wine", 1)))
+    assert journey.deploy(2).outcome is Outcome.VERIFIED
+
+    # Pods that start after a later deploy load the first one's bytes.
+    assert journey.plan(rollout.plan_rollback).outcome is Outcome.VERIFIED
+    assert journey.settled_answer(1) == 1
+    assert packager._listed(place) == published
+    assert leak.denied == []
+    for method in ("DELETE", "PUT", "PATCH"):  # such a bucket it was
+        address = f"{leak.url}/storage/v1/b/{packager._bucket_name}/o/{place}%2FMLmodel"
+        assert urllib3.request(method, address, retries=False).status == 403
+    assert len(leak.denied) == 3
