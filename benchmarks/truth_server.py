@@ -26,7 +26,7 @@ from typing import Any
 import uvloop
 from null_server import ANSWER
 
-from services.engine import _Alarm, _clock
+from services.engine.alarm import Alarm, clock
 
 NS = 1_000_000_000
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
@@ -76,7 +76,7 @@ class Truth:
         self.log = array("q")
         self.waiting: list[tuple[int, int, Any]] = []
         self.number = 0
-        self.alarm = _Alarm(loop, self.wake)
+        self.alarm = Alarm(loop, self.wake)
 
     def begin(self, changes: dict[str, Any]) -> None:
         self.script = Script(**changes)
@@ -94,13 +94,13 @@ class Truth:
             self.alarm.at(due, now)
 
     def wake(self) -> None:
-        now = _clock()
+        now = clock()
         while self.waiting and self.waiting[0][0] <= now:
             _, _, (transport, arrival) = heapq.heappop(self.waiting)
             if not transport.is_closing():
                 transport.write(ANSWER)
-            self.log.extend((arrival, _clock()))
-            now = _clock()
+            self.log.extend((arrival, clock()))
+            now = clock()
         if self.waiting:
             self.alarm.at(self.waiting[0][0], now)
 
@@ -117,7 +117,7 @@ class TruthProtocol(asyncio.Protocol):
         self.transport: Any = transport
 
     def data_received(self, data: bytes) -> None:
-        now = _clock()
+        now = clock()
         if not self.got and len(data) == self.expected:
             self.truth.arrived(self.transport, now)
             return

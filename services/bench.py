@@ -4,7 +4,7 @@ The front door of its neighbours too: text becomes `Rows` in reading.py (`parse_
 `rows_from_form`), rows are held against the signature in rows.py (`check_rows`, `problems_of`), and
 only rows that fit become an encoded request here (`request_for`). The way back is `outputs_of` and
 `compare_outputs`; `as_curl` and `as_python` show a request in a form that runs as pasted. Sending
-is predictor.py's part, load tests are engine.py's.
+is predictor.py's part, load tests are `engine`'s.
 
 The V2 encoding was read against MLServer 1.7.1 and mlserver-mlflow 1.7.1 and is checked on a real
 MLServer for every kind of column, tensor and parameter (tests/local/test_predict_mlserver.py).

@@ -702,7 +702,7 @@ def test_the_engine_does_not_outlive_slipway(lively: ScriptedServer) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", _PARENT, f"http://127.0.0.1:{lively.port}"],
         stdout=subprocess.PIPE,
-        cwd=Path(engine_module.__file__).parent.parent,
+        cwd=Path(engine_module.__file__).parent.parent.parent,
     )
     with parent:
         assert parent.stdout is not None

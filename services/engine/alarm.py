@@ -1,0 +1,64 @@
+"""The load engine's clock: now in nanoseconds, and an alarm that rings at one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from services.latency import NS
+
+clock = time.perf_counter_ns  # on Linux CLOCK_MONOTONIC, the clock of the timerfd below
+NEVER = 1 << 62
+_SPIN_NS = 60_000
+"""Slept until so long before a send, then polled: a sleeping core wakes some 50 µs late."""
+
+
+class _Timespecs(ctypes.Structure):
+    """struct itimerspec: interval and value, each in seconds and nanoseconds."""
+
+    _fields_ = [(name, ctypes.c_long) for name in ("every_s", "every_ns", "at_s", "at_ns")]
+
+
+class Alarm:
+    """Wakes the loop at a nanosecond.
+
+    uvloop's and epoll's own timers count in milliseconds, which would make each send up to 1 ms
+    late; a timerfd has the kernel's full resolution. Elsewhere: the loop's timer up to 2 ms before,
+    then polling.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]) -> None:
+        self._loop = loop
+        self._wake = wake
+        self._fd = -1
+        if sys.platform == "linux":
+            self._libc = ctypes.CDLL(None, use_errno=True)
+            monotonic, nonblock, cloexec = 1, 0o4000, 0o2000000
+            self._fd = self._libc.timerfd_create(monotonic, nonblock | cloexec)
+        if self._fd >= 0:
+            self._spec = _Timespecs()
+            self._spec_ref = ctypes.byref(self._spec)
+            loop.add_reader(self._fd, self._ring)
+
+    def at(self, due_ns: int, now_ns: int) -> None:
+        """Wake at about `due_ns` - never later than the machine allows, up to _SPIN_NS earlier."""
+        if due_ns - now_ns < 2 * _SPIN_NS:
+            self._loop.call_soon(self._wake)
+        elif self._fd >= 0:
+            self._spec.at_s, self._spec.at_ns = divmod(due_ns - _SPIN_NS, NS)
+            absolute = 1
+            self._libc.timerfd_settime(self._fd, absolute, self._spec_ref, None)
+        elif due_ns - now_ns < 3_000_000:
+            self._loop.call_soon(self._wake)
+        else:
+            self._loop.call_later((due_ns - now_ns) / NS - 0.002, self._wake)
+
+    def _ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._fd, 8)
+        self._wake()
