@@ -199,11 +199,11 @@ class Cluster:
         return self.listed(path, doing=doing, selector=selector, fields=fields).items
 
     def count(self, path: str, *, doing: str) -> int:
-        """How many objects a list has, without reading them.
+        """How many objects a list has, without reading them; 0 when the kind does not exist (404).
 
         The API server may count a list that changes meanwhile a little wrong.
         """
-        body = self.send("GET", path, doing=doing, query={"limit": 1}).body
+        body = self.send("GET", path, doing=doing, query={"limit": 1}, accept=(404,)).body
         unread = (body.get("metadata") or {}).get("remainingItemCount") or 0
         return len(body.get("items") or ()) + int(unread)
 

@@ -605,6 +605,25 @@ def expected_percent(release: Release | None, service: Json) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Stuck:
+    """A Deployment or Revision that says itself that it cannot go on, and since when."""
+
+    reason: str
+    message: str
+    since: datetime | None = None
+
+    @property
+    def silent_webhook(self) -> bool:
+        """Whether a webhook did not answer, which may pass; one that *denied* has decided.
+
+        The API server says "failed calling webhook" when it got no verdict (Kubernetes 1.34,
+        k8s.io/apiserver/pkg/admission/plugin/webhook/mutating/dispatcher.go).
+        """
+        said = self.message.lower()
+        return "failed calling webhook" in said or "failed to call webhook" in said
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """One look at a service: raw objects as the API server gave them."""
 
@@ -639,8 +658,7 @@ class Facts:
     """Living pods of the wanted workload, newest first."""
     message: str = ""
     revision: Json | None = None
-    stuck: tuple[str, str] | None = None
-    """(reason, message) of a Deployment or Revision that says itself that it cannot go on."""
+    stuck: Stuck | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -701,7 +719,7 @@ def _read_standard(
     )
     if caught_up and pods_taken_away(deployment):
         message = "its Deployment is scaled to 0 replicas, which KServe leaves as it is"
-        return replace(found, stuck=("ScaledToZero", message), message=message)
+        return replace(found, stuck=Stuck("ScaledToZero", message), message=message)
     return replace(found, message=_standard_message(found))
 
 
@@ -768,6 +786,8 @@ def _leaves(fields: Json, path: str) -> Iterator[str]:
 def _standard_message(facts: Facts) -> str:
     if not facts.caught_up:
         return "KServe has not acted on it yet"
+    if facts.stuck is not None and facts.stuck.silent_webhook:
+        return "the cluster's webhook for pods does not answer; Kubernetes tries again"
     if facts.updated < facts.desired:
         return f"{facts.updated} of {facts.desired} new pods created"
     if facts.total > facts.updated:
@@ -779,14 +799,20 @@ def _standard_message(facts: Facts) -> str:
     return ""
 
 
-def _stuck_deployment(deployment: Json) -> tuple[str, str] | None:
+def _stuck_deployment(deployment: Json) -> Stuck | None:
     for condition in _conditions(deployment):
         kind, status = condition.get("type"), condition.get("status")
-        if kind == "ReplicaFailure" and status == "True":
-            return str(condition.get("reason", "")), str(condition.get("message", ""))
-        if kind == "Progressing" and status == "False":
-            return str(condition.get("reason", "")), str(condition.get("message", ""))
+        if (kind, status) in {("ReplicaFailure", "True"), ("Progressing", "False")}:
+            return _said_stuck(condition)
     return None
+
+
+def _said_stuck(condition: Json) -> Stuck:
+    return Stuck(
+        str(condition.get("reason", "")),
+        str(condition.get("message", "")),
+        time_of(condition.get("lastTransitionTime")),
+    )
 
 
 def _read_knative(
@@ -896,11 +922,9 @@ def _asks_for(knative: Json, percent: int | None) -> bool:
     return asked == (100 if percent is None else percent) or len(entries) == 1 == bool(percent)
 
 
-def _stuck_revision(revision: Json | None) -> tuple[str, str] | None:
+def _stuck_revision(revision: Json | None) -> Stuck | None:
     ready = _condition(revision, "Ready") if revision else None
-    if ready and ready.get("status") == "False":
-        return str(ready.get("reason", "")), str(ready.get("message", ""))
-    return None
+    return _said_stuck(ready) if ready and ready.get("status") == "False" else None
 
 
 def _carries_package(template: Json, service: Json) -> bool:

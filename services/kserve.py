@@ -1116,8 +1116,9 @@ def _phase(facts: objects.Facts, wanted: Release | None) -> tuple[Phase, str]:
         return Phase.FAILED, wanted.cause.what if wanted.cause else "its roll-out failed"
     if facts.all_serve:
         return Phase.READY, facts.message
-    if facts.stuck is not None:
-        return Phase.FAILED, one_line(": ".join(part for part in facts.stuck if part))
+    if facts.stuck is not None and not facts.stuck.silent_webhook:
+        said = (facts.stuck.reason, facts.stuck.message)
+        return Phase.FAILED, one_line(": ".join(part for part in said if part))
     return Phase.ROLLING_OUT, facts.message
 
 

@@ -18,12 +18,16 @@ from enum import StrEnum
 from services import diagnosis
 from services.domain import Cause, Intent, Json
 from services.errors import one_line
+from services.inferenceservice import Stuck
 
 UNSCHEDULABLE_GRACE = timedelta(seconds=8)
 """A node may be freed by the pod that is just leaving; an autoscaler needs minutes, and says so."""
 
 STUCK_GRACE = timedelta(seconds=5)
 """A quota or webhook may refuse once and accept at the controller's next try."""
+
+SILENT_WEBHOOK_GRACE = timedelta(seconds=45)
+"""A busy cluster answers by the third try; KServe gives its webhooks 10 s for each."""
 
 CONTAINER = "kserve-container"
 INITIALIZER = "storage-initializer"
@@ -83,12 +87,12 @@ class Trouble:
 
 
 def trouble_of(
-    pods: Sequence[Json], stuck: tuple[str, str] | None, now: datetime, since: datetime
+    pods: Sequence[Json], stuck: Stuck | None, now: datetime, since: datetime
 ) -> Trouble | None:
     """The first trouble of the new pods; None when nothing is known to be wrong (yet).
 
-    `stuck`: (reason, message) of a Deployment or Revision that cannot go on. `since`: when the
-    release was applied.
+    `stuck`: what a Deployment or Revision that cannot go on says. `since`: when the release was
+    applied.
     """
     for pod in pods:
         found = _pod_trouble(pod, now)
@@ -96,12 +100,15 @@ def trouble_of(
             return found
     if stuck is None:
         return None
-    reason, message = stuck
+    reason, message = stuck.reason, stuck.message
     if reason == "ContainerMissing":
         return Trouble(Kind.REVISION, reason, message)
     if reason == "ScaledToZero":
         return Trouble(Kind.SCALED_AWAY, reason, message)
-    if reason == "FailedCreate" and now - since > STUCK_GRACE:
+    began, grace = since, STUCK_GRACE
+    if stuck.silent_webhook:
+        began, grace = stuck.since or since, SILENT_WEBHOOK_GRACE
+    if reason == "FailedCreate" and now - began > grace:
         return Trouble(Kind.REFUSED_POD, reason, message)
     return None
 

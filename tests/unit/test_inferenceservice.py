@@ -461,7 +461,7 @@ def test_a_deployment_scaled_to_nothing_is_never_ready() -> None:
     facts = objects.read(look_of(intent, made), [release_of(1, intent)])
     assert not facts.all_serve
     assert facts.stuck is not None
-    assert facts.stuck[0] == "ScaledToZero"
+    assert facts.stuck.reason == "ScaledToZero"
     assert objects.pods_taken_away(made) is not None
 
 

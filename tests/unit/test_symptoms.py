@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -82,6 +83,46 @@ def test_a_cause_is_named_with_code_and_evidence(name: str, code: str, said: str
     assert said in f"{cause.what} {cause.why}"
     assert cause.fix
     assert cause.evidence or code == "L3"
+
+
+SILENT = (
+    'Internal error occurred: failed calling webhook "inferenceservice.pod-mutator.webhook-server":'
+    " failed to call webhook: Post https://kserve-webhook: context deadline exceeded"
+)
+DENIED = 'admission webhook "policy.example.com" denied the request: no'
+
+
+def without_pods(message: str, *, at: datetime) -> Json:
+    """A Deployment of which every pod is refused with `message` since `at`."""
+    found = copy.deepcopy(sample("account_gone"))
+    for condition in found["deployment"]["status"]["conditions"]:
+        if condition["type"] == "ReplicaFailure":
+            condition["message"] = message
+            condition["lastTransitionTime"] = f"{at:%Y-%m-%dT%H:%M:%SZ}"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("message", "after_s", "told"),
+    [(SILENT, 30, False), (SILENT, 60, True), (DENIED, 30, True)],
+)
+def test_a_webhook_that_is_silent_gets_time_and_one_that_denies_gets_none(
+    message: str, after_s: float, told: bool
+) -> None:
+    at = release_of(sample("account_gone")).created_at
+    trouble = trouble_in(without_pods(message, at=at), after=timedelta(seconds=after_s))
+    assert (trouble is not None) is told
+
+
+def test_a_webhook_that_falls_silent_late_gets_its_time_too() -> None:
+    at = release_of(sample("account_gone")).created_at + timedelta(seconds=100)
+    assert trouble_in(without_pods(SILENT, at=at), after=timedelta(seconds=130)) is None
+
+
+def test_that_a_webhook_is_silent_is_said_meanwhile() -> None:
+    found = without_pods(SILENT, at=release_of(sample("account_gone")).created_at)
+    facts = objects.read(look_of(found), (release_of(found),))
+    assert "webhook for pods does not answer; Kubernetes tries again" in facts.message
 
 
 def test_a_server_that_ended_with_code_zero_is_a_failure() -> None:
