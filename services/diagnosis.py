@@ -455,9 +455,11 @@ def _ending(where: str, seen: Seen) -> Cause:
             "Look at the whole log (`slipway logs NAME`), then start it again.",
         )
     else:
+        # Code 0 is no failure for whoever reads codes alone, a container's "Completed" among them.
+        itself = "by itself " if seen.exit_code == 0 else ""
         words = Verdict(
-            f"The model server ended with exit code {seen.exit_code}, and its log does not say "
-            "why.",
+            f"The model server ended {itself}with exit code {seen.exit_code}, and its log does not "
+            "say why.",
             one_line(f"Its last line: {last[-1]}") if last else "Its log is empty.",
             "Look at the whole log (`slipway logs NAME`), then start it again.",
         )

@@ -957,7 +957,8 @@ class KServeServing:
         finally:
             response.release_conn()
         source = f"{pod}/{container}"
-        return [_log_line(source, line) for line in text.decode("utf-8", "replace").splitlines()]
+        lines = text.decode("utf-8", "replace").splitlines()
+        return [_log_line(source, line) for line in lines if not line.startswith(_LOG_IS_GONE)]
 
     def _followed(self, streams: Sequence[tuple[str, str]], tail: int) -> Iterator[LogLine]:
         lines: queue.Queue[LogLine | None] = queue.Queue(maxsize=1000)
@@ -1155,6 +1156,11 @@ def _containers(pod: Json, chosen: str | None) -> list[str]:
         return every
     wanted = (objects.INITIALIZER, objects.CONTAINER) if chosen is None else (chosen,)
     return [name for name in every if name in wanted]
+
+
+# kubelet v1.34, kuberuntime_manager.go, GetContainerLogs: it answers 200 with these words in place
+# of the log when the runtime has removed the instance.
+_LOG_IS_GONE = "unable to retrieve container logs for "
 
 
 def _log_line(source: str, line: str) -> LogLine:

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from services import diagnosis
-from services.domain import Cause, Intent, Json
+from services.domain import Cause, Intent, Json, PackageKind
 from services.errors import one_line
 from services.inferenceservice import Stuck
 
@@ -209,6 +209,10 @@ def _time(text: Json) -> datetime | None:
 
 def cause_of(trouble: Trouble, intent: Intent, lines: Sequence[str] = ()) -> Cause:
     """The trouble in words with its fix; `lines`: the log that the trouble names."""
+    return _other_processor(trouble, intent, lines) or _by_kind(trouble, intent, lines)
+
+
+def _by_kind(trouble: Trouble, intent: Intent, lines: Sequence[str]) -> Cause:
     match trouble.kind:
         case Kind.IMAGE:
             return _image(trouble)
@@ -282,6 +286,33 @@ def _image(trouble: Trouble) -> Cause:
         )
     return _said(
         trouble, f"The image {image} cannot be pulled.", fix, "E9", why=one_line(last) or ""
+    )
+
+
+# containerd names the platform when it pulls; an image that is on the node already is only found
+# out by the kernel, whose word runc writes as the log's one line. Python's own "Exec format error",
+# of a program that the model starts, has a capital.
+_OTHER_PROCESSOR = re.compile(r"no match(?:ing manifest)? for (?:platform|\S+ )|exec format error")
+
+
+def _other_processor(trouble: Trouble, intent: Intent, lines: Sequence[str]) -> Cause | None:
+    """The cause when the image is for another processor; None when nothing says so."""
+    said = next((line for line in (trouble.message, *lines) if _OTHER_PROCESSOR.search(line)), "")
+    if not said:
+        return None
+    named = re.search(r'image "([^"]+)"', trouble.message)
+    ours = trouble.container == CONTAINER and intent.package.kind is PackageKind.IMAGE
+    image = named[1] if named else intent.package.uri if ours else f"of {trouble.container}"
+    return Cause(
+        f"The image {one_line(image)} is made for another kind of processor than the node's.",
+        _innermost(said),
+        "Build it for the nodes' processor (docker build --platform linux/amd64 or linux/arm64;"
+        " kubectl get nodes -L kubernetes.io/arch says which), and deploy again. If it is: a script"
+        " that it starts with lacks its first line, #!.",
+        "E9",
+        trouble.where,
+        trouble.exit_code,
+        evidence=(one_line(f"{trouble.reason}: {said}", 1024),),
     )
 
 

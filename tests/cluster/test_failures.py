@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -86,6 +87,16 @@ def test_a_service_account_that_does_not_exist_is_named(
     assert "no-such-account" in error.why
 
 
+def previous_log(journey: Voyage) -> list[str]:
+    """What `slipway logs --previous` shows, once a crashed server was started again."""
+    until = time.monotonic() + 60
+    while True:
+        lines = [line.text for line in journey.ops.serving.logs(journey.service, previous=True)]
+        if lines or time.monotonic() > until:
+            return lines
+        time.sleep(1)
+
+
 def test_a_model_that_does_not_load_is_named_and_the_old_release_serves(voyage: Begin) -> None:
     journey = voyage(Mode.STANDARD)
     assert journey.deploy(1).outcome is Outcome.VERIFIED
@@ -100,5 +111,6 @@ def test_a_model_that_does_not_load_is_named_and_the_old_release_serves(voyage: 
     assert cause is not None
     assert cause.code == "E1"
     assert any("skops" in line for line in cause.evidence)
+    assert any("skops" in line for line in previous_log(journey))
     assert journey.answer() == 1
     assert journey.plan(rollout.plan_rollback).outcome is Outcome.VERIFIED

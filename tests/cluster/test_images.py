@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ import pytest
 
 from services import rollout
 from services.cluster import Cluster
-from services.domain import Mode, Outcome, PackageKind, Resources, Verdict, VersionRef
+from services.domain import Mode, Outcome, Package, PackageKind, Resources, Verdict, VersionRef
 from services.errors import ConfigError, Unreachable
 from services.facilities import Facilities
 from services.images import (
@@ -31,7 +32,7 @@ from services.images import (
 )
 from services.kubeconfig import contexts
 from services.ports import Packager, no_report
-from tests.cluster.conftest import ClusterOps, Voyage
+from tests.cluster.conftest import ClusterOps, Voyage, intent_of
 from tests.memory import MemoryRegistry
 
 ONE, TWO = VersionRef("wine", 1), VersionRef("wine", 2)
@@ -174,6 +175,40 @@ def test_an_image_that_is_gone_is_named_before_a_roll_back_and_after(
     error = made.failure()
     assert gone.uri in str(error)
     assert "loaded onto the node" in error.fix
+
+
+# As much of a program for 64-bit ARM as a kernel reads before it refuses: an ELF header (machine
+# 183) and one segment.
+FOR_ARM = (
+    b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    + struct.pack("<HHIQQQIHHHHHH", 2, 183, 1, 0x400078, 64, 0, 0, 64, 56, 1, 64, 0, 0)
+    + struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, 124, 124, 0x1000)
+    + bytes(4)
+)
+
+
+def test_an_image_for_another_processor_is_named_and_the_old_release_serves(
+    voyage: Callable[[Mode], Voyage], builder: Builder, options: ImageOptions, tmp_path: Path
+) -> None:
+    image = f"{options.prefix}/for-arm:{secrets.token_hex(4)}"
+    (tmp_path / "server").write_bytes(FOR_ARM)
+    (tmp_path / "server").chmod(0o755)
+    (tmp_path / "Dockerfile").write_text(
+        'FROM scratch\nCOPY server /server\nENTRYPOINT ["/server"]\n'
+    )
+    builder.build(image, tmp_path, no_report)
+    builder.deliver(image, no_report)
+    made = voyage(Mode.STANDARD)
+    assert made.deploy(1).outcome is Outcome.VERIFIED
+    after = replace(
+        intent_of(made.current), package=Package(PackageKind.IMAGE, image), runtime=None
+    )
+    plan = rollout.plan_deploy(made.current, after, target="test", namespace=made.ops.namespace)
+    rollout.apply(plan, made.ops, actor="tester")
+    error = made.failure()
+    assert f"{image} is made for another kind of processor" in error.what
+    assert "wine/1 still answers" in error.what
+    assert made.answer() == 1
 
 
 def test_one_environment_serves_versions_from_the_bucket(  # noqa: PLR0917 (fixtures by name)

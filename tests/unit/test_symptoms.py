@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from services import inferenceservice as objects
 from services import symptoms
-from services.domain import Action, Cause, Intent, Json, Release
+from services.domain import Action, Cause, Intent, Json, Package, PackageKind, Release
 from services.symptoms import Kind, Trouble
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "kserve"
@@ -129,6 +130,85 @@ def test_a_server_that_ended_with_code_zero_is_a_failure() -> None:
     trouble = trouble_in(sample("skops_on_old"))
     assert trouble is not None
     assert (trouble.kind, trouble.exit_code, trouble.previous) == (Kind.SERVER, 0, True)
+
+
+def test_a_server_that_ended_with_code_zero_and_no_word_is_told_so() -> None:
+    # As Kubernetes 1.34 reports a container whose program printed a line and was done.
+    state = {
+        "name": "kserve-container",
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}},
+        "lastState": {"terminated": {"exitCode": 0, "reason": "Completed"}},
+    }
+    pod = {"metadata": {"name": "wine-1"}, "status": {"containerStatuses": [state]}}
+    now = datetime.now(UTC)
+    trouble = symptoms.trouble_of([pod], None, now, now)
+    assert trouble is not None
+    cause = symptoms.cause_of(trouble, release_of(sample("files_gone")).intent, ["goodbye"])
+    assert "ended by itself with exit code 0" in cause.what
+    assert (cause.exit_code, "goodbye" in cause.why) == (0, True)
+
+
+IMAGE = "registry.example/models/wine:1"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "lines"),
+    [
+        (
+            Trouble(
+                Kind.IMAGE,
+                "ErrImagePull",
+                f'failed to pull and unpack image "{IMAGE}": no match for platform in manifest:'
+                " not found",
+                "wine-1",
+                symptoms.CONTAINER,
+            ),
+            [],
+        ),
+        (
+            Trouble(
+                Kind.IMAGE,
+                "ErrImagePull",
+                f'image "{IMAGE}": no matching manifest for linux/amd64 in the manifest list',
+                "wine-1",
+                symptoms.CONTAINER,
+            ),
+            [],
+        ),
+        (
+            Trouble(Kind.SERVER, "Error", "", "wine-1", symptoms.CONTAINER, exit_code=1),
+            ["exec /usr/bin/python3: exec format error"],
+        ),
+        (
+            Trouble(
+                Kind.CONFIG,
+                "RunContainerError",
+                "failed to create containerd task: failed to start: exec format error: unknown",
+                "wine-1",
+                symptoms.CONTAINER,
+            ),
+            [],
+        ),
+    ],
+    ids=["pulled", "pulled-by-docker", "on-the-node", "not-started"],
+)
+def test_an_image_for_another_processor_is_told_with_how_to_build_it(
+    trouble: Trouble, lines: list[str]
+) -> None:
+    intent = release_of(sample("files_gone")).intent
+    intent = replace(intent, package=Package(PackageKind.IMAGE, IMAGE))
+    cause = symptoms.cause_of(trouble, intent, lines)
+    assert cause.code == "E9"
+    assert f"The image {IMAGE} is made for another kind of processor" in cause.what
+    assert "--platform linux/amd64" in cause.fix
+    assert cause.evidence
+
+
+def test_a_program_of_the_models_own_that_cannot_run_is_not_the_images_fault() -> None:
+    lines = ["Traceback (most recent call last):", "OSError: [Errno 8] Exec format error: './x'"]
+    trouble = Trouble(Kind.SERVER, "Error", "", "wine-1", symptoms.CONTAINER, exit_code=1)
+    cause = symptoms.cause_of(trouble, release_of(sample("files_gone")).intent, lines)
+    assert "processor" not in cause.what
 
 
 def test_memory_is_known_from_the_containers_state() -> None:
