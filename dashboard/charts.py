@@ -8,10 +8,13 @@ and stays small whatever the number of requests: at most a point per second and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import TypeAlias, TypeVar
 
 import plotly.graph_objects as go
 
+from services import changeover
+from services.changeover import Changeover
 from services.domain import LoadSummary, Percentiles, Tick
 
 T = TypeVar("T")
@@ -20,11 +23,16 @@ Bars: TypeAlias = Sequence[tuple[float, int]]
 # Okabe and Ito's palette: told apart by the colour-blind, legible on light and dark.
 VERSION_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933")
 ERROR_COLOUR = "#C0392B"
+MARK_COLOUR = "#8A8F98"
+MOST_VERSIONS = 5
+"""Versions with a line of their own: more cannot be told apart."""
 QUANTILES = (("p50", "#0072B2", "solid"), ("p95", "#E69F00", "dash"), ("p99", "#CC79A7", "dot"))
 MOST_BARS = 60
 """A histogram with more bars than this is noise on a screen."""
 MOST_POINTS = 600
 """Points per line: ten minutes at one a second; longer runs are thinned by their worst value."""
+MOST_MARKS = 6
+"""Changes of the answering version marked in a chart: more would hide what they mark."""
 
 
 def colour_of(index: int) -> str:
@@ -69,24 +77,60 @@ def response_over_time(
     return figure
 
 
+def marked(
+    figure: go.Figure, changes: Sequence[Changeover], began_at: datetime | None = None
+) -> go.Figure:
+    """The same figure over time, with each moment at which another version began to answer.
+
+    A line where it began, a band for the seconds in which the version before answered, too.
+    `began_at`: the test's second 0 in the reader's time zone; without it seconds are told.
+    """
+    for place, change in enumerate(changes[-MOST_MARKS:]):
+        if change.both_until_s is not None:
+            figure.add_vrect(
+                x0=change.from_s, x1=change.both_until_s, fillcolor=MARK_COLOUR, opacity=0.18,
+                line_width=0, layer="below",
+            )  # fmt: skip
+        figure.add_vline(x=change.from_s, line={"color": MARK_COLOUR, "dash": "dash", "width": 1.5})
+        figure.add_annotation(
+            x=change.from_s,
+            # Each a line lower than the one before: two changes may be seconds apart.
+            y=1 - 0.1 * place, yref="paper", yanchor="top",
+            text=_plain(changeover.mark_words(change, began_at)),
+            showarrow=False, xanchor="auto", font={"size": 12},
+        )  # fmt: skip
+    return figure
+
+
 def rate_over_time(ticks: Sequence[Tick]) -> go.Figure:
-    """Answers and failures per second."""
+    """Answers and failures per second; a line per version where more than one answered."""
     figure = _figure("Requests per second", "seconds since the start", "requests per second")
     seconds = [tick.at_s for tick in ticks]
-    figure.add_scatter(
-        x=_thinned(seconds, max),
-        y=_thinned([tick.ok for tick in ticks], min),
-        name="answered",
-        mode="lines+markers" if len(ticks) < 3 else "lines",
-        line={"color": VERSION_COLOURS[0], "width": 2},
-    )
+    by_who = changeover.counts_by_answerer(ticks)
+    versions = list(dict.fromkeys(who for counts in by_who for who in counts))
+    mode = "lines+markers" if len(ticks) < 3 else "lines"
+    if len(versions) < 2:
+        lines = {"answered": [tick.ok for tick in ticks]}
+    else:
+        lines = {
+            changeover.who_words(who): [counts.get(who, 0) for counts in by_who]
+            for who in versions[:MOST_VERSIONS]
+        }
+    for index, (name, counts) in enumerate(lines.items()):
+        figure.add_scatter(
+            x=_thinned(seconds, max),
+            y=_thinned(counts, min),
+            name=_plain(name),
+            mode=mode,
+            line={"color": colour_of(index), "width": 2},
+        )
     failed = [sum(tick.errors.values()) for tick in ticks]
     if any(failed):
         figure.add_scatter(
             x=_thinned(seconds, max),
             y=_thinned(failed, max),
             name="failed",
-            mode="lines+markers" if len(ticks) < 3 else "lines",
+            mode=mode,
             line={"color": ERROR_COLOUR, "dash": "dash", "width": 2},
         )
     figure.update_yaxes(rangemode="tozero")
@@ -190,6 +234,11 @@ def _figure(title: str, x_title: str, y_title: str) -> go.Figure:
         uirevision=title,
     )
     return figure
+
+
+def _plain(text: str) -> str:
+    """Foreign text as text: Plotly reads a few HTML tags in names and annotations."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from dashboard.worker import told_error
 from services import records
@@ -49,6 +49,8 @@ class LoadTest:
     error: SlipwayError | None = None
     run_id: int | None = None
     running: bool = True
+    began_at: datetime | None = None
+    """When its second 0 was: after the warm-up; None before the first second was measured."""
 
 
 class LoadTests:
@@ -165,8 +167,14 @@ class LoadTests:
             test = self._tests.get(test_id)
             if test is None:
                 return
+            began_at = test.began_at
+            if summary is not None:
+                began_at = summary.began_at or began_at
+            elif began_at is None and tick is not None and not tick.warm_up:
+                began_at = datetime.now(UTC) - timedelta(seconds=tick.at_s)
             self._tests[test_id] = replace(
                 test,
+                began_at=began_at,
                 ticks=(*test.ticks, replace(tick, histogram=()))[-_TICKS_KEPT:]
                 if tick
                 else test.ticks,

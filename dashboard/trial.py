@@ -20,7 +20,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from dashboard import charts, loadtests, widgets, wiring, words
 from dashboard.loadtests import LoadTest
-from services import bench, coldstart, latency, records, rollout, tabular
+from services import bench, changeover, coldstart, latency, records, rollout, tabular
 from services.domain import (
     Difference,
     InferRequest,
@@ -480,6 +480,7 @@ def _differences(found: Sequence[Difference]) -> None:
 
 def load_form(ops: Ops, service: Service) -> None:
     """Ask for a burst or a steady rate and begin it; the example, or the last request, is sent."""
+    _hop(widgets.glanced(wiring.way_in(service.name)), "The requests would be measured by way of")
     with st.form("load", border=True):
         mode = st.radio(
             "Again, as",
@@ -566,6 +567,17 @@ def load_form(ops: Ops, service: Service) -> None:
     widgets.into_url(test=test_id)
 
 
+def _hop(via: WayIn | None, told: str) -> None:
+    """Which hop is measured, and a warning where it is a bottleneck itself."""
+    if via is None:
+        return
+    warning = bench.way_warning(via)
+    if warning:
+        st.warning(warning, icon=":material/warning:")
+    else:
+        st.caption(f"{told} {via}.")
+
+
 def _promised(service: Service) -> tuple[bool, Objective]:
     """The objective of this service's newest load test: what is promised stays until changed.
 
@@ -574,9 +586,13 @@ def _promised(service: Service) -> tuple[bool, Objective]:
     runs = widgets.glanced(wiring.runs(service.name))
     if runs is None:
         return False, Objective()
-    promised = _settings_of(runs[0]).get("objective") if runs else None
+    return True, _objective_of(runs[0]) if runs else Objective()
+
+
+def _objective_of(run: Run) -> Objective:
     # A run from the terminal keeps other settings than one from a page; both keep the objective.
-    return True, records.load(Objective, json.dumps(promised)) if promised else Objective()
+    promised = _settings_of(run).get("objective")
+    return records.load(Objective, json.dumps(promised)) if promised else Objective()
 
 
 def _woken(ops: Ops, load: Load, service: Service) -> float | None:
@@ -630,7 +646,8 @@ def live_panel(test_id: str) -> None:
     if test is None:
         return
     widgets.section("Load test")
-    st.text(f"{test.label}; measured by {test.via}")
+    st.text(test.label)
+    _hop(test.via, "Measured by way of")
     if test.running:
         done_s = test.ticks[-1].at_s if test.ticks else 0.0
         st.progress(min(max(done_s, 0) / max(test.duration_s, 1), 1.0), text=f"{done_s:.0f} s")
@@ -657,19 +674,16 @@ def _time_charts(test: LoadTest) -> None:
         return
     if test.summary is not None and not test.summary.ok:
         return  # charts of nothing say nothing
-    left, right = st.columns(2)
-    left.plotly_chart(
-        charts.response_over_time(test.ticks, slo_s=test.objective.p99_s), key=f"response-{test.id}"
-    )
-    right.plotly_chart(charts.rate_over_time(test.ticks), key=f"rate-{test.id}")
+    _by_second(test.ticks, test.began_at, test.objective, key=test.id)
     bars = test.summary.histogram if test.summary else test.histogram
     left, right = st.columns(2)
     if bars:
         left.plotly_chart(charts.histogram({"this run": bars}), key=f"spread-{test.id}")
     answered: dict[str, int] = {}
-    for tick in test.ticks:
-        for version, count in tick.by_version.items():
-            answered[str(version)] = answered.get(str(version), 0) + count
+    for counts in changeover.counts_by_answerer(test.ticks):
+        for who, count in counts.items():
+            name = changeover.who_words(who)
+            answered[name] = answered.get(name, 0) + count
     if answered:
         right.plotly_chart(charts.answered_by(answered), key=f"who-{test.id}")
     if test.summary is not None and len(test.summary.response_by_version) > 1:
@@ -687,6 +701,22 @@ def _time_charts(test: LoadTest) -> None:
             ],
             hide_index=True,
         )
+
+
+def _by_second(
+    ticks: Sequence[Tick], began_at: datetime | None, objective: Objective, *, key: str
+) -> None:
+    """A test's course: response times and rates by second, marked where the version changed."""
+    changes = changeover.changeovers(ticks)
+    clock = began_at.astimezone(widgets.zone()) if began_at else None
+    for change in changes[-charts.MOST_MARKS :]:
+        told = widgets.literal(changeover.sentence(change, clock), 300)
+        st.info(told, icon=":material/swap_horiz:")
+    left, right = st.columns(2)
+    response = charts.response_over_time(ticks, slo_s=objective.p99_s)
+    left.plotly_chart(charts.marked(response, changes, clock), key=f"response-{key}")
+    rates = charts.rate_over_time(ticks)
+    right.plotly_chart(charts.marked(rates, changes, clock), key=f"rate-{key}")
 
 
 def summary_figures(summary: LoadSummary | None, ticks: Sequence[Tick]) -> None:
@@ -762,6 +792,7 @@ def stored_runs(service: Service) -> None:
     left, right = st.columns(2)
     left.plotly_chart(charts.histogram(bars), key="runs-histogram")
     right.plotly_chart(charts.percentile_bars(by_label), key="runs-percentiles")
+    _courses(picked)
     for run in picked:
         st.text(f"#{run.id}, {run.version}: {one_line(run.summary.verdict, 400)}")
     st.dataframe(
@@ -800,6 +831,19 @@ def stored_runs(service: Service) -> None:
         key="runs-html",
     )
     st.caption("The camera in a chart's corner saves it as PNG.")
+
+
+def _courses(runs: Sequence[Run]) -> None:
+    """The course of each run in which the version changed, and of one that is looked at alone."""
+    live_test = wiring.load_tests().test(widgets.from_url("test"))
+    above = live_test.run_id if live_test else None
+    for run in runs:
+        changed = changeover.changeovers(run.ticks)
+        if run.id != above and run.ticks and (changed or len(runs) == 1):
+            if len(runs) > 1:
+                st.text(f"The course of #{run.id}, {run.version}")
+            objective = _objective_of(run)
+            _by_second(run.ticks, run.summary.began_at, objective, key=f"run-{run.id}")
 
 
 def _compared(runs: Sequence[Run]) -> None:

@@ -11,9 +11,10 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
+from services import changeover
 from services.domain import (
     Answering,
     AuditEntry,
@@ -40,6 +41,7 @@ from services.domain import (
     Signature,
     Step,
     TensorSpec,
+    Tick,
     Verdict,
     VersionDetails,
     VersionRef,
@@ -466,6 +468,18 @@ class LoadDocument(TypedDict):
     client_limited: bool
     objective_met: bool | None
     verdict: str
+    changeovers: list[ChangeoverRow]
+
+
+class ChangeoverRow(TypedDict):
+    """A version that began to answer during a load test; seconds since its measured start."""
+
+    answered_by: str
+    from_s: float
+    both_until_s: float | None
+    beside: list[str]
+    alone: bool
+    from_at: str | None
 
 
 class PackageDocument(TypedDict):
@@ -1079,8 +1093,9 @@ def output_row(output: Output) -> OutputRow:
     }
 
 
-def load_document(summary: LoadSummary) -> LoadDocument:
-    """One finished load test."""
+def load_document(summary: LoadSummary, ticks: Sequence[Tick] = ()) -> LoadDocument:
+    """One finished load test, with its seconds."""
+    began_at = summary.began_at
     return {
         "requests": summary.requests,
         "ok": summary.ok,
@@ -1094,6 +1109,19 @@ def load_document(summary: LoadSummary) -> LoadDocument:
         "client_limited": summary.client_limited,
         "objective_met": summary.objective_met,
         "verdict": summary.verdict,
+        "changeovers": [
+            {
+                "answered_by": found.who,
+                "from_s": round(found.from_s, 3),
+                "both_until_s": None
+                if found.both_until_s is None
+                else round(found.both_until_s, 3),
+                "beside": list(found.beside),
+                "alone": found.alone,
+                "from_at": time_text(began_at and began_at + timedelta(seconds=found.from_s)),
+            }
+            for found in changeover.changeovers(ticks)
+        ],
     }
 
 

@@ -35,6 +35,7 @@ from services.domain import (
     TargetKind,
     VersionDetails,
     VersionRef,
+    WayIn,
 )
 from services.errors import NotFound
 from services.ports import Ops, Registry, Run, Store
@@ -334,6 +335,16 @@ def logs(
         return tuple(found)
 
     return _of_target(("logs", name, container, previous), read)
+
+
+def way_in(name: str) -> Look[WayIn]:
+    """The hop over which a service's requests would go now."""
+    desk, here = _desk(), target()
+    return desk.reads.look(
+        (f"target {here}", "way in", name),
+        lambda: desk.connections.ops(here).serving.endpoint(name).via,
+        fresh_s=_CHECK_FRESH_S,
+    )
 
 
 def split(service: Service, requests: int, asked_at: float) -> Look[Split]:

@@ -573,12 +573,12 @@ def as_python(endpoint: Endpoint, request: InferRequest) -> str:
     return "\n".join(lines) + "\n"
 
 
-def way_warning(endpoint: Endpoint) -> str:
+def way_warning(via: WayIn) -> str:
     """What a load test over this way in measures beside the service; "" when nothing."""
-    if endpoint.via not in {WayIn.SERVICE_PROXY, WayIn.PORT_FORWARD}:
+    if via not in {WayIn.SERVICE_PROXY, WayIn.PORT_FORWARD}:
         return ""
-    pod = " to one of its pods" if endpoint.via is WayIn.PORT_FORWARD else ""
+    pod = " to one of its pods" if via is WayIn.PORT_FORWARD else ""
     return (
-        f"The requests go through the API server{pod} (way in: {endpoint.via}): this measures that"
+        f"The requests go through the API server{pod} (way in: {via}): this measures that"
         " way as well, and loads the API server. Set `ingress` of the target to measure it alone."
     )

@@ -871,6 +871,8 @@ class LoadSummary:
     """Why it ended before its time, in words; "" when it ran to its end."""
     response_blocks: str = ""
     """Response times by block of time, as `latency` keeps them to compare runs. Not for people."""
+    began_at: datetime | None = None
+    """When its second 0 was; None for runs of earlier Slipways and for samples timed elsewhere."""
 
 
 # ── Audit ─────────────────────────────────────────────────────────────────────────────────────

@@ -543,15 +543,22 @@ class MemoryPredictor:
         )
 
 
+LOAD_BEGAN_AT = datetime(2026, 3, 1, 14, 30, tzinfo=UTC)
 _FAST = Percentiles(0.004, 0.006, 0.007, 0.009, None, 0.012, 0.0045)
 
 
 class MemoryLoad:
     """ports.RunningLoad: even traffic, as fast as it is read."""
 
-    def __init__(self, load: Load, objective_met: bool | None = None) -> None:
+    def __init__(
+        self,
+        load: Load,
+        objective_met: bool | None = None,
+        answered: Sequence[Mapping[str, int]] = (),
+    ) -> None:
         self.stopped = False
         self.objective_met = objective_met
+        self.answered = answered
         self._coming = self._told(load)
 
     def __iter__(self) -> Iterator[Tick | LoadSummary]:
@@ -571,7 +578,18 @@ class MemoryLoad:
         for second in range(int(load.duration_s)):
             if self.stopped:
                 break
-            yield Tick(float(second), int(rate), {}, rate, _FAST, _FAST, {1: int(rate)})
+            # The last one's goes on.
+            by_version = self.answered[min(second, len(self.answered) - 1)] if self.answered else {}
+            yield Tick(
+                float(second + 1),
+                int(rate),
+                {},
+                rate,
+                _FAST,
+                _FAST,
+                {1: int(rate)},
+                by_version=by_version,
+            )
         count = int(rate * load.duration_s)
         yield LoadSummary(
             requests=count,
@@ -588,6 +606,7 @@ class MemoryLoad:
             objective_met=self.objective_met,
             by_release={1: count},
             histogram=((0.005, count // 2), (0.012, count - count // 2)),
+            began_at=LOAD_BEGAN_AT,
         )
 
 
@@ -597,10 +616,12 @@ class MemoryEngine:
     def __init__(self) -> None:
         self.loads: list[Load] = []
         self.objective_met: bool | None = None
+        self.answered: Sequence[Mapping[str, int]] = ()
+        """Answers by version, second by second; without it answers name releases alone."""
 
     def run(self, load: Load) -> MemoryLoad:
         self.loads.append(load)
-        return MemoryLoad(load, self.objective_met)
+        return MemoryLoad(load, self.objective_met, self.answered)
 
 
 class MemoryStore:

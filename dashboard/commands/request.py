@@ -12,7 +12,7 @@ from dashboard import views
 from dashboard.commands.session import Answer, Session, tell_workflow
 from dashboard.terminal import pairs, table
 from services import bench as requests
-from services import coldstart, rollout, split
+from services import changeover, coldstart, rollout, split
 from services.domain import (
     Endpoint,
     InferRequest,
@@ -255,7 +255,7 @@ def bench(session: Session) -> Answer:
         concurrency=args.concurrency or 64,
         objective=Objective(p99_s=args.max_p99, error_ratio=args.max_error_ratio),
     )
-    warning = requests.way_warning(endpoint)
+    warning = requests.way_warning(endpoint.via)
     if warning:
         session.terminal.warn(warning)
     cold_start_s = _woken(session, service, load)
@@ -273,13 +273,15 @@ def bench(session: Session) -> Answer:
             why="Its process ended early.",
             fix="Look at the log file, and try a smaller load.",
         )
-    document: dict[str, Any] = dict(views.load_document(summary)) | {"cold_start_s": cold_start_s}
+    document: dict[str, Any] = dict(views.load_document(summary, ticks)) | {
+        "cold_start_s": cold_start_s
+    }
     if args.save:
         document["run"] = _saved_run(
             session, service, load, summary, ticks, cold_start_s=cold_start_s
         )
     tell_workflow(session, f"Slipway: bench {service.name}", _load_summary(document))
-    return Answer(document, _load_lines(document), _load_error(service, summary))
+    return Answer(document, _load_lines(document, summary, ticks), _load_error(service, summary))
 
 
 def _woken(session: Session, service: Service, load: Load) -> float | None:
@@ -378,7 +380,10 @@ def _tick_line(tick: Tick) -> str:
     )
 
 
-def _load_lines(document: Mapping[str, Any]) -> Iterator[str]:
+def _load_lines(
+    document: Mapping[str, Any], summary: LoadSummary, ticks: Sequence[Tick]
+) -> Iterator[str]:
+    began_at = summary.began_at.astimezone() if summary.began_at else None
     names = ("p50", "p90", "p95", "p99", "p99_9", "max", "mean")
     yield from table(
         ("", *(name.replace("_", ".") for name in names)),
@@ -401,3 +406,5 @@ def _load_lines(document: Mapping[str, Any]) -> Iterator[str]:
             "verdict": document["verdict"],
         }
     )
+    for change in changeover.changeovers(ticks):
+        yield changeover.sentence(change, began_at)

@@ -27,6 +27,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Collection, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -86,6 +88,7 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
         )
         self._ready: deque[Tick | LoadSummary] = deque()
         self._next_tick_s = 1.0
+        self._began_at: datetime | None = None
         self._warm_up_told_s = -load.warm_up_s
         self._received = bytearray()
         self._closed = False
@@ -197,7 +200,8 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
         if "problem" in message:
             raise PROBLEMS[message["problem"].pop("kind")](**message["problem"])
         self._ready.append(self._recorder.tick(final=True))
-        self._ready.append(self._recorder.summary(**message["end"]))
+        summary = self._recorder.summary(**message["end"])
+        self._ready.append(replace(summary, began_at=self._began_at))
 
     def _take_slice(self, piece: Slice) -> None:
         if piece.end_s <= 0:
@@ -206,6 +210,8 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
                 self._warm_up_told_s = piece.end_s
                 self._ready.append(_warm_up_tick(piece.end_s))
             return
+        if self._began_at is None:
+            self._began_at = datetime.now(UTC) - timedelta(seconds=piece.end_s)
         self._recorder.add(piece)
         # Near the end the rest of the last second is left to the final tick: a point for three
         # milliseconds would look like a burst.

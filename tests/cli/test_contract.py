@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -339,6 +340,24 @@ def test_bench(cli: Cli) -> None:
     assert wanted | {"verdict"} <= ran.document.keys()
     assert ran.document["latency_s"].keys() == PERCENTILES
     assert ran.document["service_time_s"].keys() == PERCENTILES
+
+
+def test_a_bench_through_a_roll_out_says_when_the_version_changed(cli: Cli, world: World) -> None:
+    world.engine.answered = [{"1": 50}, {"1": 20, "2": 30}, {"2": 50}]
+    ran = cli("bench", "wine", "--rate", "50", "--duration", "3", "--json")
+
+    assert ran.document["changeovers"] == [
+        {
+            "answered_by": "2",
+            "from_s": 1.0,
+            "both_until_s": 2.0,
+            "beside": ["1"],
+            "alone": True,
+            "from_at": "2026-03-01T14:30:01.000Z",
+        }
+    ]
+    told = cli("bench", "wine", "--rate", "50", "--duration", "3").out
+    assert re.search(r"Version 2 answers from \d\d:\d\d:01; until \d\d:\d\d:02 version 1", told)
 
 
 def test_requests_of_several_files_take_turns_in_a_bench(

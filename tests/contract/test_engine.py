@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ import psutil
 import pytest
 
 from services import engine as engine_module
+from services.changeover import changeovers
 from services.domain import (
     Endpoint,
     InferRequest,
@@ -440,6 +442,25 @@ def test_a_steady_rate_counts_each_release_that_answers_alike() -> None:
         _, summary = run(steady(server.port, rate=100.0))
     assert (summary.ok, sum(summary.by_release.values())) == (200, 200)
     assert summary.by_release[1] == summary.by_release[2]
+
+
+def test_a_version_that_takes_over_is_told_by_the_second() -> None:
+    """Version 8 from request 120 on; one late answer of version 7 comes long after that."""
+
+    async def rolling(exchange: Exchange) -> None:
+        version = "8" if exchange.number >= 120 and exchange.number != 220 else "7"
+        await exchange.say(answer(GOOD.replace(b'"7"', f'"{version}"'.encode())))
+
+    with ScriptedServer(rolling) as server:
+        before = datetime.now(UTC)
+        ticks, summary = run(steady(server.port, rate=100.0, duration_s=4.0))
+    (found,) = changeovers(ticks)
+    assert (found.who, found.beside, found.alone) == ("8", ("7",), True)
+    # Neither answer can come before it is asked for, in second 1.2 and in second 2.2.
+    assert found.from_s > 0.5
+    assert (found.both_until_s or 0) > 2.2
+    assert summary.began_at is not None
+    assert before < summary.began_at < datetime.now(UTC) - timedelta(seconds=3.5)
 
 
 def test_bytes_behind_a_known_answer_end_its_connection() -> None:

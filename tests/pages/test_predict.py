@@ -11,7 +11,8 @@ from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import ButtonGroup
 
 from dashboard import wiring
-from services.domain import ColumnSpec, LoadMode, Signature, ValueKind
+from services import bench
+from services.domain import ColumnSpec, LoadMode, Signature, ValueKind, WayIn
 from services.errors import InferenceFailed
 from tests.memory import World
 from tests.pages.conftest import OpenPage, rows_of, words_of
@@ -169,6 +170,26 @@ def test_two_runs_are_laid_over_each_other_with_a_verdict(
     picker = next(one for one in app.multiselect if one.label == "Lay over each other")
     app = picker.set_value(["2", "1"]).run()
     assert len(app.info) == 1
+
+
+def test_a_load_test_through_a_roll_out_says_when_the_version_changed(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    world.engine.answered = [{"1": 100}, {"1": 20, "2": 80}, {"2": 100}]
+    app = load_test(open_page("predict", service="wine"))
+    assert [info.value.replace("\\", "") for info in app.info] == [
+        "Version 2 answers from 14:30:01; until 14:30:02 version 1 answered, too."
+    ]
+
+
+def test_the_page_warns_before_a_load_test_that_measures_the_api_server(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    world.serving.via = WayIn.SERVICE_PROXY
+    app = open_page("predict", service="wine")
+    assert [warning.value for warning in app.warning] == [bench.way_warning(WayIn.SERVICE_PROXY)]
 
 
 def runs_picker(app: AppTest) -> list[str]:

@@ -18,7 +18,6 @@ from services import bench
 from services.domain import (
     ANY,
     ColumnSpec,
-    Endpoint,
     Output,
     ParamSpec,
     Prediction,
@@ -603,5 +602,5 @@ def test_checked_rows_stay_as_they_are(rows: list[tuple[object, ...]]) -> None:
     ],
 )
 def test_a_way_in_through_the_api_server_is_warned_of(via: WayIn, warned: bool) -> None:
-    warning = bench.way_warning(Endpoint("http://127.0.0.1:1", "wine", via))
+    warning = bench.way_warning(via)
     assert (str(via) in warning) is warned

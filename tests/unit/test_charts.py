@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from dashboard import charts
+from services.changeover import changeovers
 from services.domain import LoadSummary, Percentiles, Tick
 
 SOME = Percentiles(0.004, 0.006, 0.007, 0.009, None, 0.012, 0.0045)
@@ -88,6 +90,44 @@ def test_ten_minutes_of_live_charts_stay_below_a_hundred_kilobytes() -> None:
         charts.answered_by({"7": 1}),
     )
     assert sum(len(figure.to_json()) for figure in figures) < 100_000
+
+
+def versions(*told: str) -> list[Tick]:
+    """A second per word: the versions, as digits, that answered in it."""
+    return [
+        replace(tick(at), by_version=dict.fromkeys(word, 50 // len(word)))
+        for at, word in enumerate(told, start=1)
+    ]
+
+
+def test_a_switch_is_marked_by_a_line_and_the_time_of_both_by_a_band() -> None:
+    ticks = versions("1", "12", "12", "2")
+    began_at = datetime(2026, 3, 1, 14, 30, tzinfo=UTC)
+    figure = charts.marked(charts.response_over_time(ticks), changeovers(ticks), began_at)
+    band, line = figure.layout.shapes
+    assert (band.x0, band.x1, line.x0, line.x1) == (1.0, 3.0, 1.0, 1.0)
+    assert figure.layout.annotations[0].text == "version 2 answers from 14:30:01"
+
+
+def test_a_run_of_one_version_has_no_mark() -> None:
+    ticks = versions("1", "1")
+    figure = charts.marked(charts.rate_over_time(ticks), changeovers(ticks))
+    assert not figure.layout.shapes
+
+
+def test_answers_are_drawn_by_version_once_there_are_two() -> None:
+    figure = charts.rate_over_time(versions("1", "12", "2"))
+    assert [(line.name, list(line.y)) for line in figure.data] == [
+        ("version 1", [50, 25, 0]),
+        ("version 2", [0, 25, 50]),
+    ]
+
+
+def test_a_version_named_by_a_foreign_server_is_text_in_a_mark() -> None:
+    ticks = [replace(one, by_version={"<b>9</b>": 50}) for one in versions("1", "1")]
+    ticks[0] = versions("1")[0]
+    figure = charts.marked(charts.response_over_time(ticks), changeovers(ticks))
+    assert "<b>" not in figure.layout.annotations[0].text
 
 
 def test_a_hidden_percentile_has_no_bar() -> None:

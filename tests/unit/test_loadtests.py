@@ -136,7 +136,7 @@ def test_the_newest_ticks_histogram_is_kept_and_no_other() -> None:
     wait_until(lambda: ended(tests, test_id))
     test = tests.test(test_id)
     assert test is not None
-    assert test.histogram == ((2.0, 1),)
+    assert test.histogram == ((3.0, 1),)
     assert {tick.histogram for tick in test.ticks} == {()}
 
 
