@@ -184,8 +184,10 @@ def trouble(service: Service) -> str:
     return ""
 
 
-def overview_sentence(target: str, services: Sequence[Service]) -> str:
-    """The answer that the Overview's visitor came for."""
+def overview_sentence(target: str, services: Sequence[Service] | None) -> str:
+    """The answer that the Overview's visitor came for; None: the target has not told yet."""
+    if services is None:
+        return f"What runs on {target} is not known."
     if not services:
         return f"Nothing runs on {target} yet."
     count = f"{len(services)} service{'' if len(services) == 1 else 's'} on {target}"

@@ -9,7 +9,7 @@ with widgets.errors_shown():
     service = next((found for found in services if found.name == opened), None)
 
     if service is None:
-        widgets.headline(words.overview_sentence(wiring.target(), services))
+        widgets.headline(words.overview_sentence(wiring.target(), seen.value))
     if seen.value is None or seen.error is not None:
         widgets.looked(seen, "services")
     if opened and service is None and seen.value is not None:

@@ -10,12 +10,7 @@ LATELY = 8
 with widgets.errors_shown():
     seen = wiring.services()
     services = seen.value
-    if services:
-        widgets.headline(words.overview_sentence(wiring.target(), services))
-    elif services is not None:
-        widgets.headline(words.overview_sentence(wiring.target(), ()))
-    else:
-        widgets.headline(f"What runs on {wiring.target()} is not known.")
+    widgets.headline(words.overview_sentence(wiring.target(), services))
     widgets.looked(seen, "services")
 
     for service in services or ():

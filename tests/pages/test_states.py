@@ -70,6 +70,18 @@ def test_a_world_that_gives_nothing_says_why_and_what_to_do(
     assert error.fix in said
 
 
+@pytest.mark.parametrize("page", ["overview", "endpoints"])
+@pytest.mark.parametrize("error", [DOWN, FORBIDDEN], ids=["unreachable", "denied"])
+def test_a_target_that_told_nothing_is_not_called_empty(
+    page: str, error: Denied | Unreachable, world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine", [1])
+    _break(world, error)
+    said = words_of(open_page(page, service="wine")).replace("\\", "")
+    assert "What runs on local is not known." in said
+    assert "Nothing runs" not in said
+
+
 def test_the_last_good_list_is_shown_with_its_age(world: World, open_page: OpenPage) -> None:
     world.serves("wine", [1])
     open_page("models")
