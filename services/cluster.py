@@ -42,6 +42,7 @@ from services.errors import (
     one_line,
 )
 from services.kubeconfig import IN_CLUSTER, KubeconfigAccess, PodAccess
+from services.network import network_cause
 
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 15.0
@@ -259,7 +260,7 @@ class Cluster:
         try:
             text = response.read()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._unreachable(doing, error) from error
+            raise self._unreachable(doing, error, read_timeout_s) from error
         finally:
             response.release_conn()
         reply = Reply(response.status, _parsed(text), _date(response.headers.get("Date")))
@@ -330,6 +331,7 @@ class Cluster:
         token = api.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         if token:
             sent["Authorization"] = token
+        began = time.monotonic()
         try:
             response: urllib3.BaseHTTPResponse = api.rest_client.pool_manager.request(
                 method,
@@ -346,7 +348,7 @@ class Cluster:
                 preload_content=False,
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._unreachable(doing, error) from error
+            raise self._unreachable(doing, error, time.monotonic() - began) from error
         return response
 
     def tunnel(self, path: str, port: int, *, doing: str) -> socket.socket:
@@ -384,7 +386,7 @@ class Cluster:
                 why=said,
                 fix="Apply the optional part of deploy/rbac.yaml for pods/portforward.",
             )
-        return self._unreachable(doing, error)
+        return self._silent(doing, said)
 
     # ── Who we are ────────────────────────────────────────────────────────────────────────────
 
@@ -431,7 +433,7 @@ class Cluster:
 
     # ── The door for errors ───────────────────────────────────────────────────────────────────
 
-    def _unreachable(self, doing: str, error: Exception) -> Unreachable:
+    def _unreachable(self, doing: str, error: Exception, waited_s: float) -> Unreachable:
         reason = getattr(error, "reason", error)
         if isinstance(reason, urllib3.exceptions.SSLError):
             return _WrongCertificate(
@@ -441,9 +443,12 @@ class Cluster:
                 fix="Has the cluster been made anew, or does a proxy stand between? Write its"
                 " address and CA again with your cluster's tool.",
             )
+        return self._silent(doing, network_cause(error, round(waited_s)))
+
+    def _silent(self, doing: str, why: str) -> Unreachable:
         return Unreachable(
             f"Could not {doing} on {self.target}: {self.host} did not answer.",
-            why=one_line(error),
+            why=why,
             fix=self.access.look,
         )
 

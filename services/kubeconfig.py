@@ -191,7 +191,7 @@ class KubeconfigAccess:
     @property
     def look(self) -> str:
         """What to do when the API server does not answer."""
-        return f"Is the cluster up? kubectl --context {one_line(self._context)} cluster-info"
+        return f"Is the cluster up? `kubectl --context {one_line(self._context)} cluster-info`"
 
     @property
     def log_in(self) -> str:

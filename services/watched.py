@@ -125,7 +125,7 @@ class Watched:
             self._cluster.send(
                 "GET",
                 "/version",
-                doing="ask whether the cluster is there",
+                doing="reach the cluster",
                 read_timeout_s=PROOF_TIMEOUT_S,
             )
             self._proved = time.monotonic()

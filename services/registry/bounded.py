@@ -1,4 +1,4 @@
-"""A wall-clock bound for calls into libraries that have none, and the facts behind a failed one.
+"""A wall-clock bound for calls into libraries that have none.
 
 Socket timeouts bound the silence between two packets, not the whole: a server that sends one byte
 a second passes them for ever. So the work runs on a thread of its own and the caller stops waiting.
@@ -7,15 +7,13 @@ a second passes them for ever. So the work runs on a thread of its own and the c
 from __future__ import annotations
 
 import contextvars
-import socket
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal, TypeVar
 
-from services.errors import SlipwayError, one_line
+from services.errors import SlipwayError
 
 T = TypeVar("T")
 
@@ -88,44 +86,3 @@ class _handing_over:  # noqa: N801 - reads as the statement that it is
         if error is not None:
             self._result.set_exception(error)
         return True
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and everything below it: causes, contexts, and errors carried as arguments."""
-    seen: set[int] = set()
-    waiting: list[BaseException] = [error]
-    while waiting:
-        current = waiting.pop(0)
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        waiting += [
-            below
-            for below in (current.__cause__, current.__context__, *current.args)
-            if isinstance(below, BaseException)
-        ]
-        reason = getattr(current, "reason", None)  # urllib3 keeps the cause of MaxRetryError there
-        if isinstance(reason, BaseException):
-            waiting.append(reason)
-
-
-def network_cause(error: BaseException, timeout_s: float) -> str:
-    """Why a request failed, as a sentence without addresses, headers or tokens."""
-    found = list(causes(error))
-    for cause in found:
-        if isinstance(cause, socket.gaierror):
-            return f"The host's name does not resolve: {one_line(cause.strerror or cause)}."
-        if isinstance(cause, ConnectionRefusedError):
-            return "The connection was refused: nothing listens there."
-        if isinstance(cause, ssl.SSLError):
-            return f"TLS failed: {one_line(cause.reason or cause, 120)}."
-    for cause in found:
-        if isinstance(cause, TimeoutError) or "timeout" in type(cause).__name__.lower():
-            return f"No answer within {timeout_s:g} s."
-        if isinstance(cause, ConnectionError):
-            return f"The connection broke: {one_line(cause.strerror or type(cause).__name__)}."
-    names = {type(cause).__name__ for cause in found}
-    if names & {"IncompleteRead", "ProtocolError", "ChunkedEncodingError", "DecodeError"}:
-        return "The answer broke off or was damaged on the way."
-    return f"{type(found[-1]).__name__} while sending the request."

@@ -11,7 +11,7 @@ import time
 from urllib.parse import urlsplit
 
 from services.errors import Unreachable
-from services.registry.bounded import causes, network_cause
+from services.network import causes, network_cause
 
 LIMIT_S = 1.0
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}

@@ -26,7 +26,8 @@ from urllib3.exceptions import HTTPError
 
 from services.domain import Finding, Json, ModelVersion, RegisteredModel, Verdict, VersionRef
 from services.errors import ConfigError, Denied, NotFound, SlipwayError, Unreachable, one_line
-from services.registry.bounded import Deadline, network_cause, within
+from services.network import network_cause
+from services.registry.bounded import Deadline, within
 from services.registry.facts import (
     PROMPT_TAG,
     RunFacts,

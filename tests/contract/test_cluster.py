@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -235,6 +237,32 @@ def test_a_server_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
     file = kubeconfig(tmp_path, "http://127.0.0.1:9", {"token": "t"})
     with pytest.raises(Unreachable, match="cluster-info"):
         Cluster(target="prod", context="kind-dev", kubeconfig=file).get("/x", doing="look")
+
+
+def test_a_refused_connection_is_told_as_that_and_not_as_an_address(tmp_path: Path) -> None:
+    file = kubeconfig(tmp_path, "http://127.0.0.1:9", {"token": "t"})
+    with pytest.raises(Unreachable) as gone:
+        Cluster(target="prod", context="kind-dev", kubeconfig=file).get("/x", doing="look")
+    assert gone.value.why == "The connection was refused: nothing listens there."
+
+
+def test_a_server_that_keeps_silent_is_told_with_the_seconds_that_were_waited(
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        file = kubeconfig(tmp_path, f"http://127.0.0.1:{port}", {"token": "t"})
+        cluster = Cluster(target="prod", context="kind-dev", kubeconfig=file)
+        with pytest.raises(Unreachable) as late:
+            cluster.send("POST", "/x", doing="look", body={}, read_timeout_s=0.6)
+    assert re.fullmatch(r"No answer within \d+ s\.", late.value.why)
+
+
+def test_a_connection_that_is_cut_is_told_as_broken(api: ApiServer, cluster: Cluster) -> None:
+    api.answer = lambda *_: None
+    with pytest.raises(Unreachable) as cut:
+        cluster.get("/x", doing="look")
+    assert cut.value.why.startswith("The connection broke")
 
 
 def test_absence_is_a_value(api: ApiServer, cluster: Cluster) -> None:
