@@ -463,6 +463,30 @@ def test_a_version_that_takes_over_is_told_by_the_second() -> None:
     assert before < summary.began_at < datetime.now(UTC) - timedelta(seconds=3.5)
 
 
+def test_an_answer_counts_for_its_release_though_another_came_in_meanwhile() -> None:
+    first_waits, second_said = asyncio.Event(), asyncio.Event()
+    connections: list[asyncio.StreamWriter] = []
+
+    async def script(exchange: Exchange) -> None:
+        if exchange.writer not in connections:
+            connections.append(exchange.writer)
+        release = connections.index(exchange.writer) + 1
+        if exchange.on_connection == 2:  # by now its answer is expected
+            if release == 1:
+                first_waits.set()
+                await second_said.wait()
+                await asyncio.sleep(0.2)
+            else:
+                await first_waits.wait()
+        await exchange.say(answer(headers=(f"x-slipway-release: {release}",)))
+        if (release, exchange.on_connection) == (2, 2):
+            second_said.set()
+
+    with ScriptedServer(script) as server:
+        _, summary = run(burst(server.port, n=6, concurrency=2))
+    assert summary.by_release == {1: 3, 2: 3}
+
+
 def test_bytes_behind_a_known_answer_end_its_connection() -> None:
     async def chatty(exchange: Exchange) -> None:
         more = b"HTTP/1.1 200 OK\r\n" if exchange.number % 10 == 9 else b""
