@@ -249,12 +249,13 @@ class Slice:
     response: dict[Answerer, Histogram] = field(default_factory=dict)
     service: Histogram = field(default_factory=Histogram)
     lateness: Histogram = field(default_factory=Histogram)
-    """Intended send → actual send where a connection was free: the client's own delay."""
+    """Intended send → the client was ready to send, connection or not: the client's own delay."""
     errors: Counter[str] = field(default_factory=Counter)
     waited: int = 0
     resent: int = 0
     cpu_s: float = 0.0
-    """Seconds that the client computed, or wanted to and had to wait for a core."""
+    """Seconds that the client computed, or wanted to and had to wait for a core; not those in which
+    it only polled for the next moment to send."""
 
     def merge(self, other: Slice) -> None:
         """Add a later slice's counts."""
@@ -462,10 +463,7 @@ def _client_limit(summary: LoadSummary, median_s: float | None) -> str:
             f"Client-limited: 1 in 100 requests left {in_words(late_s)} late or later, because this"
             f" machine was too busy. {advice}"
         )
-    # At a steady rate the engine spins before a send: only with every connection busy does a busy
-    # core mean that it could not keep up.
-    kept_up = summary.target_rate is not None and summary.waited <= summary.requests / 10
-    if busy >= BUSY_RATIO and not kept_up:
+    if busy >= BUSY_RATIO:
         return (
             f"Client-limited: the load engine needed {busy:.0%} of a core, so the server may be"
             f" faster than the figures say. {advice}"

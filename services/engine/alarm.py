@@ -13,7 +13,6 @@ from collections.abc import Callable
 from services.latency import NS
 
 clock = time.perf_counter_ns  # on Linux CLOCK_MONOTONIC, the clock of the timerfd below
-NEVER = 1 << 62
 _SPIN_NS = 60_000
 """Slept until so long before a send, then polled: a sleeping core wakes some 50 µs late."""
 
@@ -35,6 +34,8 @@ class Alarm:
     def __init__(self, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]) -> None:
         self._loop = loop
         self._wake = wake
+        self._polling = False
+        self._later: asyncio.TimerHandle | None = None
         self._fd = -1
         if sys.platform == "linux":
             self._libc = ctypes.CDLL(None, use_errno=True)
@@ -45,20 +46,40 @@ class Alarm:
             self._spec_ref = ctypes.byref(self._spec)
             loop.add_reader(self._fd, self._ring)
 
-    def at(self, due_ns: int, now_ns: int) -> None:
-        """Wake at about `due_ns` - never later than the machine allows, up to _SPIN_NS earlier."""
+    def at(self, due_ns: int, now_ns: int) -> bool:
+        """Wake at about `due_ns` instead of when was said before.
+
+        Never later than the machine allows, up to _SPIN_NS earlier. True when the moment is so near
+        that the loop polls for it instead of sleeping.
+        """
         if due_ns - now_ns < 2 * _SPIN_NS:
-            self._loop.call_soon(self._wake)
-        elif self._fd >= 0:
+            return self._poll()
+        if self._fd >= 0:
             self._spec.at_s, self._spec.at_ns = divmod(due_ns - _SPIN_NS, NS)
             absolute = 1
             self._libc.timerfd_settime(self._fd, absolute, self._spec_ref, None)
         elif due_ns - now_ns < 3_000_000:
-            self._loop.call_soon(self._wake)
+            return self._poll()
         else:
-            self._loop.call_later((due_ns - now_ns) / NS - 0.002, self._wake)
+            if self._later is not None:
+                self._later.cancel()
+            self._later = self._loop.call_later((due_ns - now_ns) / NS - 0.002, self._ring)
+        return False
+
+    def _poll(self) -> bool:
+        if not self._polling:
+            self._polling = True
+            self._loop.call_soon(self._look)
+        return True
+
+    def _look(self) -> None:
+        self._polling = False
+        self._wake()
 
     def _ring(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._fd, 8)
-        self._wake()
+        if self._fd >= 0:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._fd, 8)
+        # Two that poll side by side would never become one again.
+        if not self._polling:
+            self._wake()

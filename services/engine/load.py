@@ -15,9 +15,10 @@ from pathlib import Path
 
 import orjson
 
-from services.engine.alarm import NEVER, Alarm, clock
+from services.engine.alarm import Alarm, clock
 from services.engine.connection import STALE_NS, Connection, Head, Shot
 from services.engine.pipe import SLICE_S, Config, slice_as_wire
+from services.engine.schedule import NEVER, Schedule
 from services.errors import one_line
 from services.latency import NS, Answerer, Histogram, Slice
 
@@ -76,19 +77,18 @@ class LoadProcess:
         self.in_flight = 0
         self.tasks: set[asyncio.Task[None]] = set()
 
-        # The schedule: of `total` requests the first `warm_up` are not measured.
-        self.interval_ns = NS / config.rate if config.rate else 0.0
-        self.warm_up = round((config.rate or 0.0) * config.warm_up_s)
-        planned = round((config.rate or 0.0) * config.duration_s)
-        self.total = self.warm_up + max(1, min(planned, config.max_requests))
-        self.number = 0
-        self.due_ns = NEVER
-        self.all_busy = False
-        self.polling = False
+        self.steady = config.rate is not None
+        # A burst's is empty: it has bounds of its own.
+        rate = config.rate or 1.0
+        warm_up = round(rate * config.warm_up_s)
+        measured = max(1, min(round(rate * config.duration_s), config.max_requests))
+        self.schedule = Schedule(
+            rate, warm_up=warm_up, total=warm_up + measured if self.steady else 0
+        )
         self.stopping = ""
         self.ended = False
 
-        self.base_ns = self.start_ns = self.last_sent_ns = self.last_done_ns = 0
+        self.start_ns = self.last_sent_ns = self.last_done_ns = 0
         self.failures = 0
         # A burst's own bounds: the moment and the count at which nothing more is sent.
         self.end_ns = 0
@@ -133,7 +133,7 @@ class LoadProcess:
         Nearly every answer of a fast server comes through here: in a burst, what follows is all
         that this process does for a request.
         """
-        if self.interval_ns:
+        if self.steady:
             connection.expected = b""
             connection.busy = False
             self.in_flight -= 1
@@ -291,7 +291,7 @@ class LoadProcess:
                 self.open_for(connection.intended_ns)
                 return
             self.failed(connection, "reset", now)
-            if not self.interval_ns:
+            if not self.steady:
                 self.loop.call_later(_PAUSE_S, self.replace_connection)
                 return
         self.replace_connection()
@@ -300,11 +300,11 @@ class LoadProcess:
         """There is room for a connection: use it, if a request waits for one."""
         if self.ended or self.stopping:
             self.end_if_done()
-        elif not self.interval_ns:
+        elif not self.steady:
             self.open_in_burst()
-        elif self.all_busy:
-            self.all_busy = False
-            self.poll()
+        elif self.schedule.waiting:
+            self.piece.waited += self.schedule.next_is_measured
+            self.leave(clock())
         else:
             self.end_if_done()
 
@@ -323,7 +323,7 @@ class LoadProcess:
     def free(self, connection: Connection, now: int) -> None:
         """A connection has its answer: it takes the next request that is due, or rests."""
         connection.freed_ns = now
-        if not self.interval_ns:
+        if not self.steady:
             if now < self.end_ns and self.left > 0:
                 if now >= self.start_ns:
                     self.left -= 1
@@ -332,58 +332,50 @@ class LoadProcess:
                 self.idle.append(connection)
                 self.end_if_done()
             return
-        due_ns = self.due_ns
-        if due_ns > now:
-            self.idle.append(connection)
-            if due_ns == NEVER:
-                self.end_if_done()
-            return
-        if due_ns >= self.start_ns:
-            if self.all_busy:
-                self.piece.waited += 1
-            else:
-                self.piece.lateness.record(now - due_ns)
-        self.send(connection, due_ns, now)
-        self.advance()
-        if self.all_busy and self.due_ns > now:
-            self.all_busy = False
-            self.wake_for_next(now)
-
-    def advance(self) -> None:
-        """Go on to the next request of the schedule."""
-        self.number += 1
-        if self.number >= self.total:
-            self.due_ns = NEVER
-        else:
-            self.due_ns = self.base_ns + int(self.number * self.interval_ns)
+        schedule = self.schedule
+        schedule.polling_since_ns = 0
+        if schedule.taken == schedule.noticed:
+            if schedule.due_ns > now:
+                self.idle.append(connection)
+                if schedule.due_ns == NEVER:
+                    self.end_if_done()
+                elif schedule.look_ns > schedule.due_ns:  # it rested while requests waited
+                    self.wake_for_next(now)
+                return
+            schedule.notice(now, self.piece.lateness)
+        elif schedule.next_is_measured:
+            self.piece.waited += 1
+        self.send(connection, schedule.take(), now)
 
     def poll(self) -> None:
         """Send what is due; then sleep until the next."""
-        self.polling = False
+        schedule = self.schedule
         now = clock()
-        while self.due_ns <= now:
-            due_ns = self.due_ns
-            if self.idle:
-                connection = self.idle.popleft()
-                if connection.transport.is_closing():
-                    continue
-                self.send(connection, due_ns, now)
-            elif len(self.connections) + self.opening < self.config.concurrency:
-                self.open_for(due_ns)
-            else:
-                self.all_busy = True
-                return
-            if due_ns >= self.start_ns:
-                self.piece.lateness.record(now - due_ns)
-            self.advance()
+        schedule.looks(now)
+        while schedule.due_ns <= now:
+            schedule.notice(now, self.piece.lateness)
+            if schedule.waiting == 1:  # none before it
+                self.leave(now)
             now = clock()
         self.wake_for_next(now)
 
+    def leave(self, now: int) -> bool:
+        """Send the oldest request that waits, if a connection is free or may be made."""
+        while self.idle:
+            connection = self.idle.popleft()
+            if not connection.transport.is_closing():
+                self.send(connection, self.schedule.take(), now)
+                return True
+        if len(self.connections) + self.opening < self.config.concurrency:
+            self.open_for(self.schedule.take())
+            return True
+        return False
+
     def wake_for_next(self, now: int) -> None:
-        """Poll again when the next request is due."""
-        if self.due_ns != NEVER and not self.polling:
-            self.polling = True
-            self.alarm.at(self.due_ns, now)
+        """Poll again when there is something to look at."""
+        schedule = self.schedule
+        if schedule.due_ns != NEVER and self.alarm.at(schedule.next_look(now), now):
+            schedule.polling_since_ns = now
 
     # Connections
 
@@ -412,7 +404,7 @@ class LoadProcess:
         now = clock()
         if connection is None:
             self.fell_through(problem, intended_ns, now)
-            if self.interval_ns:
+            if self.steady:
                 self.replace_connection()
             else:
                 self.loop.call_later(_PAUSE_S, self.replace_connection)
@@ -454,22 +446,20 @@ class LoadProcess:
         gc.collect()
         gc.freeze()
         gc.disable()
-        self.base_ns = clock()
-        if self.interval_ns:
-            self.base_ns += 5_000_000  # time to come here from there
-            self.start_ns = self.base_ns + int(self.warm_up * self.interval_ns)
+        now = clock()
+        if self.steady:
+            self.schedule.begin(now + 5_000_000)  # time to come here from there
+            self.start_ns = self.schedule.start_ns
         else:
-            self.start_ns = self.base_ns + int(config.warm_up_s * NS)
+            self.start_ns = now + int(config.warm_up_s * NS)
             self.end_ns = self.start_ns + int(config.duration_s * NS)
         self.busy_before_s = _busy_s()
         self.sweep()
         self.flush()
-        if self.interval_ns:
-            self.due_ns = self.base_ns
+        if self.steady:
             self.poll()
-            last_ns = self.start_ns + (self.total - self.warm_up) * self.interval_ns
             # What still waits when the schedule is over has this long to leave.
-            self.loop.call_at(self.loop_time(last_ns) + config.timeout_s, self.give_up)
+            self.loop.call_at(self.loop_time(self.schedule.end_ns) + config.timeout_s, self.give_up)
         else:
             ready, self.idle = self.idle, deque()
             for _ in range(config.concurrency - len(ready)):
@@ -539,22 +529,21 @@ class LoadProcess:
             piece.service.merge(times)
         busy_s = _busy_s()
         piece.end_s = (now - self.start_ns) / NS
-        piece.cpu_s, self.busy_before_s = busy_s - self.busy_before_s, busy_s
+        polled_s, self.schedule.polled_ns = self.schedule.polled_ns / NS, 0
+        piece.cpu_s = max(0.0, busy_s - self.busy_before_s - polled_s)
+        self.busy_before_s = busy_s
         self.say({"slice": slice_as_wire(piece)})
 
     def give_up(self) -> None:
         """The schedule is long over: what never left counts as a failure of its own kind."""
-        unsent = self.total - max(self.number, self.warm_up)
-        if not self.ended and unsent > 0:
-            self.number, self.due_ns = self.total, NEVER
-            self.piece.errors["not-sent"] += unsent
+        if not self.ended and self.schedule.unsent:
+            self.piece.errors["not-sent"] += self.schedule.drop()
         self.end_if_done()
 
     def stop(self, why: str) -> None:
         """Send nothing more."""
         self.stopping = self.stopping or why
-        self.due_ns = NEVER
-        self.number = self.total
+        self.schedule.drop()
         self.end_ns = 0
 
     def stop_by_hand(self) -> None:
@@ -565,8 +554,8 @@ class LoadProcess:
 
     def end_if_done(self) -> None:
         """End when all that had to leave has left and come back."""
-        if self.interval_ns:
-            sent_all = self.number >= self.total
+        if self.steady:
+            sent_all = self.schedule.taken >= self.schedule.total
         else:
             sent_all = self.left <= 0 or clock() >= self.end_ns
         if sent_all and not self.in_flight:
@@ -579,8 +568,8 @@ class LoadProcess:
         self.ended = True
         now = clock()
         self.hand_over(max(now, self.start_ns))
-        if self.interval_ns:
-            span_s = (self.last_sent_ns - self.start_ns + self.interval_ns) / NS
+        if self.steady:
+            span_s = (self.last_sent_ns - self.start_ns + self.schedule.interval_ns) / NS
         else:
             span_s = (self.last_done_ns - self.start_ns) / NS
         self.say({"end": {"span_s": max(0.0, span_s), "stopped": self.stopping}})

@@ -252,13 +252,16 @@ def test_a_burst_that_needed_a_whole_core_is_client_limited() -> None:
     assert not verdict_of(one_slice(cpu_s=0.5), None).client_limited
 
 
-def test_polling_before_a_send_at_a_steady_rate_is_no_limit() -> None:
+def test_a_steady_rate_that_needed_a_whole_core_is_client_limited() -> None:
     on_time = histogram_of([20_000] * 1_000)
-    assert not verdict_of(one_slice(cpu_s=0.99, lateness=on_time), 1_000.0).client_limited
+    assert verdict_of(one_slice(cpu_s=0.99, lateness=on_time), 1_000.0).client_limited
+    assert not verdict_of(one_slice(cpu_s=0.5, lateness=on_time), 1_000.0).client_limited
 
 
-def test_waiting_for_a_busy_core_at_a_steady_rate_is_a_limit() -> None:
-    assert verdict_of(one_slice(cpu_s=0.99, waited=900), 1_000.0).client_limited
+def test_a_server_that_keeps_every_connection_busy_limits_no_client() -> None:
+    on_time = histogram_of([20_000] * 1_000)
+    piece = one_slice(cpu_s=0.5, lateness=on_time, waited=1_000)
+    assert not verdict_of(piece, 1_000.0).client_limited
 
 
 def test_waiting_for_a_free_connection_is_said() -> None:
