@@ -82,6 +82,9 @@ ADDRESS_TIMEOUT_S = 10.0
 ADDRESS_GRACE_S = 60.0
 """An ingress that has not followed the pods by then is told instead of waited for."""
 
+WAKE_TIMEOUT_S = 5.0
+"""A request that wakes a service is waited for so long: its pod is there by then, if not ready."""
+
 UNDONE_WITHIN_S = 120.0
 """A failure that nobody undid by then is left as it is: people have looked at it since."""
 
@@ -690,6 +693,9 @@ def _settled(ops: Ops, name: str, history: Sequence[Release], now: Now) -> Progr
         return _recorded(ops, release, replace(progress, release=release.number), outcome)
     if seen.wanted_release is None or seen.wanted_release < release.number:
         return _perhaps_unapplied(ops, release, progress, now())
+    if progress.phase is Phase.READY and seen.asleep:
+        seen = _woken(ops, release, seen)
+        progress = progress_of(seen)
     if progress.phase is Phase.FAILED:
         failed = _recorded(ops, release, progress, Outcome.FAILED, progress.cause)
         return _undone(ops, release, failed)
@@ -891,6 +897,29 @@ def _perhaps_unapplied(ops: Ops, release: Release, progress: Progress, at: datet
     return _recorded(ops, release, replace(progress, cause=cause), Outcome.NOT_APPLIED, cause)
 
 
+def _woken(ops: Ops, release: Release, seen: Observed) -> Observed:
+    """What is seen after a request to a service that fell asleep before anybody tested it.
+
+    The request starts a pod; its answer proves nothing, because the test goes to the release's own
+    pods once they are up. A canary may sleep beside what answers, so it is not woken.
+    """
+    intent = release.intent
+    if intent.example is None or intent.canary_percent is not None:
+        return seen
+    try:
+        endpoint = ops.serving.endpoint(release.service)
+        request = request_for_example(
+            intent.signature,
+            intent.example,
+            model_name=endpoint.model_name,
+            protocol=intent.package.protocol,
+        )
+        ops.predictor.infer(endpoint, request, WAKE_TIMEOUT_S)
+    except (InferenceFailed, Unreachable, Denied, NotFound):
+        pass  # whether a pod came of it is what is looked at
+    return ops.serving.observe(release.service)
+
+
 def _tested(
     ops: Ops, release: Release, seen: Observed, progress: Progress, at: datetime
 ) -> Progress:
@@ -915,6 +944,8 @@ def _tested(
         )
         failed = replace(progress, phase=Phase.FAILED, message=cause.what, cause=cause)
         return _recorded(ops, release, failed, Outcome.FAILED, cause)
+    if seen.asleep:
+        detail = f"it is asleep and was not woken: {detail}"
     unmeasured = replace(progress, message=f"ready, not verified: {detail}")
     return _recorded(ops, release, unmeasured, Outcome.SERVING, Cause("Not verified", why=detail))
 

@@ -267,6 +267,8 @@ class MemoryServing:
         self.hold: set[str] = set()
         self.via = WayIn.LOOPBACK
         self.asleep: set[str] = set()
+        """Services without pods; a request to their own address wakes them."""
+        self.wakes = True
         self.broken: SlipwayError | None = None
 
     def _look(self) -> None:
@@ -431,6 +433,8 @@ class MemoryServing:
         held = self._need(name)
         if not held.answering and release is None:
             raise NotFound(f"{name} has no way in yet.", fix=f"Look at `slipway status {name}`.")
+        if name in self.asleep and release is not None:
+            raise NotFound(f"No pod of release {release} of {name} is ready.")
         return Endpoint("http://127.0.0.1:1234", name, self.via, release=release)
 
     def check(self) -> Sequence[Finding]:
@@ -525,6 +529,8 @@ class MemoryPredictor:
         if self.fails is not None:
             raise self.fails
         self.sent.append(request)
+        if self.world.serving.wakes:
+            self.world.serving.asleep.discard(endpoint.model_name)
         behind = self.behind if endpoint.release is None else None
         if isinstance(behind, InferenceFailed):
             raise behind

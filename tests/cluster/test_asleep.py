@@ -21,16 +21,17 @@ def wait_until_asleep(journey: Voyage) -> None:
         time.sleep(1)
 
 
-def test_a_service_scaled_to_zero_is_ready_wakes_and_stops(
+def test_a_service_that_sleeps_before_anybody_looked_is_ready_woken_verified_and_stops(
     voyage: Callable[[Mode], Voyage],
 ) -> None:
     journey = voyage(Mode.KNATIVE)
-    assert journey.deploy(1, scale=Scale(0, 1)).outcome is Outcome.VERIFIED
+    journey.begin(1, scale=Scale(0, 1))
     wait_until_asleep(journey)
     service = journey.current
     assert (service.phase, service.asleep, service.drift) == (Phase.READY, True, ())
     assert [side.percent for side in service.answering] == [100]
-    assert journey.answer() == 1  # waits for the pod that it wakes
+    assert journey.follow().outcome is Outcome.VERIFIED
+    assert journey.answer() == 1
     assert not journey.current.asleep
 
     assert journey.plan(lambda now, _: rollout.plan_stop(now)).outcome is Outcome.STOPPED

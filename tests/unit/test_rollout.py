@@ -829,3 +829,34 @@ def test_a_canary_shares_its_address_and_is_verified_on_its_pods(behind_ingress:
     behind_ingress.predictor.behind = VersionRef("wine", 1)
     deploy(behind_ingress, "wine/2", canary_percent=10)
     assert settle(behind_ingress).outcome is Outcome.VERIFIED
+
+
+# ── First looked at while it sleeps ───────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def sleeping(behind_ingress: World) -> World:
+    """wine/2 was deployed, and fell asleep before anybody looked."""
+    deploy(behind_ingress, "wine/2")
+    behind_ingress.serving.observe("wine")
+    behind_ingress.serving.asleep.add("wine")
+    return behind_ingress
+
+
+def test_a_release_that_fell_asleep_untested_is_woken_and_verified(sleeping: World) -> None:
+    assert settle(sleeping).outcome is Outcome.VERIFIED
+    assert not sleeping.serving.asleep
+
+
+def test_a_release_that_nothing_wakes_serves_and_is_not_called_verified(sleeping: World) -> None:
+    sleeping.serving.wakes = False
+    found = settle(sleeping)
+    assert found.outcome is Outcome.SERVING
+    assert "asleep and was not woken" in found.message
+
+
+def test_a_release_that_is_settled_is_left_asleep(sleeping: World) -> None:
+    settle(sleeping)
+    sleeping.serving.asleep.add("wine")
+    settle(sleeping)
+    assert sleeping.serving.asleep == {"wine"}
