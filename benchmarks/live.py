@@ -116,11 +116,12 @@ def watched(
     *,
     before: int = 0,
     ticks: str = "",
-    every_s: float = 1.0,
+    every_s: float | None = None,
     leave_after_s: float | None = None,
 ) -> Seen:
     """Run `load` from a page that a browser looks at, after `before` recorded seconds.
 
+    `every_s`: how often the panel is drawn; None for as often as the Predict page does.
     `leave_after_s`: stop looking so early, instead of when the load ends.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -173,7 +174,8 @@ def _seen(
     scripts = [line for line in lines if "script_s" in line and first <= line["wall"] <= last]
     return Seen(
         next((line["summary"] for line in lines if "summary" in line), {}),
-        [shown[at] - (zero + at) for _, at in told[1:-1] if at in shown],
+        # Charts round seconds to hundredths.
+        [shown[x] - (zero + at) for _, at in told[1:-1] if (x := round(at, 2)) in shown],
         list(by_second.values()),
         [line["script_s"] for line in scripts],
         [line["cpu_s"] for line in scripts],

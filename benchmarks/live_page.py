@@ -100,4 +100,4 @@ def panel(test_id: str) -> None:
 
 asked: dict[str, Any] = json.loads(os.environ["BENCH_LIVE"])
 st.set_page_config(layout="wide")
-st.fragment(panel, run_every=asked["every_s"])(begun())
+st.fragment(panel, run_every=asked["every_s"] or trial.LOOK_EVERY_S)(begun())

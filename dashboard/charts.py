@@ -18,6 +18,7 @@ from services.changeover import Changeover
 from services.domain import LoadSummary, Percentiles, Tick
 
 T = TypeVar("T")
+Figure: TypeAlias = go.Figure
 Bars: TypeAlias = Sequence[tuple[float, int]]
 
 # Okabe and Ito's palette: told apart by the colour-blind, legible on light and dark.
@@ -46,7 +47,7 @@ def response_over_time(
     """p50, p95 and p99 by second, in milliseconds, with the objective as a line."""
     what = "Service time" if service else "Response time"
     figure = _figure(f"{what} by second", "seconds since the start", "milliseconds")
-    seconds = _thinned([tick.at_s for tick in ticks], max)
+    seconds = _thinned([round(tick.at_s, 2) for tick in ticks], max)
     for name, colour, dash in QUANTILES:
         values = [_ms(getattr(tick.service if service else tick.response, name)) for tick in ticks]
         figure.add_scatter(
@@ -105,7 +106,7 @@ def marked(
 def rate_over_time(ticks: Sequence[Tick]) -> go.Figure:
     """Answers and failures per second; a line per version where more than one answered."""
     figure = _figure("Requests per second", "seconds since the start", "requests per second")
-    seconds = [tick.at_s for tick in ticks]
+    seconds = [round(tick.at_s, 2) for tick in ticks]
     by_who = changeover.counts_by_answerer(ticks)
     versions = list(dict.fromkeys(who for counts in by_who for who in counts))
     mode = "lines+markers" if len(ticks) < 3 else "lines"
@@ -242,7 +243,8 @@ def _plain(text: str) -> str:
 
 
 def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds * 1000
+    # A microsecond is finer than any pixel, and whole doubles would double what goes over the wire.
+    return None if seconds is None else round(seconds * 1000, 3)
 
 
 def _worst(values: Sequence[float | None]) -> float | None:

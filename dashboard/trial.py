@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -45,6 +45,9 @@ MOST_FIELDS = 60
 SHOWN_BYTES = 256 * 1024
 """A browser tab freezes on more raw text (streamlit/streamlit#517); the rest is a download."""
 KEPT_ANSWERS = 10
+LOOK_EVERY_S = 0.5
+"""How often a running load test is looked at: a point made once a second would otherwise wait
+up to a second to be seen, and a look that finds nothing new costs a few milliseconds."""
 _MOST_LAID = 6
 """Runs over each other without anybody having asked: more cannot be told apart."""
 FORM, TEXT, FILE = "Form", "JSON or CSV", "File"
@@ -637,7 +640,7 @@ def live(service: Service) -> None:
     if test is None or test.service != service.name:
         return
     # A finished test is drawn once; only a running one ticks.
-    st.fragment(live_panel, run_every="1s" if test.running else None)(test.id)
+    st.fragment(live_panel, run_every=LOOK_EVERY_S if test.running else None)(test.id)
 
 
 def live_panel(test_id: str) -> None:
@@ -678,14 +681,17 @@ def _time_charts(test: LoadTest) -> None:
     bars = test.summary.histogram if test.summary else test.histogram
     left, right = st.columns(2)
     if bars:
-        left.plotly_chart(charts.histogram({"this run": bars}), key=f"spread-{test.id}")
+        spread = _kept(f"spread-{test.id}", (bars,), lambda: charts.histogram({"this run": bars}))
+        left.plotly_chart(spread, key=f"spread-{test.id}")
     answered: dict[str, int] = {}
     for counts in changeover.counts_by_answerer(test.ticks):
-        for who, count in counts.items():
-            name = changeover.who_words(who)
+        for version, count in counts.items():
+            name = changeover.who_words(version)
             answered[name] = answered.get(name, 0) + count
     if answered:
-        right.plotly_chart(charts.answered_by(answered), key=f"who-{test.id}")
+        state = (tuple(answered.items()),)
+        who = _kept(f"who-{test.id}", state, lambda: charts.answered_by(answered))
+        right.plotly_chart(who, key=f"who-{test.id}")
     if test.summary is not None and len(test.summary.response_by_version) > 1:
         st.dataframe(
             [
@@ -712,11 +718,39 @@ def _by_second(
     for change in changes[-charts.MOST_MARKS :]:
         told = widgets.literal(changeover.sentence(change, clock), 300)
         st.info(told, icon=":material/swap_horiz:")
+    state = (len(ticks), ticks[-1].at_s, clock, objective.p99_s)
+    response = _kept(
+        f"response-{key}",
+        state,
+        lambda: charts.marked(
+            charts.response_over_time(ticks, slo_s=objective.p99_s), changes, clock
+        ),
+    )
+    rates = _kept(
+        f"rate-{key}", state, lambda: charts.marked(charts.rate_over_time(ticks), changes, clock)
+    )
     left, right = st.columns(2)
-    response = charts.response_over_time(ticks, slo_s=objective.p99_s)
-    left.plotly_chart(charts.marked(response, changes, clock), key=f"response-{key}")
-    rates = charts.rate_over_time(ticks)
-    right.plotly_chart(charts.marked(rates, changes, clock), key=f"rate-{key}")
+    left.plotly_chart(response, key=f"response-{key}")
+    right.plotly_chart(rates, key=f"rate-{key}")
+
+
+def _kept(key: str, state: tuple[object, ...], draw: Callable[[], charts.Figure]) -> charts.Figure:
+    """What `draw` gives, until `state` changes.
+
+    Plotly takes six times as long to build a figure as to write it down, most looks at a running
+    test find nothing new, and every tab that looks at it draws the same.
+    """
+    held = _drawn.get(key)
+    if held is None or held[0] != state:
+        held = (state, draw())
+        if len(_drawn) >= _MOST_DRAWN:
+            _drawn.clear()
+        _drawn[key] = held
+    return held[1]
+
+
+_drawn: dict[str, tuple[tuple[object, ...], charts.Figure]] = {}
+_MOST_DRAWN = 32
 
 
 def summary_figures(summary: LoadSummary | None, ticks: Sequence[Tick]) -> None:
