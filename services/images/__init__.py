@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -57,6 +58,11 @@ NodeImages = Callable[[], frozenset[str] | None]
 """Names of the images that the cluster's nodes have; None when the list may not be complete."""
 
 
+BROUGHT_FOR_S = 120.0
+"""For so long an image that was just brought counts as there: kubelets tell theirs a minute later.
+Longer, and one that a full node dropped would be missed."""
+
+
 def _not_known() -> frozenset[str] | None:
     return None
 
@@ -79,6 +85,8 @@ class _Maker:
         self._make_builder = builder
         self._work = work
         self._on_nodes = on_nodes
+        self._brought: dict[str, tuple[str, float]] = {}
+        """Image → its digest, and when it was brought, on the monotonic clock."""
 
     @cached_property
     def builder(self) -> Builder:
@@ -97,7 +105,7 @@ class _Maker:
         """The image's own digest, once it is where pods find it."""
         image, builder = recipe.image, self.builder
         digest = builder.digest(image)
-        if self._arrived(image):
+        if self._arrived(image) or self._just_brought(image, digest):
             report(f"{image} is where the cluster finds it already", 1.0)
             return digest or ""
         if digest is None:
@@ -112,6 +120,7 @@ class _Maker:
                 )
         report(f"{image} is built", None)
         builder.deliver(image, report)
+        self._brought[image] = (digest, time.monotonic())
         report(f"{image} is where the cluster finds it", 1.0)
         return digest
 
@@ -154,6 +163,12 @@ class _Maker:
             return self.builder.pushed(image)
         nodes = self._on_nodes()
         return nodes is not None and image in nodes
+
+    def _just_brought(self, image: str, digest: str | None) -> bool:
+        if self.builder.shared:
+            return False  # the registry is asked, and knows at once
+        brought, at = self._brought.get(image, ("", 0.0))
+        return bool(brought) and brought == digest and time.monotonic() - at < BROUGHT_FOR_S
 
     @contextmanager
     def _context(

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from services.cluster import Cluster
-from services.domain import Outcome
+from services.domain import Outcome, Plan
 from services.errors import Conflict
 from services.journal import SERVICE_LABEL, ClusterJournal
 from services.ports import Journal
@@ -66,22 +66,31 @@ def test_a_living_front_end_keeps_its_lock(another: ClusterJournal, journal: Jou
 def test_of_two_front_ends_one_wins_each_round_without_gap_or_twin(
     cluster: Cluster, namespace: str, journal: Journal
 ) -> None:
-    rounds = 50
+    # Over four services, because each round reads the whole history of its own.
+    rounds, services = 200, ("ash", "elm", "fir", "oak")
     for turn in range(rounds):
+        service = services[turn % len(services)]
         barrier = threading.Barrier(2)
         with ThreadPoolExecutor(2) as pool:
             pressed = [
-                pool.submit(_press, ClusterJournal(cluster, namespace), f"{who}-{turn}", barrier)
+                pool.submit(
+                    _press,
+                    ClusterJournal(cluster, namespace),
+                    plan_for(f"{who}-{turn}", service),
+                    barrier,
+                )
                 for who in ("ana", "bob")
             ]
         assert sorted(done.result() for done in pressed) == ["lost", "won"]
-    assert [r.number for r in journal.history("wine")] == list(range(rounds, 0, -1))
+    each = rounds // len(services)
+    for service in services:
+        assert [r.number for r in journal.history(service)] == list(range(each, 0, -1))
 
 
-def _press(journal: Journal, nonce: str, barrier: threading.Barrier) -> str:
+def _press(journal: Journal, plan: Plan, barrier: threading.Barrier) -> str:
     barrier.wait()
     try:
-        release = journal.begin(plan_for(nonce), nonce, "")
+        release = journal.begin(plan, plan.nonce, "")
     except Conflict:
         barrier.wait()
         return "lost"

@@ -256,6 +256,16 @@ def test_what_is_built_is_not_built_again_and_what_is_there_is_not_brought_again
     assert calls(engine) == []
 
 
+def test_an_image_that_was_just_brought_is_not_brought_again_before_the_nodes_tell_it(
+    packager: Make, registry: MemoryRegistry, engine: Path
+) -> None:
+    mine = packager(nodes=set())
+    made = mine.make(version(registry))
+    (engine / "calls").unlink()
+    assert mine.make(version(registry)) == made
+    assert calls(engine) == []
+
+
 def test_the_images_own_digest_is_kept_with_the_package(
     packager: Make, registry: MemoryRegistry
 ) -> None:
