@@ -19,6 +19,7 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from dashboard import charts, loadtests, widgets, wiring, words
+from dashboard.coldstarts import ColdStart
 from dashboard.loadtests import LoadTest
 from services import bench, changeover, coldstart, latency, records, rollout, tabular
 from services.domain import (
@@ -630,6 +631,66 @@ def _kept_requests(service: Service, texts: Sequence[str]) -> tuple[InferRequest
         with suppress(SignatureMismatch):
             made.append(bench.request_for_example(signature, text, model_name=service.name))
     return tuple(made)
+
+
+def cold_start(ops: Ops, service: Service) -> None:
+    """Measure what waking a service takes, where it scales to zero; the times stand here alone."""
+    if not coldstart.can_sleep(service):
+        return
+    widgets.section("Cold start")
+    place = (ops.target, ops.namespace, service.name)
+    known = wiring.cold_starts().of(*place)
+    if known is not None and known.running:
+        st.fragment(_cold_start_panel, run_every="1s")(place)
+        return
+    if known is not None:
+        _cold_starts_measured(known)
+    under_load = wiring.load_tests().running_on(service.name) is not None
+    if st.button("Measure a cold start", key="cold_start", disabled=under_load):
+        with widgets.errors_shown():
+            wiring.cold_starts().start(ops, service, _load_request(service))
+            st.rerun()
+    minutes = round(coldstart.ASLEEP_WITHIN_S / 60)
+    st.caption(
+        "Its load test is under way: it does not fall asleep."
+        if under_load
+        else f"Waits until nothing of it runs, up to {minutes} minutes in which nothing is sent,"
+        " then wakes it with one request and times that. It is no part of any other latency."
+    )
+
+
+def _cold_start_panel(place: tuple[str, str, str]) -> None:
+    """A measurement under way: how long it has waited, and a way out."""
+    known = wiring.cold_starts().of(*place)
+    if known is None or not known.running:
+        st.rerun()  # the whole page: the ticking ends, and the time appears
+    if known.waking:
+        st.progress(1.0, text="It sleeps. Waking it with one request.")
+        return
+    waited = words.duration_words(known.waited_s)
+    st.progress(
+        min(known.waited_s / coldstart.ASLEEP_WITHIN_S, 1.0),
+        text=f"Waiting until it sleeps: {waited} so far. This goes on when the page is left.",
+    )
+    if st.button("Cancel", key="cancel_cold_start"):
+        wiring.cold_starts().cancel(*place)
+
+
+def _cold_starts_measured(known: ColdStart) -> None:
+    if known.error is not None:
+        widgets.error_box(known.error)
+    elif known.cancelled:
+        st.caption("The last measurement was cancelled; nothing was sent.")
+    if not known.measured:
+        return
+    newest, *earlier = known.measured
+    widgets.facts(
+        {
+            "Cold start": words.latency_words(newest.took_s),
+            "Measured": _clock(newest.at),
+            "Earlier": ", ".join(words.latency_words(one.took_s) for one in earlier),
+        }
+    )
 
 
 def live(service: Service) -> None:

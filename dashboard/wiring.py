@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import streamlit as st
 
 from dashboard import views, words
+from dashboard.coldstarts import ColdStarts
 from dashboard.loadtests import LoadTests
 from dashboard.reads import Look, Reads
 from dashboard.worker import Operation, Worker
@@ -109,6 +110,7 @@ class _Desk:
     reads: Reads
     worker: Worker = field(default_factory=Worker)
     load_tests: LoadTests = field(default_factory=LoadTests)
+    cold_starts: ColdStarts = field(default_factory=ColdStarts)
     watched: set[tuple[str, str]] = field(default_factory=set)
     taken_up: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -445,6 +447,11 @@ def examples(model: str) -> Look[Mapping[str, str]]:
 def load_tests() -> LoadTests:
     """The load tests that this process knows, the same for every tab."""
     return _desk().load_tests
+
+
+def cold_starts() -> ColdStarts:
+    """The cold starts that this process measured or measures, the same for every tab."""
+    return _desk().cold_starts
 
 
 def checks() -> Mapping[str, Look[tuple[Finding, ...]]]:

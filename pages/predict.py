@@ -21,5 +21,6 @@ with widgets.errors_shown():
         widgets.section("Again, timed")
         with widgets.errors_shown():
             trial.load_form(wiring.ops(), service)
+        trial.cold_start(wiring.ops(), service)
         trial.live(service)
         trial.stored_runs(service)

@@ -33,7 +33,7 @@ def fall_asleep(
     *,
     timeout_s: float = ASLEEP_WITHIN_S,
     clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], object] = time.sleep,
 ) -> Iterator[float]:
     """Wait until nothing of `service` runs, giving the seconds waited at every look; sends nothing.
 
@@ -50,10 +50,21 @@ def fall_asleep(
             raise RolloutTimeout(
                 f"{service.name} did not fall asleep within {timeout_s:.0f} s. Nothing was sent.",
                 why="Somebody sends it requests, or the cluster waits longer before it sleeps.",
-                fix="Try again when nobody uses it, or leave out `--cold`.",
+                fix="Try again when nobody uses it, or measure it awake.",
             )
         yield waited_s
         sleep(_EVERY_S)
+
+
+def can_sleep(service: Service) -> bool:
+    """True for a service of which nothing runs after a while without requests."""
+    return service.mode is Mode.KNATIVE and not _kept_running(service)
+
+
+def _kept_running(service: Service) -> int:
+    # KServe v0.15 to v0.20, pkg/constants: without a number it keeps one.
+    asked = service.intent.scale.min_replicas if service.intent else 0
+    return 1 if asked is None else asked
 
 
 def _refuse_sleepless(service: Service) -> None:
@@ -63,9 +74,7 @@ def _refuse_sleepless(service: Service) -> None:
             why=f"Its deployment mode is {service.mode}; only Knative scales to zero.",
             fix="Leave out `--cold`.",
         )
-    # KServe v0.15 to v0.20, pkg/constants: without a number it keeps one.
-    asked = service.intent.scale.min_replicas if service.intent else 0
-    kept = 1 if asked is None else asked
+    kept = _kept_running(service)
     if kept:
         raise NotOffered(
             f"{service.name} has no cold start to measure. Nothing was sent.",

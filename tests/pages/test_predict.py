@@ -7,12 +7,22 @@ import time
 from dataclasses import replace
 from typing import cast
 
+import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import ButtonGroup
 
 from dashboard import wiring
 from services import bench
-from services.domain import ColumnSpec, LoadMode, Signature, ValueKind, WayIn
+from services.domain import (
+    ColumnSpec,
+    LoadMode,
+    Mode,
+    Scale,
+    Signature,
+    TargetKind,
+    ValueKind,
+    WayIn,
+)
 from services.errors import InferenceFailed
 from tests.memory import World
 from tests.pages.conftest import OpenPage, rows_of, words_of
@@ -190,6 +200,53 @@ def test_the_page_warns_before_a_load_test_that_measures_the_api_server(
     world.serving.via = WayIn.SERVICE_PROXY
     app = open_page("predict", service="wine")
     assert [warning.value for warning in app.warning] == [bench.way_warning(WayIn.SERVICE_PROXY)]
+
+
+def sleepy(world: World) -> None:
+    world.kind, world.mode = TargetKind.KUBERNETES, Mode.KNATIVE
+    world.serves("wine")
+    held = world.serving.held["wine"]
+    assert held.intent is not None
+    held.intent = replace(held.intent, scale=Scale(min_replicas=0))
+
+
+def until(app: AppTest, words: str) -> AppTest:
+    for _ in range(200):
+        if words in words_of(app):
+            return app
+        time.sleep(0.1)
+        app = app.run()
+    pytest.fail(f"{words!r} did not appear")
+
+
+def test_a_cold_start_is_waited_for_and_shown_apart(world: World, open_page: OpenPage) -> None:
+    sleepy(world)
+    app = open_page("predict", service="wine")
+    sent = len(world.predictor.sent)
+    app = until(app.button(key="cold_start").click().run(), "Cancel")
+    assert len(world.predictor.sent) == sent
+    world.serving.asleep.add("wine")
+    app = until(app, "Measured")
+    assert len(world.predictor.sent) == sent + 1
+    assert not world.store.kept
+
+
+def test_a_cold_start_that_is_waited_for_is_there_for_another_tab_and_can_be_cancelled(
+    world: World, open_page: OpenPage
+) -> None:
+    sleepy(world)
+    sent = len(world.predictor.sent)
+    open_page("predict", service="wine").button(key="cold_start").click().run()
+    app = until(open_page("predict", service="wine"), "Cancel")
+    until(app.button(key="cancel_cold_start").click().run(), "was cancelled; nothing was sent")
+    assert len(world.predictor.sent) == sent
+
+
+def test_a_service_that_never_sleeps_offers_no_cold_start(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    assert "Measure a cold start" not in words_of(open_page("predict", service="wine"))
 
 
 def runs_picker(app: AppTest) -> list[str]:
