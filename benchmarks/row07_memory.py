@@ -20,7 +20,7 @@ MIB = 1024 * 1024
 def run(bench: Bench) -> Table:
     requests = 200_000 if bench.quick else 2_500_000
     lines = []
-    with tools.server("null_server") as url:
+    with tools.quick_server() as url:
         command = [sys.executable, str(tools.HERE / "ours.py"), url, tools.PATH, str(bench.body)]
         command += ["--memory", "--max-requests", str(requests), "--duration", "600"]
         text, _, _ = tools.timed(command, timeout_s=700)
