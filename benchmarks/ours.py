@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from pathlib import Path
 
+from services import records
 from services.domain import (
     Endpoint,
     InferRequest,
@@ -47,7 +47,7 @@ def main() -> None:
     spent: list[tuple[int, float]] = []
     for item in run:
         if isinstance(item, LoadSummary):
-            told = dataclasses.asdict(item)
+            told = json.loads(records.dump(item))
             told.pop("histogram")
             told.pop("response_blocks")
             json.dump({**told, "memory": memory, "engine_us": _per_request(spent)}, sys.stdout)

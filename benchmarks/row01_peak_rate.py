@@ -14,7 +14,7 @@ GOAL = "at least 0.9 of wrk; 3 × locust; 10 × requests; at most 1/8 of request
 def run(bench: Bench) -> Table:
     """Rounds of ours-wrk-wrk-ours (ABBA), then the other peers once or twice."""
     duration_s = 2.0 if bench.quick else 6.0
-    rounds = 1 if bench.quick else 5
+    rounds = bench.runs(5, 3)
     rates: dict[str, list[float]] = {}
     costs: dict[str, list[float]] = {}
     ratios = []
@@ -45,7 +45,7 @@ def run(bench: Bench) -> Table:
             if wrk and all(got):
                 ratios.append((got[0] + got[3]) / (got[1] + got[2]))  # type: ignore[operator]
         others = [peer for peer in peers if peer is not wrk]
-        for peer in others * (1 if bench.quick else 2):
+        for peer in others * bench.runs(2, 1):
             once(peer)
     ours = statistics.median(rates[tools.OURS.name])
     notes = [

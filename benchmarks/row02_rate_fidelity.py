@@ -90,7 +90,7 @@ def measured(bench: Bench, tool: tools.Tool, job: tools.Job) -> Kept:
     """Several runs of one tool at one rate."""
     assert job.rate
     kept = Kept()
-    rounds = 1 if bench.quick else 5 if tool is tools.OURS else 2
+    rounds = bench.runs(5, 3) if tool is tools.OURS else bench.runs(2, 1)
     for _ in range(rounds):
         tools.begin(job.url)
         outcome = bench.attempt(tool, "steady", job)

@@ -36,7 +36,7 @@ def run(bench: Bench) -> Table:
             bench.say(f"slipway {'watched' if looking else 'alone'}: p99 {p99 * 1e3:.2f} ms")
             return summary
 
-        for _ in range(1 if bench.quick else 2):
+        for _ in range(bench.runs(2, 1)):
             got = [once(looking=looking) for looking in (False, True, True, False)]
             p99 = [one["response"]["p99"] for one in got]
             if all(p99):

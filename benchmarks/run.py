@@ -2,7 +2,8 @@
 
     python benchmarks/run.py                 all rows
     python benchmarks/run.py 1 4             these rows (also: --rows 1,4)
-    python benchmarks/run.py 4 --quick       short: to see that it works, not what it measures
+    python benchmarks/run.py 3 --short       fewer runs of each tool: wider ranges, same measures
+    python benchmarks/run.py 4 --quick       one run of each: to see that it works, no more
     python benchmarks/run.py --write         also into benchmarks/README.md
 
 Each row is a module `row…` with `TITLE`, `GOAL` and `run(bench) -> Table`. Every figure is a ratio
@@ -70,7 +71,12 @@ class Bench:
     """How thoroughly to measure, and what all rows share."""
 
     quick: bool
+    short: bool
     body: Path
+
+    def runs(self, full: int, short: int) -> int:
+        """How often to measure the same thing: `full` or `short` times, once when it is quick."""
+        return 1 if self.quick else short if self.short else full
 
     def say(self, text: str) -> None:
         print(f"  {time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
@@ -154,7 +160,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}")
     parser.add_argument("--rows", dest="listed", default="", help="the same, with commas")
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="one run of each: to see it work")
+    parser.add_argument("--short", action="store_true", help="fewer runs of each tool")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     rows = options.rows + [row for row in options.listed.split(",") if row]
@@ -167,16 +174,22 @@ def main() -> None:
     for name, why in tools.NOT_INSTALLABLE.items():
         print(f"Not measured: {name} ({why}).")
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(options.quick, tools.body_file(Path(folder)))
+        bench = Bench(options.quick, options.short, tools.body_file(Path(folder)))
         for row in rows or ROWS:
             module = importlib.import_module(ROWS[row])
             print(f"\n## Row {row}: {module.TITLE}\n\nGoal: {module.GOAL}\n", flush=True)
-            before = f"{time.strftime('%Y-%m-%d')}, {machine()}"
+            before, began = f"{time.strftime('%Y-%m-%d')}, {machine()}", time.monotonic()
             text = module.run(bench).markdown()
-            print(text, flush=True)
+            print(f"{text}\n\nRow {row} took {time.monotonic() - began:.0f} s.", flush=True)
             if options.write:
-                short = " A quick run: it shows that it works, no more." if options.quick else ""
-                write(row, f"Goal: {module.GOAL}\n\n{text}\n\n{before}.{short}")
+                write(row, f"Goal: {module.GOAL}\n\n{text}\n\n{before}.{how_short(options)}")
+
+
+def how_short(options: argparse.Namespace) -> str:
+    """What a reader has to know about a run that was no full one."""
+    if options.quick:
+        return " A quick run: it shows that it works, no more."
+    return " A short run: fewer runs of each tool." if options.short else ""
 
 
 if __name__ == "__main__":

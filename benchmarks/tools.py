@@ -134,6 +134,13 @@ def timed(
     return text, usage.ru_utime + usage.ru_stime, peak
 
 
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process so far, all of its threads, in steps of 10 ms."""
+    # proc(5): utime and stime are fields 14 and 15; the name before them may hold anything.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _peak_bytes(pid: int) -> int:
     """The most that was resident so far; 0 when it is gone.
 
@@ -214,8 +221,11 @@ def _serving(command: Sequence[str]) -> Iterator[str]:
 
 
 @contextmanager
-def mlserver(folder: Path) -> Iterator[str]:
-    """A real MLServer on the server's core with a scikit-learn model named `bench`."""
+def mlserver(folder: Path) -> Iterator[tuple[str, int]]:
+    """A real MLServer on the server's core with a scikit-learn model named `bench`.
+
+    Gives its address and its process's id.
+    """
     made = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _MODEL, str(folder / "model")],
         capture_output=True,
@@ -244,7 +254,7 @@ def mlserver(folder: Path) -> Iterator[str]:
     try:
         url = f"http://127.0.0.1:{ports['http_port']}"
         wait_for(f"{url}/v2/models/bench/ready", 120)
-        yield url
+        yield url, process.pid
     finally:
         process.terminate()
         try:
