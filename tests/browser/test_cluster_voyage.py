@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -27,22 +26,25 @@ from tests.browser.hands import (
     verified,
     visit,
 )
-from tests.cluster.conftest import bucket, cluster, emulator, namespace
+from tests.cluster.account import RBAC, Account
+from tests.cluster.account import kubeconfig as kubeconfig_for
+from tests.cluster.conftest import account, admin, bucket, emulator, namespace
 
-__all__ = ["bucket", "cluster", "emulator", "namespace"]  # fixtures of the cluster tier
+__all__ = ["account", "admin", "bucket", "emulator", "namespace"]  # fixtures of the cluster tier
 
 pytestmark = [pytest.mark.browser, pytest.mark.cluster, pytest.mark.timeout(900)]
 
-RBAC = "/apis/rbac.authorization.k8s.io/v1"
 STOCK = "kserve-mlserver"
 """KServe's own runtime: its MLflow cannot read what a current one saves."""
 
 
 @pytest.fixture(scope="module")
-def kubeconfig(cluster: Cluster, namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three contexts of the cluster: `whole`, `reader` that may look only, and one unnamed."""
-    account = f"/api/v1/namespaces/{namespace}/serviceaccounts"
-    cluster.send("POST", account, doing="x", body={"metadata": {"name": "reader"}})
+def kubeconfig(
+    admin: Cluster, account: Account, namespace: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Three contexts: `whole` with the shipped Role, `reader` that may only look, one unnamed."""
+    accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+    admin.send("POST", accounts, doing="x", body={"metadata": {"name": "reader"}})
     looks = {"verbs": ["get", "list", "watch"], "resources": ["*"]}
     groups = ["", "apps", "serving.kserve.io", "serving.knative.dev", "coordination.k8s.io"]
     role = {"metadata": {"name": "reader"}, "rules": [{"apiGroups": groups, **looks}]}
@@ -52,26 +54,14 @@ def kubeconfig(cluster: Cluster, namespace: str, tmp_path_factory: pytest.TempPa
         "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": namespace}],
     }
     for kind, body in (("roles", role), ("rolebindings", binding)):
-        cluster.send("POST", f"{RBAC}/namespaces/{namespace}/{kind}", doing="x", body=body)
-    token = cluster.send("POST", f"{account}/reader/token", doing="x", body={"spec": {}}).body
-    given = cluster._api().configuration
-    place = {"server": given.host, "certificate-authority": given.ssl_ca_cert}
-    whole = {"client-certificate": given.cert_file, "client-key": given.key_file}
-    if not given.cert_file:
-        whole = {"token": given.api_key.get("authorization", "").removeprefix("Bearer ")}
-    users = {"whole": whole, "reader": {"token": token["status"]["token"]}}
-    contexts = {"whole": "whole", "reader": "reader", "spare": "whole"}
+        admin.send("POST", f"{RBAC}/namespaces/{namespace}/{kind}", doing="x", body=body)
+    asked = admin.send("POST", f"{accounts}/reader/token", doing="x", body={"spec": {}})
+    whole = {"token": account.token}
     file = tmp_path_factory.mktemp("kube") / "config"
     file.write_text(
-        json.dumps(
-            {
-                "clusters": [{"name": "c", "cluster": place}],
-                "users": [{"name": name, "user": user} for name, user in users.items()],
-                "contexts": [
-                    {"name": name, "context": {"cluster": "c", "user": user}}
-                    for name, user in contexts.items()
-                ],
-            }
+        kubeconfig_for(
+            admin,
+            {"whole": whole, "reader": {"token": asked.body["status"]["token"]}, "spare": whole},
         )
     )
     return file
@@ -234,7 +224,7 @@ def test_in_knative_mode_a_canary_is_measured_changed_aborted_and_promoted(
 
 
 @pytest.fixture
-def foreign(cluster: Cluster, namespace: str) -> str:
+def foreign(admin: Cluster, namespace: str) -> str:
     """A service that somebody made with kubectl, without pods."""
     name, path = "foreign", f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}"
     model: Json = {"modelFormat": {"name": "mlflow"}, "protocolVersion": "v2"}
@@ -244,7 +234,7 @@ def foreign(cluster: Cluster, namespace: str) -> str:
         "metadata": {"name": name, "annotations": {"serving.kserve.io/stop": "true"}},
         "spec": {"predictor": {"model": {**model, "storageUri": "gs://elsewhere/model"}}},
     }
-    cluster.send(
+    admin.send(
         "PATCH",
         f"{path}/inferenceservices/{name}",
         doing="make a service as kubectl does",
@@ -256,14 +246,14 @@ def foreign(cluster: Cluster, namespace: str) -> str:
 
 
 def test_a_service_of_others_is_adopted_by_a_button_and_an_edit_of_others_shows_as_drift(
-    ashore: App, page: Page, foreign: str, cluster: Cluster, namespace: str
+    ashore: App, page: Page, foreign: str, admin: Cluster, namespace: str
 ) -> None:
     endpoints(page, ashore, foreign, "standard")
     says(page, "not made by Slipway")
     pick(page, "Adopt")
     press(page, f"Adopt {foreign}")
     says(page, "Release 1: adopt")
-    cluster.send(
+    admin.send(
         "PATCH",
         f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices/{foreign}",
         doing="edit as kubectl does",

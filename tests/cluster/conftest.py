@@ -2,6 +2,10 @@
 
 Everything happens in a namespace of its own, made for the run and removed after it. Without a
 context the tier is skipped and says why.
+
+Two identities, never mixed: `cluster` is Slipway's, an account with the shipped Role and nothing
+else (account.py); `admin` is the given context's, and only arranges, edits as others do, and
+cleans up.
 """
 
 from __future__ import annotations
@@ -44,6 +48,8 @@ from services.kubeconfig import contexts
 from services.ports import Ops, Packager, Store
 from services.predictor import HttpPredictor
 from services.rollout import Wish
+from tests.cluster.account import Account, scratch
+from tests.cluster.account import account as account_in
 from tests.contract.mlflow_servers import tracking_server
 from tests.memory import MemoryEngine, MemoryRegistry, MemoryStore
 
@@ -60,8 +66,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Cluster:
-    """The cluster that the suite was given."""
+def admin() -> Cluster:
+    """The cluster that the suite was given, as its owner: for arrangements, never for Slipway."""
     context = os.environ.get("SLIPWAY_TEST_CONTEXT", "")
     if not context and not os.environ.get("KUBECONFIG"):
         pytest.skip("no cluster was given: set KUBECONFIG or SLIPWAY_TEST_CONTEXT")
@@ -81,26 +87,34 @@ def cluster() -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def namespace(cluster: Cluster) -> Iterator[str]:
+def namespace(admin: Cluster) -> Iterator[str]:
     """A namespace of this run's own."""
-    name = f"slipway-test-{secrets.token_hex(3)}"
-    cluster.send(
-        "POST",
-        "/api/v1/namespaces",
-        doing="make a namespace",
-        body={"metadata": {"name": name, "labels": {"slipway.dev/test": "true"}}},
-    )
-    yield name
-    cluster.send("DELETE", f"/api/v1/namespaces/{name}", doing="remove the namespace")
+    with scratch(admin) as name:
+        yield name
 
 
 @pytest.fixture(scope="session")
-def bucket(cluster: Cluster) -> str:
+def account(
+    admin: Cluster, namespace: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Account]:
+    """Slipway's account: the shipped Role in the run's namespace, the reading ClusterRole."""
+    with account_in(admin, namespace, tmp_path_factory.mktemp("account")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def cluster(account: Account) -> Cluster:
+    """The cluster as Slipway meets it."""
+    return account.cluster
+
+
+@pytest.fixture(scope="session")
+def bucket(admin: Cluster) -> str:
     """A bucket that both this process and the pods reach: an emulator's, or a given one."""
     given = os.environ.get("SLIPWAY_TEST_BUCKET")
     if given:
         return given
-    emulator = _emulator(cluster)
+    emulator = _emulator(admin)
     if not emulator:
         pytest.skip("no bucket: set SLIPWAY_TEST_BUCKET to gs://BUCKET/ROOT")
     name = f"slipway-test-{secrets.token_hex(3)}"
@@ -109,14 +123,14 @@ def bucket(cluster: Cluster) -> str:
 
 
 @pytest.fixture(scope="session")
-def emulator(cluster: Cluster) -> str:
+def emulator(admin: Cluster) -> str:
     """Address of the bucket's emulator; "" for a real bucket."""
-    return "" if os.environ.get("SLIPWAY_TEST_BUCKET") else _emulator(cluster)
+    return "" if os.environ.get("SLIPWAY_TEST_BUCKET") else _emulator(admin)
 
 
-def _emulator(cluster: Cluster) -> str:
+def _emulator(admin: Cluster) -> str:
     """The emulator that the cluster's storage initializer is pointed at."""
-    for item in cluster.items(
+    for item in admin.items(
         "/apis/serving.kserve.io/v1alpha1/clusterstoragecontainers", doing="look for an emulator"
     ):
         for env in item["spec"]["container"].get("env") or ():
@@ -179,9 +193,9 @@ def registry(versions: MemoryRegistry) -> MemoryRegistry:
 
 
 @pytest.fixture(scope="session")
-def machine(cluster: Cluster) -> str:
+def machine(admin: Cluster) -> str:
     """This machine's address as pods reach it."""
-    for node in cluster.items("/api/v1/nodes", doing="look at the nodes"):
+    for node in admin.items("/api/v1/nodes", doing="look at the nodes"):
         for entry in node["status"]["addresses"]:
             if entry["type"] == "InternalIP" and _ours(entry["address"]):
                 return str(entry["address"])
@@ -334,7 +348,7 @@ def ops(  # noqa: PLR0917 (fixtures by name)
     registry: MemoryRegistry,
     tmp_path: Path,
 ) -> ClusterOps:
-    """The ports on the real cluster."""
+    """The ports on the real cluster, as Slipway's account."""
     journal = ClusterJournal(cluster, namespace)
     return ClusterOps(
         registry=registry,
@@ -347,7 +361,7 @@ def ops(  # noqa: PLR0917 (fixtures by name)
 
 
 @pytest.fixture
-def voyage(ops: ClusterOps) -> Iterator[Callable[[Mode], Voyage]]:
+def voyage(ops: ClusterOps, admin: Cluster) -> Iterator[Callable[[Mode], Voyage]]:
     """Make a service of the given mode; removed after the test."""
     begun: list[Voyage] = []
 
@@ -358,7 +372,7 @@ def voyage(ops: ClusterOps) -> Iterator[Callable[[Mode], Voyage]]:
     yield begin
     for made in begun:
         path = ops.serving._path(made.service)
-        ops.serving._cluster.send("DELETE", path, doing="clean up", accept=(404,))
+        admin.send("DELETE", path, doing="clean up", accept=(404,))
         until = time.monotonic() + 60
         while ops.serving.service(made.service) and time.monotonic() < until:
             time.sleep(0.5)

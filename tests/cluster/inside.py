@@ -73,10 +73,10 @@ def path_of(made: Json) -> str:
     return f"{root}{scope}/{_PLURALS[made['kind']]}/{made['metadata']['name']}"
 
 
-def apply(cluster: Cluster, objects: Sequence[Json], manager: str = "gitops") -> None:
+def apply(admin: Cluster, objects: Sequence[Json], manager: str = "gitops") -> None:
     """Server-side apply, as `kubectl apply --server-side` does."""
     for made in objects:
-        cluster.send(
+        admin.send(
             "PATCH",
             path_of(made),
             doing=f"apply {made['kind']} {made['metadata']['name']}",
@@ -86,27 +86,27 @@ def apply(cluster: Cluster, objects: Sequence[Json], manager: str = "gitops") ->
         )
 
 
-def remove(cluster: Cluster, objects: Sequence[Json]) -> None:
+def remove(admin: Cluster, objects: Sequence[Json]) -> None:
     """Delete what was applied."""
     for made in objects:
-        cluster.send("DELETE", path_of(made), doing="clean up", accept=(404,))
+        admin.send("DELETE", path_of(made), doing="clean up", accept=(404,))
 
 
 @contextmanager
-def applied(cluster: Cluster, objects: Sequence[Json]) -> Iterator[Sequence[Json]]:
+def applied(admin: Cluster, objects: Sequence[Json]) -> Iterator[Sequence[Json]]:
     """Objects that are there for a while."""
     try:
-        apply(cluster, objects)
+        apply(admin, objects)
         yield objects
     finally:
-        remove(cluster, objects)
+        remove(admin, objects)
 
 
 @dataclass(frozen=True)
 class Installed:
     """A Slipway in the cluster."""
 
-    cluster: Cluster
+    admin: Cluster
     namespace: str
     suffix: str
 
@@ -143,8 +143,8 @@ class Installed:
         base = f"/api/v1/namespaces/{self.namespace}/pods"
         found: list[Json] = []
         selector = f"app.kubernetes.io/component={component}"
-        for pod in self.cluster.items(base, doing="find pods", selector=selector):
-            response = self.cluster.raw(
+        for pod in self.admin.items(base, doing="find pods", selector=selector):
+            response = self.admin.raw(
                 "GET", f"{base}/{pod['metadata']['name']}/log", doing="read the log"
             )
             text = response.read().decode(errors="replace")
@@ -164,7 +164,7 @@ def kubeconfig() -> str:
 
 def overlay(  # noqa: PLR0917 (everything an overlay names)
     folder: Path,
-    cluster: Cluster,
+    admin: Cluster,
     namespace: str,
     suffix: str,
     settings: str,
@@ -178,7 +178,7 @@ def overlay(  # noqa: PLR0917 (everything an overlay names)
     mine.mkdir()
     (mine / "slipway.toml").write_text(settings)
     resources = ["../deploy", *(["../deploy/watch"] if watch else [])]
-    running = _running(cluster, variables)
+    running = _running(admin, variables)
     patches = [_patch("slipway", [*_served(), *running])]
     if watch:
         arguments = {"op": "replace", "path": "/spec/template/spec/containers/0/args"}
@@ -193,7 +193,7 @@ def overlay(  # noqa: PLR0917 (everything an overlay names)
                 "namespace": namespace,
                 "nameSuffix": f"-{suffix}",
                 "resources": resources,
-                "images": [_image(cluster)],
+                "images": [_image(admin)],
                 "configMapGenerator": [
                     {"name": "slipway-settings", "behavior": "replace", "files": ["slipway.toml"]}
                 ],
@@ -211,16 +211,16 @@ def _patch(name: str, operations: Sequence[Json]) -> Json:
     }
 
 
-def _image(cluster: Cluster) -> Json:
+def _image(admin: Cluster) -> Json:
     given = os.environ.get("SLIPWAY_TEST_IMAGE", "")
-    name, _, tag = (given or _python_image(cluster)).rpartition(":")
+    name, _, tag = (given or _python_image(admin)).rpartition(":")
     return {"name": "slipway", "newName": name, "newTag": tag}
 
 
-def _python_image(cluster: Cluster) -> str:
+def _python_image(admin: Cluster) -> str:
     """The plain image with this interpreter's version on a node that is this machine, or a skip."""
     wanted = f"/python:{sys.version_info.major}.{sys.version_info.minor}-slim"
-    nodes = cluster.items("/api/v1/nodes", doing="look at the nodes")
+    nodes = admin.items("/api/v1/nodes", doing="look at the nodes")
     names = [
         str(name)
         for node in nodes
@@ -233,7 +233,7 @@ def _python_image(cluster: Cluster) -> str:
     return found
 
 
-def _running(cluster: Cluster, variables: Mapping[str, str]) -> list[Json]:
+def _running(admin: Cluster, variables: Mapping[str, str]) -> list[Json]:
     """What makes the pods run this checkout, and tells them of the test's own places."""
     container = "/spec/template/spec/containers/0"
     env = dict(variables)

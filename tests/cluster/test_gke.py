@@ -47,7 +47,7 @@ def gate(google: Google, cluster: Cluster, tmp_path: Path) -> Iterator[Gate]:
 
 
 @pytest.fixture
-def journey(google: Google, gate: Gate, ops: ClusterOps, cluster: Cluster) -> Iterator[Voyage]:
+def journey(google: Google, gate: Gate, ops: ClusterOps, admin: Cluster) -> Iterator[Voyage]:
     """A service on the target of kind gke."""
     access = GkeAccess(
         target="prod",
@@ -62,7 +62,7 @@ def journey(google: Google, gate: Gate, ops: ClusterOps, cluster: Cluster) -> It
     mine = replace(ops, serving=serving, journal=journal, server=through.host)
     made = Voyage(mine, f"wine-{secrets.token_hex(2)}", Mode.STANDARD)
     yield made
-    cluster.send("DELETE", serving._path(made.service), doing="clean up", accept=(404,))
+    admin.send("DELETE", serving._path(made.service), doing="clean up", accept=(404,))
 
 
 def test_a_roll_out_whose_token_is_revoked_in_the_middle_is_finished(
@@ -89,7 +89,7 @@ def test_a_roll_out_whose_token_is_revoked_in_the_middle_is_finished(
 def test_the_one_file_way_deploys_with_tokens_that_end_during_the_roll_out(  # noqa: PLR0917 (fixtures by name)
     google: Google,
     gate: Gate,
-    cluster: Cluster,
+    admin: Cluster,
     namespace: str,
     bucket: str,
     emulator: str,
@@ -124,7 +124,7 @@ def test_the_one_file_way_deploys_with_tokens_that_end_during_the_roll_out(  # n
         check=False,
     )
     path = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices/red-wine"
-    cluster.send("DELETE", path, doing="clean up", accept=(404,))
+    admin.send("DELETE", path, doing="clean up", accept=(404,))
     assert ran.returncode == 0, ran.stderr
     said = json.loads(ran.stdout)
     assert (said["service"], said["outcome"], said["version"]) == ("red-wine", "verified", 1)

@@ -20,7 +20,7 @@ import pytest
 from services import rollout
 from services.cluster import Cluster
 from services.domain import Mode, Outcome, Package, PackageKind, Resources, Verdict, VersionRef
-from services.errors import ConfigError, Unreachable
+from services.errors import ConfigError, Denied, Unreachable
 from services.facilities import Facilities
 from services.images import (
     Builder,
@@ -32,6 +32,7 @@ from services.images import (
 )
 from services.kubeconfig import contexts
 from services.ports import Packager, no_report
+from tests.cluster.account import ENVIRONMENTS, Account
 from tests.cluster.conftest import ClusterOps, Voyage, intent_of
 from tests.memory import MemoryRegistry
 
@@ -219,13 +220,17 @@ def test_one_environment_serves_versions_from_the_bucket(  # noqa: PLR0917 (fixt
     builder: Builder,
     options: ImageOptions,
     facilities: Facilities,
+    account: Account,
 ) -> None:
     packager = EnvironmentPackager(
         ops.packager, registry, work, lambda: builder, options,
         runtimes=facilities, on_nodes=facilities.node_images,
     )  # fmt: skip
     made = journey(Mode.KNATIVE, packager)
-    assert made.deploy(1, resources=SIZE).outcome is Outcome.VERIFIED
+    with pytest.raises(Denied, match="slipway-environments"):
+        packager.make(registry.version(ONE))
+    with account.also(ENVIRONMENTS, ops.namespace):
+        assert made.deploy(1, resources=SIZE).outcome is Outcome.VERIFIED
     first = made.releases[0].intent
     assert first.package.kind is PackageKind.GCS
     assert first.runtime is not None

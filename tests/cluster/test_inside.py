@@ -32,7 +32,7 @@ bucket = "{bucket}"
 
 @pytest.fixture(scope="module")
 def installed(  # noqa: PLR0917 (fixtures by name)
-    cluster: Cluster,
+    admin: Cluster,
     namespace: str,
     bucket: str,
     emulator: str,
@@ -43,7 +43,7 @@ def installed(  # noqa: PLR0917 (fixtures by name)
     suffix = f"t{secrets.token_hex(2)}"  # with a letter first: YAML takes 12e4 for a number
     objects = overlay(
         tmp_path_factory.mktemp("overlay"),
-        cluster,
+        admin,
         namespace,
         suffix,
         SETTINGS.format(registry=registry_server, bucket=bucket),
@@ -54,14 +54,14 @@ def installed(  # noqa: PLR0917 (fixtures by name)
         ],
         watchers=2,
     )
-    with applied(cluster, objects):
-        made = Installed(cluster, namespace, suffix)
+    with applied(admin, objects):
+        made = Installed(admin, namespace, suffix)
         path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{made.dashboard}"
         until = time.monotonic() + 180
         status: Any = {}
         while not status.get("readyReplicas") and time.monotonic() < until:
             time.sleep(0.5)
-            status = (cluster.get(path, doing="wait for the dashboard") or {}).get("status", {})
+            status = (admin.get(path, doing="wait for the dashboard") or {}).get("status", {})
         assert status.get("readyReplicas") == 1, status
         yield made
 

@@ -20,18 +20,18 @@ from tests.contract.test_journal import plan_for
 globals().update({k: v for k, v in vars(contract).items() if k.startswith("test_")})
 
 
-def _emptied(cluster: Cluster, namespace: str) -> None:
+def _emptied(admin: Cluster, namespace: str) -> None:
     for path in (
         f"/apis/apps/v1/namespaces/{namespace}/controllerrevisions",
         f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases",
     ):
-        cluster.send("DELETE", path, doing="clean up", query={"labelSelector": SERVICE_LABEL})
+        admin.send("DELETE", path, doing="clean up", query={"labelSelector": SERVICE_LABEL})
 
 
 @pytest.fixture
-def journal(cluster: Cluster, namespace: str) -> Journal:
+def journal(admin: Cluster, cluster: Cluster, namespace: str) -> Journal:
     """The cluster's journal, empty."""
-    _emptied(cluster, namespace)
+    _emptied(admin, namespace)
     return ClusterJournal(cluster, namespace)
 
 

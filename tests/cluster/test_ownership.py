@@ -19,7 +19,7 @@ Begin = Callable[[Mode], Voyage]
 
 
 @pytest.fixture
-def foreign(voyage: Begin, ops: ClusterOps, cluster: Cluster) -> Voyage:
+def foreign(voyage: Begin, ops: ClusterOps, admin: Cluster) -> Voyage:
     """A service that somebody made with kubectl: version 1, without any mark of ours."""
     journey = voyage(Mode.STANDARD)
     prepared = rollout.prepare_deploy(
@@ -32,7 +32,7 @@ def foreign(voyage: Begin, ops: ClusterOps, cluster: Cluster) -> Voyage:
         prepared.plan.after, namespace=ops.namespace, workload=0, mode_value="Standard"
     )
     made["metadata"] = {"name": journey.service, "namespace": ops.namespace}
-    cluster.send(
+    admin.send(
         "PATCH",
         ops.serving._path(journey.service),
         doing="make a service as kubectl does",
@@ -46,15 +46,15 @@ def foreign(voyage: Begin, ops: ClusterOps, cluster: Cluster) -> Voyage:
     return journey
 
 
-def pods_of(journey: Voyage, cluster: Cluster) -> set[str]:
+def pods_of(journey: Voyage, admin: Cluster) -> set[str]:
     selector = f"{objects.SERVICE_LABEL}={journey.service}"
     path = f"/api/v1/namespaces/{journey.ops.namespace}/pods"
-    found = cluster.items(path, doing="list pods", selector=selector)
+    found = admin.items(path, doing="list pods", selector=selector)
     return {pod["metadata"]["uid"] for pod in found if not pod["metadata"].get("deletionTimestamp")}
 
 
-def edit(journey: Voyage, cluster: Cluster, body: Json) -> None:
-    cluster.send(
+def edit(journey: Voyage, admin: Cluster, body: Json) -> None:
+    admin.send(
         "PATCH",
         journey.ops.serving._path(journey.service),  # type: ignore[attr-defined]  # the real one
         doing="edit as kubectl does",
@@ -65,14 +65,14 @@ def edit(journey: Voyage, cluster: Cluster, body: Json) -> None:
 
 
 def test_a_service_of_others_is_adopted_without_a_restart_and_then_deployed_to(
-    foreign: Voyage, cluster: Cluster
+    foreign: Voyage, admin: Cluster
 ) -> None:
     assert not foreign.current.managed
     with pytest.raises(NotDeployable, match="not made by Slipway"):
         foreign.deploy(2)
-    before = pods_of(foreign, cluster)
+    before = pods_of(foreign, admin)
     foreign.plan(lambda current, _history: rollout.plan_adopt(current))
-    assert pods_of(foreign, cluster) == before
+    assert pods_of(foreign, admin) == before
     assert (foreign.current.managed, foreign.current.release) == (True, 1)
     assert foreign.deploy(2).outcome is Outcome.VERIFIED
     assert foreign.settled_answer(2) == 2
@@ -80,33 +80,33 @@ def test_a_service_of_others_is_adopted_without_a_restart_and_then_deployed_to(
     assert foreign.settled_answer(1) == 1
 
 
-def test_a_service_of_a_gitops_tool_is_not_fought(foreign: Voyage, cluster: Cluster) -> None:
+def test_a_service_of_a_gitops_tool_is_not_fought(foreign: Voyage, admin: Cluster) -> None:
     label = {"kustomize.toolkit.fluxcd.io/name": "models"}
-    edit(foreign, cluster, {"metadata": {"labels": label}})
+    edit(foreign, admin, {"metadata": {"labels": label}})
     assert foreign.current.owner == "Flux"
     with pytest.raises(NotDeployable, match="belongs to Flux"):
         foreign.deploy(2)
 
 
 def test_an_edit_between_plan_and_apply_is_a_conflict_that_names_field_and_manager(
-    voyage: Begin, cluster: Cluster
+    voyage: Begin, admin: Cluster
 ) -> None:
     journey = voyage(Mode.STANDARD)
     journey.deploy(1)
     prepared = rollout.prepare_deploy(journey.ops, "wine/2", name=journey.service)
-    edit(journey, cluster, {"spec": {"predictor": {"maxReplicas": 2}}})
-    pods = pods_of(journey, cluster)
+    edit(journey, admin, {"spec": {"predictor": {"maxReplicas": 2}}})
+    pods = pods_of(journey, admin)
     with pytest.raises(Conflict, match="kubectl-edit changed replicas"):
         rollout.apply(prepared.plan, journey.ops, actor="tester", version=prepared.version)
-    assert pods_of(journey, cluster) == pods
+    assert pods_of(journey, admin) == pods
     (drift,) = journey.current.drift
     assert (drift.field, drift.seen, drift.by) == ("maximum replicas", "2", "kubectl-edit")
 
 
-def test_a_field_that_another_manager_owns_is_not_taken(voyage: Begin, cluster: Cluster) -> None:
+def test_a_field_that_another_manager_owns_is_not_taken(voyage: Begin, admin: Cluster) -> None:
     journey = voyage(Mode.STANDARD)
     journey.deploy(1)
-    edit(journey, cluster, {"spec": {"predictor": {"minReplicas": 2, "maxReplicas": 2}}})
+    edit(journey, admin, {"spec": {"predictor": {"minReplicas": 2, "maxReplicas": 2}}})
     wish = replace(intent_of(journey.current).scale, min_replicas=1, max_replicas=1)
     prepared = rollout.prepare_deploy(
         journey.ops, "wine/2", name=journey.service, wish=rollout.Wish(scale=wish)
@@ -118,23 +118,21 @@ def test_a_field_that_another_manager_owns_is_not_taken(voyage: Begin, cluster: 
         rollout.apply(prepared.plan, journey.ops, actor="tester", version=prepared.version)
 
 
-def test_the_same_deploy_again_writes_nothing(voyage: Begin, cluster: Cluster) -> None:
+def test_the_same_deploy_again_writes_nothing(voyage: Begin, admin: Cluster) -> None:
     journey = voyage(Mode.STANDARD)
     journey.deploy(1)
-    pods, version = pods_of(journey, cluster), journey.current.object_version
+    pods, version = pods_of(journey, admin), journey.current.object_version
     prepared = rollout.prepare_deploy(journey.ops, "wine/1", name=journey.service)
     assert prepared.plan.nothing_to_do
     assert rollout.apply(prepared.plan, journey.ops, actor="tester") is None
-    assert (pods_of(journey, cluster), journey.current.object_version) == (pods, version)
+    assert (pods_of(journey, admin), journey.current.object_version) == (pods, version)
 
 
-def test_a_deleted_service_is_a_state_and_keeps_its_history(
-    voyage: Begin, cluster: Cluster
-) -> None:
+def test_a_deleted_service_is_a_state_and_keeps_its_history(voyage: Begin, admin: Cluster) -> None:
     journey = voyage(Mode.STANDARD)
     journey.begin(1)
     path = journey.ops.serving._path(journey.service)  # type: ignore[attr-defined]  # the real one
-    cluster.send("DELETE", path, doing="delete behind our back")
+    admin.send("DELETE", path, doing="delete behind our back")
     assert journey.ops.serving.service(journey.service) is None
     assert not journey.ops.serving.observe(journey.service).exists
     assert len(journey.releases) == 1

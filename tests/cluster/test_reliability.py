@@ -44,6 +44,7 @@ from services.journal import ClusterJournal
 from services.kserve import KServeServing
 from services.rollout import Wish
 from services.store import SqlStore
+from tests.cluster.account import Account, scratch
 from tests.cluster.conftest import ClusterOps, Voyage, intent_of
 from tests.cluster.gate import CONTEXT, Gate, cut, refuse, standing
 from tests.memory import MemoryRegistry
@@ -61,13 +62,11 @@ RELEASES = r"/controllerrevisions(\?|$)"
 
 
 @pytest.fixture(scope="module")
-def place(cluster: Cluster) -> Iterator[str]:
+def place(admin: Cluster, account: Account) -> Iterator[str]:
     """A namespace of this module's own."""
-    name = f"slipway-test-{secrets.token_hex(3)}"
-    body = {"metadata": {"name": name, "labels": {"slipway.dev/test": "true"}}}
-    cluster.send("POST", "/api/v1/namespaces", doing="make a namespace", body=body)
-    yield name
-    cluster.send("DELETE", f"/api/v1/namespaces/{name}", doing="remove the namespace")
+    with scratch(admin) as name:
+        account.may_work_in(name)
+        yield name
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +85,10 @@ def gate(standing_gate: Gate) -> Iterator[Gate]:
 
 @dataclass
 class Front:
-    """A front end of this process: its ops, and the cluster behind them."""
+    """A front end of this process: its ops, and `admin`, who looks and edits behind its back."""
 
     ops: ClusterOps
-    cluster: Cluster
+    admin: Cluster
     service: str
 
     @property
@@ -98,7 +97,7 @@ class Front:
 
     @property
     def live(self) -> Json:
-        found = self.cluster.get(self.path, doing="read the service")
+        found = self.admin.get(self.path, doing="read the service")
         assert found is not None
         return found
 
@@ -107,7 +106,7 @@ class Front:
         return self.ops.serving._path(self.service)
 
     def edit(self, body: Json, manager: str = "kubectl-edit") -> None:
-        self.cluster.send(
+        self.admin.send(
             "PATCH",
             self.path,
             doing="edit as kubectl does",
@@ -117,7 +116,7 @@ class Front:
         )
 
     def replica_sets(self) -> set[str]:
-        found = self.cluster.items(
+        found = self.admin.items(
             f"/apis/apps/v1/namespaces/{self.ops.namespace}/replicasets",
             doing="list ReplicaSets",
             selector=f"{objects.SERVICE_LABEL}={self.service}",
@@ -125,7 +124,7 @@ class Front:
         return {item["metadata"]["uid"] for item in found}
 
     def pods(self) -> set[str]:
-        found = self.cluster.items(
+        found = self.admin.items(
             f"/api/v1/namespaces/{self.ops.namespace}/pods",
             doing="list pods",
             selector=f"{objects.SERVICE_LABEL}={self.service}",
@@ -147,7 +146,8 @@ class Front:
 
 
 @pytest.fixture(scope="module")
-def make_front(
+def make_front(  # noqa: PLR0917 (fixtures by name)
+    admin: Cluster,
     place: str,
     bucket: str,
     emulator: str,
@@ -165,7 +165,7 @@ def make_front(
             namespace=place,
             server=cluster.host,
         )
-        return Front(ops, cluster, service)
+        return Front(ops, admin, service)
 
     return make
 
@@ -183,22 +183,23 @@ def gated(
     make_front: Callable[[Cluster, str], Front],
     serves: Front,
     gate: Gate,
-    cluster: Cluster,
     tmp_path: Path,
 ) -> Front:
     """The shared service, seen through the gate; `live` and edits go straight to the cluster."""
     through = Cluster(target="test", context=CONTEXT, kubeconfig=gate.kubeconfig(tmp_path))
-    return replace(make_front(through, serves.service), cluster=cluster)
+    return make_front(through, serves.service)
 
 
 @pytest.fixture
-def asleep(make_front: Callable[[Cluster, str], Front], cluster: Cluster) -> Iterator[Front]:
+def asleep(
+    make_front: Callable[[Cluster, str], Front], cluster: Cluster, admin: Cluster
+) -> Iterator[Front]:
     """A stopped service: everything is written and recorded, no pod starts."""
     front = make_front(cluster, f"idle-{secrets.token_hex(2)}")
     front.apply(idle(front.service, 1))
     assert front.journey.follow(60).outcome is Outcome.STOPPED
     yield front
-    cluster.send("DELETE", front.path, doing="clean up", accept=(404,))
+    admin.send("DELETE", front.path, doing="clean up", accept=(404,))
 
 
 def idle(service: str, number: int, turn: int = 0) -> Intent:
@@ -365,7 +366,10 @@ def test_a_frozen_api_server_delays_a_deploy_and_doubles_nothing(
 
 
 def test_of_two_operators_who_press_at_once_one_wins_and_the_other_is_told_who(
-    start: Callable[[str], Process], make_front: Callable[[Cluster, str], Front], cluster: Cluster
+    start: Callable[[str], Process],
+    make_front: Callable[[Cluster, str], Front],
+    cluster: Cluster,
+    admin: Cluster,
 ) -> None:
     front = make_front(cluster, f"race-{secrets.token_hex(2)}")
     operators = {1: start("ana"), 2: start("bob")}
@@ -394,7 +398,7 @@ def test_of_two_operators_who_press_at_once_one_wins_and_the_other_is_told_who(
         operators[winner].say(do="follow", service=front.service)
         assert operators[winner].hear() == {"outcome": "stopped"}
     assert [r.number for r in front.journey.releases] == list(range(ROUNDS, 0, -1))
-    cluster.send("DELETE", front.path, doing="clean up")
+    admin.send("DELETE", front.path, doing="clean up")
 
 
 # ── A killed process ──────────────────────────────────────────────────────────────────────────
@@ -525,7 +529,10 @@ def test_a_roll_back_restores_the_whole_intent_and_lists_what_others_own(serves:
 
 
 def test_a_runtime_whose_image_changed_is_told_before_a_roll_back(
-    asleep: Front, make_front: Callable[[Cluster, str], Front], cluster: Cluster
+    asleep: Front,
+    make_front: Callable[[Cluster, str], Front],
+    cluster: Cluster,
+    admin: Cluster,
 ) -> None:
     runtimes = f"/apis/serving.kserve.io/v1alpha1/namespaces/{asleep.ops.namespace}/servingruntimes"
     container = {"name": "kserve-container", "image": "registry.invalid/server:1"}
@@ -540,13 +547,13 @@ def test_a_runtime_whose_image_changed_is_told_before_a_roll_back(
         "metadata": {"name": "mine"},
         "spec": spec,
     }
-    cluster.send("POST", runtimes, doing="make a runtime", body=body)
+    admin.send("POST", runtimes, doing="make a runtime", body=body)
     wish = replace(idle(asleep.service, 2), runtime="mine", requirements=("nothing-known==1",))
     asleep.apply(asleep.ops.serving.default_intent(wish))
     asleep.journey.follow(60)
     asleep.apply(idle(asleep.service, 1, turn=2))
     asleep.journey.follow(60)
-    cluster.send(
+    admin.send(
         "PATCH",
         f"{runtimes}/mine",
         doing="edit the runtime",
@@ -578,7 +585,7 @@ def test_pods_taken_away_outside_are_told_and_the_named_fix_brings_them_back(ser
         f"/apis/apps/v1/namespaces/{serves.ops.namespace}/deployments/"
         f"{objects.predictor_name(serves.service)}/scale"
     )
-    serves.cluster.send(
+    serves.admin.send(
         "PATCH",
         scale,
         doing="scale as kubectl does",

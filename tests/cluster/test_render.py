@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from services.cluster import Cluster
-from services.kubeconfig import KubeconfigAccess
 from tests.browser.conftest import ROOT, settings_free
-from tests.cluster.inside import apply, kubeconfig, kustomized, path_of, remove
+from tests.cluster.account import CONTEXT, Account
+from tests.cluster.inside import apply, kustomized, path_of, remove
 
 ARGO = "argocd-controller"
 
 
 @pytest.fixture
 def environment(  # noqa: PLR0917 (fixtures by name)
-    cluster: Cluster,
+    account: Account,
     namespace: str,
     bucket: str,
     emulator: str,
@@ -30,17 +30,16 @@ def environment(  # noqa: PLR0917 (fixtures by name)
     tmp_path: Path,
 ) -> dict[str, str]:
     """Settings of a target on the test's namespace, as variables."""
-    assert isinstance(cluster.access, KubeconfigAccess)
     return {
         **settings_free(),
-        "KUBECONFIG": kubeconfig(),
+        "KUBECONFIG": str(account.kubeconfig),
         **({"STORAGE_EMULATOR_HOST": emulator} if emulator else {}),
         "SLIPWAY_STATE_DIR": str(tmp_path / "state"),
         "SLIPWAY_DEFAULT_TARGET": "test",
         "SLIPWAY_REGISTRY__TRACKING_URI": registry_server,
         "SLIPWAY_REGISTRY__TIMEOUT_S": "30",
         "SLIPWAY_TARGETS__TEST__KIND": "kubernetes",
-        "SLIPWAY_TARGETS__TEST__CONTEXT": cluster.access._context,
+        "SLIPWAY_TARGETS__TEST__CONTEXT": CONTEXT,
         "SLIPWAY_TARGETS__TEST__NAMESPACE": namespace,
         "SLIPWAY_TARGETS__TEST__BUCKET": bucket,
     }
@@ -60,7 +59,7 @@ def slipway(environment: dict[str, str], *words: str) -> tuple[int, Any]:
 
 
 def test_a_base_that_another_tool_applies_serves_and_is_rendered_again(
-    cluster: Cluster, environment: dict[str, str], tmp_path: Path
+    admin: Cluster, environment: dict[str, str], tmp_path: Path
 ) -> None:
     name, base = f"wine-{secrets.token_hex(2)}", tmp_path / "base"
     assert slipway(environment, "publish", "wine/1")[0] == 0
@@ -68,8 +67,8 @@ def test_a_base_that_another_tool_applies_serves_and_is_rendered_again(
     assert slipway(environment, "render", "wine/1", *words)[0] == 0
     objects = kustomized(base)
     try:
-        apply(cluster, objects, ARGO)
-        _await_ready(cluster, objects[0])
+        apply(admin, objects, ARGO)
+        _await_ready(admin, objects[0])
         _, told = slipway(environment, "predict", name, "--input", _rows(tmp_path))
         assert told["outputs"][0]["values"] == [1]
 
@@ -79,7 +78,7 @@ def test_a_base_that_another_tool_applies_serves_and_is_rendered_again(
         assert slipway(environment, "render", "wine/1", *words)[0] == 0
         assert kustomized(base) == objects
     finally:
-        remove(cluster, objects)
+        remove(admin, objects)
 
 
 def _rows(folder: Path) -> str:
@@ -90,10 +89,10 @@ def _rows(folder: Path) -> str:
     return str(rows)
 
 
-def _await_ready(cluster: Cluster, made: Any) -> None:
+def _await_ready(admin: Cluster, made: Any) -> None:
     until = time.monotonic() + 180
     while time.monotonic() < until:
-        found = cluster.get(path_of(made), doing="wait") or {}
+        found = admin.get(path_of(made), doing="wait") or {}
         conditions = (found.get("status") or {}).get("conditions") or ()
         if any((c["type"], c["status"]) == ("Ready", "True") for c in conditions):
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from services.errors import SlipwayError
 from services.gcs import GcsPackager
 from services.journal import ClusterJournal
 from services.kserve import KServeServing
+from tests.cluster.account import Account, scratch
 from tests.cluster.conftest import SIGNATURE, ClusterOps
 from tests.contract import test_serving as contract
 from tests.machine import BROKEN
@@ -70,7 +70,9 @@ class OnCluster:
 
 
 @pytest.fixture(scope="module")
-def target(
+def target(  # noqa: PLR0917 (fixtures by name)
+    admin: Cluster,
+    account: Account,
     cluster: Cluster,
     bucket: str,
     emulator: str,
@@ -78,23 +80,17 @@ def target(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[contract.Target]:
     """Real pods."""
-    namespace = f"slipway-test-{secrets.token_hex(3)}"
-    cluster.send(
-        "POST",
-        "/api/v1/namespaces",
-        doing="make a namespace",
-        body={"metadata": {"name": namespace, "labels": {"slipway.dev/test": "true"}}},
-    )
-    journal = ClusterJournal(cluster, namespace)
     staging = tmp_path_factory.mktemp("staging")
-    yield OnCluster(
-        ClusterOps(
-            registry=versions,
-            packager=GcsPackager(bucket, versions, staging, emulator=emulator),
-            serving=KServeServing(cluster, namespace, journal),
-            journal=journal,
-            namespace=namespace,
-            server=cluster.host,
+    with scratch(admin) as namespace:
+        account.may_work_in(namespace)
+        journal = ClusterJournal(cluster, namespace)
+        yield OnCluster(
+            ClusterOps(
+                registry=versions,
+                packager=GcsPackager(bucket, versions, staging, emulator=emulator),
+                serving=KServeServing(cluster, namespace, journal),
+                journal=journal,
+                namespace=namespace,
+                server=cluster.host,
+            )
         )
-    )
-    cluster.send("DELETE", f"/api/v1/namespaces/{namespace}", doing="remove the namespace")

@@ -26,8 +26,8 @@ def reads(cluster: Cluster, namespace: str) -> Iterator[Watched]:
 
 
 @pytest.mark.parametrize("mode", [Mode.STANDARD, Mode.KNATIVE])
-def test_what_watches_bring_is_what_the_server_says(
-    ops: ClusterOps, cluster: Cluster, namespace: str, reads: Watched, mode: Mode
+def test_what_watches_bring_is_what_the_server_says(  # noqa: PLR0917 (fixtures by name)
+    ops: ClusterOps, admin: Cluster, cluster: Cluster, namespace: str, reads: Watched, mode: Mode
 ) -> None:
     journal = ClusterJournal(cluster, namespace, reads=reads)
     mine = replace(
@@ -43,14 +43,14 @@ def test_what_watches_bring_is_what_the_server_says(
     assert mine.serving.services() == ops.serving.services()
     assert journal.history(journey.service) == ops.journal.history(journey.service)
     path = ops.serving._path(journey.service)
-    cluster.send("DELETE", path, doing="clean up")
+    admin.send("DELETE", path, doing="clean up")
     while mine.serving.service(journey.service) is not None:
         assert time.monotonic() < until + 30
         time.sleep(0.2)
 
 
 def test_a_change_by_others_is_seen_within_a_second(
-    ops: ClusterOps, cluster: Cluster, namespace: str, reads: Watched
+    ops: ClusterOps, admin: Cluster, cluster: Cluster, namespace: str, reads: Watched
 ) -> None:
     serving = KServeServing(cluster, namespace, ops.journal, reads=reads)
 
@@ -64,9 +64,7 @@ def test_a_change_by_others_is_seen_within_a_second(
             "metadata": {"name": name, "annotations": {objects.STOP_ANNOTATION: "true"}},
             "spec": spec,
         }
-        Cluster(target="test", access=cluster.access).send(
-            "POST", serving._path(), doing="make one", body=body
-        )
+        admin.send("POST", serving._path(), doing="make one", body=body)
 
     before = {service.name for service in serving.services()}
     took = []
@@ -80,7 +78,7 @@ def test_a_change_by_others_is_seen_within_a_second(
         took.append(time.monotonic() - began)
     assert sorted(took)[2] < 1.0
     for turn in range(5):
-        cluster.send("DELETE", serving._path(f"idle-{turn}"), doing="clean up")
+        admin.send("DELETE", serving._path(f"idle-{turn}"), doing="clean up")
     until = time.monotonic() + 30  # KServe's finalizer takes its moment
     while not {service.name for service in serving.services()} <= before:
         assert time.monotonic() < until

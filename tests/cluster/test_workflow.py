@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 
-from services.cluster import Cluster
-from services.kubeconfig import KubeconfigAccess
 from tests.browser.conftest import settings_free
-from tests.cluster.inside import kubeconfig
+from tests.cluster.account import CONTEXT, Account
 from tests.workflow import Job, load
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "github-actions"
@@ -66,7 +64,7 @@ class Repository:
 
 @pytest.fixture
 def repository(
-    cluster: Cluster,
+    account: Account,
     namespace: str,
     bucket: str,
     emulator: str,
@@ -74,11 +72,9 @@ def repository(
 ) -> Repository:
     """A workspace whose target is the test's namespace."""
     (tmp_path / "workspace" / "serving").mkdir(parents=True)
-    assert isinstance(cluster.access, KubeconfigAccess)
-    context = cluster.access._context
-    settings = SETTINGS.format(context=context, namespace=namespace, bucket=bucket)
+    settings = SETTINGS.format(context=CONTEXT, namespace=namespace, bucket=bucket)
     (tmp_path / "workspace" / "slipway.toml").write_text(settings)
-    told = {"KUBECONFIG": kubeconfig()}
+    told = {"KUBECONFIG": str(account.kubeconfig)}
     if emulator:
         told["STORAGE_EMULATOR_HOST"] = emulator
     actions = {"GITHUB_ACTIONS": "true", "GITHUB_ACTOR": "ana", "GITHUB_RUN_ID": "7"}
