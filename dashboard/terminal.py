@@ -166,7 +166,7 @@ class Terminal:
         if not self.stderr.isatty():
 
             def update(text: str) -> None:
-                self.say(f"  … {one_line(text)}")
+                self.say(f"  … {one_line(text, 512)}")
 
             yield show
             return

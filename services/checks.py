@@ -32,6 +32,9 @@ PROTOCOL = "v2"
 CREDENTIALS = "storage credentials"
 """Name of the finding that says as whom the pods read the bucket: a plan says it in any case."""
 
+PERMISSION = "permission"
+"""Name of the findings that say which right is missing; what they forbid ends in Denied."""
+
 COMPARED = ("mlflow", "scikit-learn", "numpy", "pandas", "xgboost", "lightgbm", "skops")
 """Libraries whose difference has been seen to break loading; the others are left alone."""
 

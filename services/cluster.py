@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import socket
 import threading
 import time
@@ -61,7 +62,29 @@ MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 """A server-side apply; JSON is valid YAML, so the body is sent as JSON."""
 
-_RBAC_FIX = "Apply deploy/rbac.yaml for this account, or ask its owner for the right."
+_FORBIDDEN = re.compile(
+    r'User "(?P<who>[^"]*)" cannot (?P<verb>[a-z]+) resource "(?P<what>[^"]*)"'
+    r'( in API group "[^"]*")?(?P<where> in the namespace "[^"]*"| at the cluster scope)?'
+    r"[ :]*(?P<rest>.*)",
+    re.DOTALL,
+)
+"""How RBAC refuses (Kubernetes 1.34, apiserver's responsewriters.ForbiddenMessage)."""
+
+OPTIONAL_ROLES = {
+    ("delete", "inferenceservices"): "slipway-delete",
+    ("create", "servingruntimes"): "slipway-environments",
+    ("patch", "servingruntimes"): "slipway-environments",
+    ("get", "pods/portforward"): "slipway-forward",
+    ("create", "pods/portforward"): "slipway-forward",
+}
+"""(verb, resource) → the Role of deploy/rbac.yaml that grants it; the others are in `slipway`."""
+
+
+def right_fix(verb: str, resource: str, *, everywhere: bool = False) -> str:
+    """How to come by a right that is missing; `everywhere` for one that is no namespace's."""
+    role = OPTIONAL_ROLES.get((verb, resource), "slipway")
+    kind = "ClusterRole slipway-reader" if everywhere else f"Role {role}"
+    return f"Apply the {kind} of deploy/rbac.yaml for this account, or ask its owner for the right."
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,7 +407,7 @@ class Cluster:
             return Denied(
                 f"Could not {doing} on {self.target}.",
                 why=said,
-                fix="Apply the optional part of deploy/rbac.yaml for pods/portforward.",
+                fix=right_fix("create", "pods/portforward"),
             )
         return self._silent(doing, said)
 
@@ -425,6 +448,25 @@ class Cluster:
             },
         )
         return bool((reply.body.get("status") or {}).get("allowed"))
+
+    def rules(self, namespace: str) -> list[Json]:
+        """The rules of this identity in a namespace, in one answer; those that are told.
+
+        Authorizers other than RBAC (GKE's by IAM) keep theirs to themselves: ask `may` about what
+        is not here.
+        """
+        reply = self.send(
+            "POST",
+            "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
+            doing="ask for our rights",
+            body={
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SelfSubjectRulesReview",
+                "spec": {"namespace": namespace},
+            },
+            accept=(403, 404, 405),
+        )
+        return list((reply.body.get("status") or {}).get("resourceRules") or ()) if reply.ok else []
 
     def version(self) -> str:
         """The API server's version, for example v1.34.4."""
@@ -476,7 +518,7 @@ class Cluster:
             case 401:
                 error: Denied | NotFound | Conflict | Unreachable = self._anonymous(doing)
             case 403:
-                error = Denied(what, why=why, fix=_RBAC_FIX)
+                error = self._forbidden(what, reply)
             case 404:
                 error = NotFound(what, why=why)
             case 409:
@@ -484,6 +526,30 @@ class Cluster:
             case _:
                 error = Unreachable(what, why=why, fix="Try again in a moment.")
         return error
+
+    def refusal(self, doing: str, response: urllib3.BaseHTTPResponse) -> Denied:
+        """The error for an unread answer of `raw` that says 401 or 403. Reads it."""
+        try:
+            said = _parsed(response.read(8192))
+        except (urllib3.exceptions.HTTPError, OSError):
+            said = None
+        if response.status == 401:
+            return self._anonymous(doing)
+        return self._forbidden(f"Could not {doing} on {self.target}.", Reply(403, said))
+
+    def _forbidden(self, what: str, reply: Reply) -> Denied:
+        """A refusal in words that begin with the right that is missing."""
+        said = reply.body.get("message", "") if isinstance(reply.body, dict) else ""
+        found = _FORBIDDEN.search(str(said))
+        if found is None:
+            fix = "Ask the cluster's owner for the right."
+            return Denied(what, why=reply.message or f"HTTP {reply.status}", fix=fix)
+        verb, resource = one_line(found["verb"], 40), one_line(found["what"], 80)
+        where = one_line((found["where"] or "").replace("the namespace ", "").replace('"', ""), 80)
+        rest = one_line(found["rest"], 200)
+        why = f"You ({one_line(found['who'], 160)}) may not {verb} {resource} {where}"
+        fix = right_fix(verb, resource, everywhere=where == "at the cluster scope")
+        return Denied(what, why=f"{why.rstrip()}.{rest and f' It {rest}'}", fix=fix)
 
 
 def _words(reply: Reply) -> str:

@@ -21,7 +21,7 @@ import urllib3
 
 from services import checks, gcloud
 from services import inferenceservice as objects
-from services.cluster import APPLY_PATCH, Cluster, path_part, quantity
+from services.cluster import APPLY_PATCH, Cluster, path_part, quantity, right_fix
 from services.domain import Finding, Intent, Json, Mode, PackageKind, Resources, Verdict
 from services.errors import Denied, SlipwayError, one_line
 from services.groundwork import INSTALL_KSERVE
@@ -31,7 +31,6 @@ KEPT_S = 20.0
 
 _KSERVE = "kserve"
 _SERVING = "/apis/serving.kserve.io/v1alpha1"
-_RBAC_FIX = "Apply deploy/rbac.yaml for this account, or ask its owner for the right."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +47,17 @@ class Right:
     def name(self) -> str:
         """As a Role writes it: pods/log."""
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+
+    def is_in(self, rules: Sequence[Json], verb: str) -> bool:
+        """Whether one of RBAC's rules grants a verb of it, for every object."""
+        wanted = {"*", self.name, *([f"*/{self.subresource}"] if self.subresource else ())}
+        return any(
+            not rule.get("resourceNames")
+            and not {"*", verb}.isdisjoint(rule.get("verbs") or ())
+            and not {"*", self.group}.isdisjoint(rule.get("apiGroups") or ())
+            and not wanted.isdisjoint(rule.get("resources") or ())
+            for rule in rules
+        )
 
 
 RIGHTS = (
@@ -94,6 +104,35 @@ _NODE_IMAGES = 50
 _MOST_PODS = 5000
 """Pods that are read to say what the nodes have left: some tens of MB of the API server's time."""
 
+_RELEASES = Right(
+    "apps", "controllerrevisions", ("get", "list", "create", "patch"), "record releases"
+)
+_LOCK = Right(
+    "coordination.k8s.io", "leases", ("get", "create", "update", "patch"), "lock a service"
+)
+_SEEN_IN = {
+    Mode.STANDARD: (Right("apps", "deployments", ("get",), "watch the roll-out"),),
+    Mode.KNATIVE: (
+        Right("serving.knative.dev", "services", ("get",), "watch the roll-out"),
+        Right("serving.knative.dev", "revisions", ("list",), "watch the roll-out"),
+    ),
+}
+
+
+def rights_to(verb: str, mode: Mode | None) -> tuple[Right, ...]:
+    """What an operation needs from its write (`verb`; "" for none) until it is recorded.
+
+    The rest of `RIGHTS` explains, checks and tests: what needs those does without, and says so.
+    """
+    service = Right("serving.kserve.io", "inferenceservices", ("get",), "see the service")
+    write = Right("serving.kserve.io", "inferenceservices", (verb,), "make the one write")
+    seen = (
+        Right("", "pods", ("list",), "watch the roll-out"),
+        *_SEEN_IN.get(mode or Mode.STANDARD, ()),
+    )
+    return (*((write,) if verb else ()), service, _RELEASES, _LOCK, *(seen if mode else ()))
+
+
 DELETING = Right("serving.kserve.io", "inferenceservices", ("delete",), "delete services")
 """Only in the shipped Role's optional part."""
 
@@ -120,6 +159,8 @@ class Facilities:
         self._service_account = service_account
         self._cloud = cloud
         self._kept: dict[str, tuple[Json, float]] = {}
+        self._unlisted: dict[str, Denied] = {}
+        """Where runtimes may not be listed: path → why."""
 
     def _read(self, key: str, read: Callable[[], Json]) -> Json:
         value, since = self._kept.get(key, (None, 0.0))
@@ -216,10 +257,13 @@ class Facilities:
 
     def _listed(self, path: str) -> list[Json]:
         try:
-            return self._cluster.items(path, doing="list serving runtimes")
-        except Denied:
+            found = self._cluster.items(path, doing="list serving runtimes")
+        except Denied as error:
             # Listing cluster runtimes needs a cluster role; without it nothing is known of them.
+            self._unlisted[path] = error
             return []
+        self._unlisted.pop(path, None)
+        return found
 
     def configuration(self) -> Mapping[str, Json]:
         """KServe's ConfigMap, each key parsed; empty when it cannot be read."""
@@ -315,13 +359,18 @@ class Facilities:
         return self._read("controller", read)
 
     def missing_rights(self, rights: Sequence[Right] = RIGHTS) -> list[tuple[Right, list[str]]]:
-        """Each right of which this identity lacks verbs, by the cluster's own access review."""
+        """Each right of which this identity lacks verbs, by the cluster's own access review.
+
+        What the rules that the cluster tells do not grant is asked one by one.
+        """
+        told = self._cluster.rules(self._namespace)
         missing = []
         for right in rights:
             lacking = [
                 verb
                 for verb in right.verbs
-                if not self._cluster.may(
+                if not right.is_in(told, verb)
+                and not self._cluster.may(
                     verb, right.group, right.resource, self._namespace, right.subresource
                 )
             ]
@@ -333,14 +382,7 @@ class Facilities:
 
     def plan_findings(self, intent: Intent, *, creates: bool) -> Iterator[Finding]:
         """What has to hold before this intent is written. Writes nothing."""
-        verb = "create" if creates else "patch"
-        if not self._cluster.may(verb, "serving.kserve.io", "inferenceservices", self._namespace):
-            yield Finding(
-                "permission",
-                Verdict.FAIL,
-                f"You may not {verb} inferenceservices in {self._namespace}.",
-                _RBAC_FIX,
-            )
+        yield from self.right_findings(rights_to("create" if creates else "patch", intent.mode))
         if creates:
             yield checks.name_finding(intent.service, self._namespace, intent.mode)
         if intent.mode is Mode.KNATIVE and not self.has_knative():
@@ -355,9 +397,11 @@ class Facilities:
             yield checks.runtime_finding(intent, runtimes)
             yield checks.library_finding(intent, runtimes)
         else:
-            yield Finding("runtime", Verdict.SKIP, "The cluster's runtimes may not be listed.")
+            yield Finding("runtime", Verdict.SKIP, "The cluster's runtimes are not known.")
+        for error in self._unlisted.values():
+            yield Finding("runtimes", Verdict.SKIP, error.why, error.fix)
         if intent.package.environment and not self.offers_environment(intent.package.environment):
-            yield from self._offering_finding()
+            yield from self.right_findings((OFFERING,))
         yield from checks.field_findings(intent)
         if intent.package.kind is PackageKind.GCS:
             yield self._credentials(intent.service_account)
@@ -541,14 +585,17 @@ class Facilities:
             _commands(lines),
         )
 
-    def _offering_finding(self) -> Iterator[Finding]:
-        for _, verbs in self.missing_rights((OFFERING,)):
+    def right_findings(
+        self, rights: Sequence[Right], verdict: Verdict = Verdict.FAIL
+    ) -> Iterator[Finding]:
+        """A finding for each of these rights that is missing."""
+        for right, verbs in self.missing_rights(rights):
             yield Finding(
-                "permission",
-                Verdict.FAIL,
-                f"You may not {' or '.join(verbs)} servingruntimes in {self._namespace}: an"
-                " environment of its own is offered as one.",
-                "Apply the Role slipway-environments of deploy/rbac.yaml, or ask its owner.",
+                checks.PERMISSION,
+                verdict,
+                f"You may not {' or '.join(verbs)} {right.name} in {self._namespace}:"
+                f" needed to {right.what_for}.",
+                right_fix(verbs[0], right.name),
             )
 
     def _quota(self) -> Iterator[Finding]:
@@ -557,7 +604,8 @@ class Facilities:
                 f"/api/v1/namespaces/{path_part(self._namespace)}/resourcequotas",
                 doing="look at the quota",
             )
-        except Denied:
+        except Denied as error:
+            yield Finding("quota", Verdict.SKIP, error.why, error.fix)
             return
         for quota in quotas:
             status = quota.get("status") or {}
@@ -623,25 +671,12 @@ class Facilities:
         )
 
     def _right_findings(self) -> Iterator[Finding]:
-        for right, _verbs in self.missing_rights(WATCHING):
-            yield Finding(
-                "permission",
-                Verdict.WARN,
-                f"You may not watch {right.name} in {self._namespace}: needed to {right.what_for}.",
-                _RBAC_FIX,
-            )
-        missing = self.missing_rights()
-        for right, verbs in missing:
-            yield Finding(
-                "permission",
-                Verdict.FAIL,
-                f"You may not {' or '.join(verbs)} {right.name} in {self._namespace}:"
-                f" needed to {right.what_for}.",
-                _RBAC_FIX,
-            )
+        yield from self.right_findings(WATCHING, Verdict.WARN)
+        missing = tuple(self.right_findings(RIGHTS))
+        yield from missing
         if not missing:
             count = sum(len(right.verbs) for right in RIGHTS)
-            yield Finding("permission", Verdict.PASS, f"All {count} rights that are needed.")
+            yield Finding(checks.PERMISSION, Verdict.PASS, f"All {count} rights that are needed.")
 
     def _kserve_findings(self) -> Iterator[Finding]:
         kinds = self._cluster.get("/apis/serving.kserve.io/v1beta1", doing="look for KServe")

@@ -25,7 +25,7 @@ import urllib3
 
 from services import checks, symptoms
 from services import inferenceservice as objects
-from services.cluster import APPLY_PATCH, Cluster, Reply, path_part
+from services.cluster import APPLY_PATCH, Cluster, Reply, path_part, right_fix
 from services.domain import (
     Action,
     Applied,
@@ -52,13 +52,14 @@ from services.domain import (
 from services.domain import Protocol as InferenceProtocol
 from services.errors import (
     Conflict,
+    Denied,
     NotFound,
     NotOffered,
     SlipwayError,
     Unreachable,
     one_line,
 )
-from services.facilities import Facilities
+from services.facilities import Facilities, rights_to
 from services.gcloud import CloudPlace
 from services.relay import Relay
 from services.watched import Reads, Watched, same_things
@@ -174,6 +175,8 @@ class KServeServing:
         self._log_looked: dict[str, float] = {}
         self._reachable: dict[tuple[str, str], tuple[bool, float]] = {}
         self._gateway_address: dict[str, str] = {}
+        self._refused_proxies: dict[str, Denied] = {}
+        """Where the API server's proxy is closed to us for want of a right: path → which."""
 
     # ── Reading ───────────────────────────────────────────────────────────────────────────────
 
@@ -367,13 +370,19 @@ class KServeServing:
         written_at = objects.written_at(look.service) or wanted.created_at
         trouble = symptoms.trouble_of(facts.pods, facts.stuck, now, written_at)
         if trouble is None and not facts.caught_up and not facts.pods:
-            trouble = symptoms.refused_spec(self._events(look), written_at)
+            with suppress(Denied):  # a cause that only events tell stays unknown
+                trouble = symptoms.refused_spec(self._events(look), written_at)
         if trouble is None:
             return self._loading_failure(facts, wanted, now)
         lines: Sequence[str] = ()
+        unread = ""
         if trouble.has_log:
-            lines = self._last_lines(trouble.pod, trouble.container, previous=trouble.previous)
-        return symptoms.cause_of(trouble, wanted.intent, lines)
+            try:
+                lines = self._last_lines(trouble.pod, trouble.container, previous=trouble.previous)
+            except Denied as error:
+                unread = f" Its log was not read: {error.why}"
+        cause = symptoms.cause_of(trouble, wanted.intent, lines)
+        return replace(cause, why=f"{cause.why}{unread}".strip())
 
     def _last_lines(self, pod: str, container: str, *, previous: bool) -> Sequence[str]:
         lines = self._log(pod, container, previous=previous, tail=FAILURE_LINES)
@@ -395,7 +404,10 @@ class KServeServing:
             if time.monotonic() - looked < LOOK_AT_LOG_EVERY_S:
                 continue
             self._log_looked[name] = time.monotonic()
-            lines = self._last_lines(name, objects.CONTAINER, previous=False)
+            try:
+                lines = self._last_lines(name, objects.CONTAINER, previous=False)
+            except Denied:
+                return None  # the roll-out is followed without it
             found = symptoms.loading_cause(name, wanted.intent, lines)
             if found is not None:
                 return found
@@ -456,12 +468,16 @@ class KServeServing:
     def rehearse(self, plan: Plan) -> Rehearsal:
         """Manifest, dry run and preflight; writes nothing."""
         if plan.after is None:
-            return Rehearsal(f"# deletes InferenceService {plan.service}; its history stays\n")
+            missing = tuple(self._facilities.right_findings(rights_to("delete", None)))
+            note = f"# deletes InferenceService {plan.service}; its history stays\n"
+            return Rehearsal(note, missing)
         live = self._cluster.get(self._path(plan.service), doing=f"read {plan.service}")
         history = self._journal.history(plan.service)
         number = history[0].number + 1 if history else 1
         if plan.action is Action.ADOPT:
-            return Rehearsal("# writes nothing on the InferenceService; records it as it is\n")
+            missing = tuple(self._facilities.right_findings(rights_to("", None)))
+            note = "# writes nothing on the InferenceService; records it as it is\n"
+            return Rehearsal(note, missing)
         made = self._manifest(plan, plan.workload or number, live)
         return Rehearsal(objects.text_of(made), tuple(self._rehearsed(plan, made, live)))
 
@@ -522,7 +538,11 @@ class KServeServing:
                 "Try again in a moment; slipway doctor says whether KServe's webhook is up.",
             )
         else:
-            yield Finding("dry run", Verdict.FAIL, one_line(reply.message, 512), "Change the plan.")
+            error = self._cluster.refused(f"deploy {plan.service}", reply)
+            denied = isinstance(error, Denied)
+            why = error.why if denied else one_line(reply.message, 512)
+            fix = error.fix if denied else "Change the plan."
+            yield Finding(checks.PERMISSION if denied else "dry run", Verdict.FAIL, why, fix)
 
     def _manifest(self, plan: Plan, workload: int, live: Json | None) -> dict[str, Json]:
         assert plan.after is not None
@@ -690,7 +710,7 @@ class KServeServing:
         """The way in; with `release`, the one that reaches exactly that workload's pods.
 
         In this order: in-cluster address, ingress with Host, the API server's proxy, port-forward.
-        NotFound until there is one.
+        NotFound until there is one; Denied when the rights for the last two are what is missing.
         """
         look = self._look(name, self._cluster)
         if look is None:
@@ -768,18 +788,24 @@ class KServeServing:
         return self._forwarded(name, pod, workload)
 
     def _forwarded(self, name: str, pod: Json, workload: int | None) -> Endpoint:
-        """The last way in: a port-forward to one pod. NotFound where it is not allowed either."""
+        """The last way in: a port-forward to one pod. Denied where it is not allowed either."""
         pod_name = pod["metadata"]["name"]
         try:
             allowed = self._cluster.may("create", "", "pods", self._namespace, "portforward")
         except SlipwayError:
             allowed = False
         if not allowed:
-            raise NotFound(
+            refused = self._refused_proxies.get(self._pod_proxy(pod))
+            why = (
+                refused.why.rstrip(".")
+                if refused
+                else "The API server's proxy does not reach its pods"
+            )
+            raise Denied(
                 f"There is no way in to {name} from here.",
-                why="You may neither use the API server's proxy (pods/proxy, services/proxy) nor"
-                " forward a port (pods/portforward), and no ingress answers.",
-                fix="Set `ingress` of the target in slipway.toml, or apply deploy/rbac.yaml.",
+                why=f"{why}; nor may you create pods/portforward, and no ingress answers.",
+                fix="Set `ingress` of the target in slipway.toml, or apply the Role slipway of"
+                " deploy/rbac.yaml (slipway-forward for port-forwards).",
             )
         return Endpoint(
             self._relay.forward(f"{self._pods()}/{path_part(pod_name)}", _port(pod)),
@@ -793,7 +819,8 @@ class KServeServing:
 
     def _proxy_open(self, path: str) -> bool:
         """Whether a request comes through the API server's proxy to whatever answers there."""
-        key = ("proxy", path.partition("/proxy/")[0])
+        way = path.partition("/proxy/")[0] + "/proxy"
+        key = ("proxy", way)
         known = self._reachable.get(key)
         kept_s = GATEWAY_KEPT_S if known and known[0] else GATEWAY_LOOK_AGAIN_S
         if known and time.monotonic() - known[1] < kept_s:
@@ -802,10 +829,14 @@ class KServeServing:
             response = self._cluster.raw("GET", path, doing="try the proxy", read_timeout_s=3)
         except Unreachable:
             return True  # silent: slow, or a cluster that is away, and then a tunnel is no help
-        response.drain_conn()
-        response.release_conn()
         # 403: no right. 502 to 504: the API server does not reach the node's pods.
         found = response.status not in {401, 403, 502, 503, 504}
+        self._refused_proxies.pop(way, None)
+        if response.status in {401, 403}:
+            refused = self._cluster.refusal("use the API server's proxy", response)
+            self._refused_proxies[way] = refused
+        response.drain_conn()
+        response.release_conn()
         self._reachable[key] = (found, time.monotonic())
         return found
 
@@ -822,6 +853,8 @@ class KServeServing:
                     why=f"{why}; through the API server's service proxy: two more hops.",
                     headers=self._relay.headers,
                 )
+            refused = self._refused_proxies.get(path)
+            why += f". {refused.why.rstrip('.')}" if refused else ""
         facts = objects.read(look, self._journal.history(name))
         pods = [pod for pod in (*facts.pods, *look.pods) if objects.pod_ready(pod)]
         if not pods:
@@ -840,12 +873,13 @@ class KServeServing:
         found = []
         if look.deployment is not None:
             name = look.service["metadata"]["name"]
-            ingress = self._cluster.get(
-                f"/apis/networking.k8s.io/v1/namespaces/{path_part(self._namespace)}"
-                f"/ingresses/{path_part(name)}",
-                doing=f"read the Ingress of {name}",
-            )
-            found += _balancer_urls(ingress or {}, 80)
+            with suppress(Denied):  # there are other ways in; `check` names the right
+                ingress = self._cluster.get(
+                    f"/apis/networking.k8s.io/v1/namespaces/{path_part(self._namespace)}"
+                    f"/ingresses/{path_part(name)}",
+                    doing=f"read the Ingress of {name}",
+                )
+                found += _balancer_urls(ingress or {}, 80)
         return list(dict.fromkeys([*found, *self._known_gateways()]))
 
     def _known_gateways(self) -> list[str]:
@@ -948,6 +982,8 @@ class KServeServing:
             },
         )
         try:
+            if response.status in {401, 403}:
+                raise self._cluster.refusal(f"read the log of {pod}", response)
             # 400 and 404: the container has not started, or had no earlier instance. No log.
             text = response.read() if response.status == 200 else b""
         except urllib3.exceptions.HTTPError as error:
@@ -961,7 +997,7 @@ class KServeServing:
         return [_log_line(source, line) for line in lines if not line.startswith(_LOG_IS_GONE)]
 
     def _followed(self, streams: Sequence[tuple[str, str]], tail: int) -> Iterator[LogLine]:
-        lines: queue.Queue[LogLine | None] = queue.Queue(maxsize=1000)
+        lines: queue.Queue[LogLine | Denied | None] = queue.Queue(maxsize=1000)
         stopped = threading.Event()
 
         def pump(pod: str, container: str) -> None:
@@ -978,6 +1014,9 @@ class KServeServing:
                     },
                     read_timeout_s=3600,
                 )
+                if response.status in {401, 403}:
+                    lines.put(self._cluster.refusal(f"follow the log of {pod}", response))
+                    return
                 rest = b""
                 for chunk in response.stream(4096):
                     *whole, rest = (rest + chunk).split(b"\n")
@@ -995,6 +1034,8 @@ class KServeServing:
         try:
             while left:
                 line = lines.get()
+                if isinstance(line, Denied):
+                    raise line
                 if line is None:
                     left -= 1
                 else:
@@ -1044,7 +1085,7 @@ class KServeServing:
                 "watch",
                 Verdict.WARN,
                 f"You may not watch in {self._namespace}: every page asks the API server anew.",
-                "Apply deploy/rbac.yaml for this account, or ask its owner for the right.",
+                right_fix("watch", "inferenceservices"),
             )
         elif self._reads.confirmed_s_ago is not None:
             yield Finding(

@@ -638,10 +638,13 @@ def _failure_of(endpoint: Endpoint, request: InferRequest, answer: _Answer) -> S
             fix="Set the target's way in to the address that answers itself.",
         )
     if status in {401, 403}:
+        by_proxy = endpoint.via is WayIn.SERVICE_PROXY
         return Denied(
             f"{name} refused the request (HTTP {status}).",
             why=said,
-            fix="Log in again, or ask for access to the service.",
+            fix="Apply the Role slipway of deploy/rbac.yaml: requests take the API server's proxy."
+            if by_proxy
+            else "Log in again, or ask for access to the service.",
         )
     if status == 404:
         return _not_found(endpoint, request, answer)

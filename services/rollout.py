@@ -15,10 +15,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
+from services import checks
 from services.bench import request_for_example
 from services.compare import signature_changes
 from services.domain import (
@@ -87,6 +89,9 @@ WAKE_TIMEOUT_S = 5.0
 
 UNDONE_WITHIN_S = 120.0
 """A failure that nobody undid by then is left as it is: people have looked at it since."""
+
+REFUSED_EVERY_S = 2.0
+"""How often a roll-out is looked at that we may not look at."""
 
 LATE_WATCH_S = 24 * 3600.0
 """For so long a `timeout` may still become a late success."""
@@ -521,11 +526,12 @@ def blocking(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def refuse_if_blocked(plan: Plan, findings: Sequence[Finding]) -> None:
-    """NotDeployable when a check failed, naming the first."""
+    """NotDeployable when a check failed, naming the first; Denied when that is a missing right."""
     failed = blocking(findings)
     if failed:
         first = failed[0]
-        raise NotDeployable(
+        kind = Denied if first.name == checks.PERMISSION else NotDeployable
+        raise kind(
             f"{_subject(plan)} would not work on {plan.target}. Nothing was changed.",
             why=f"{first.name}: {first.detail}",
             fix=first.fix,
@@ -583,7 +589,8 @@ def apply(
         ops.serving.apply(plan, release)
     except (Conflict, Denied, NotDeployable, NotFound) as error:
         cause = Cause(error.what, error.why, error.fix)
-        ops.journal.close(release, Outcome.NOT_APPLIED, cause)
+        with suppress(Denied, Unreachable):  # then a later look finds that it was never applied
+            ops.journal.close(release, Outcome.NOT_APPLIED, cause)
         ops.store.outcome(audit_id, Outcome.NOT_APPLIED, str(error), release.number)
         raise
     return release
@@ -728,19 +735,28 @@ def follow(
     `release` is the one that is followed: when another one took its place, its own record says how
     it ended. Ends normally when the operation ended well; RolloutFailed and RolloutTimeout
     otherwise. A failure that is undone by itself is followed to the end of its roll-back. A target
-    that does not answer for a while is looked at again until the time is over.
+    that does not answer for a while, or does not let us look, is looked at again until the time is
+    over: what was begun goes on there, and a right that was taken away may come back.
     """
     end = now() + timedelta(seconds=timeout_s)
-    away = ""
+    away = refused_at = ""
     while True:
+        wait_s = every_s
         try:
             progress = _of_release(ops, name, release, settle(ops, name, now=now))
-            away = ""
+            away = refused_at = ""
         except Unreachable as error:
             if now() >= end:
                 raise
             away = away or f"{error.what} It has been away since {now():%H:%M:%S} UTC"
             progress = Progress(Phase.UNKNOWN, away)
+        except Denied as error:
+            if now() >= end:
+                raise
+            refused_at = refused_at or f"{now():%H:%M:%S} UTC"
+            told = f"{error} Until then it is not followed (since {refused_at})"
+            progress = Progress(Phase.UNKNOWN, told)
+            wait_s = max(every_s, REFUSED_EVERY_S)
         yield progress
         if progress.settled:
             break
@@ -750,7 +766,12 @@ def follow(
                 why=f"{progress.message}.",
                 fix=f"Watch it on Endpoints, or `slipway status {name}`.",
             )
-        sleep(every_s)
+        sleep(wait_s)
+    _raise_unless_well(name, progress)
+
+
+def _raise_unless_well(name: str, progress: Progress) -> None:
+    """The error for an operation that is settled and did not end well."""
     if progress.undoes is not None:
         raise undone_failed(name, progress, progress.undoes)
     if progress.outcome is Outcome.TIMEOUT:

@@ -173,6 +173,9 @@ class ApiServer:
             return self._one(method, collection, unquote(name), query, body)
         if path.endswith("selfsubjectreviews"):
             return 201, {"status": {"userInfo": {"username": "ana"}}}
+        if path.endswith("selfsubjectrulesreviews"):
+            everything = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
+            return 201, {"status": {"resourceRules": [everything]}}
         if path.endswith("selfsubjectaccessreviews"):
             return 201, {"status": {"allowed": True}}
         if path.count("/") <= 4 and method == "GET":

@@ -26,6 +26,10 @@ TOKEN_LIFE_S = 24 * 3600
 NOTICED_WITHIN_S = 20
 """The API server's authorizer hears of a changed Role within a second, on a busy machine later."""
 
+GROUPS = {"pods": "", "controllerrevisions": "apps"} | dict.fromkeys(
+    ("inferenceservices", "servingruntimes"), "serving.kserve.io"
+)
+
 ALWAYS = "slipway"
 ENVIRONMENTS, FORWARD, DELETE = "slipway-environments", "slipway-forward", "slipway-delete"
 """The Roles of deploy/rbac.yaml; all but the first are optional."""
@@ -71,7 +75,7 @@ class Account:
         body = {"metadata": {"name": self._named(ALWAYS)}, "rules": rules_of("Role", ALWAYS)}
         self.admin.send("POST", path.rpartition("/")[0], doing="make the Role", body=body)
         self.bind(namespace)
-        self._until("patch", "inferenceservices", namespace, allowed=True)
+        self.until("patch", "inferenceservices", namespace, allowed=True)
 
     def bind(self, namespace: str, role: str = ALWAYS) -> None:
         """Bind one of the Roles in a namespace that has it."""
@@ -84,7 +88,7 @@ class Account:
         path = f"{RBAC}/namespaces/{namespace}/rolebindings/{self._named(role)}"
         self.admin.send("DELETE", path, doing="take the Role away")
         if role == ALWAYS:
-            self._until("get", "inferenceservices", namespace, allowed=False)
+            self.until("get", "inferenceservices", namespace, allowed=False)
 
     @contextmanager
     def also(self, role: str, namespace: str) -> Iterator[None]:
@@ -95,7 +99,7 @@ class Account:
         self.admin.send("POST", roles, doing="make the Role", body=body)
         self.bind(namespace, role)
         first = rules[0]
-        self._until(first["verbs"][-1], first["resources"][0], namespace, allowed=True)
+        self.until(first["verbs"][-1], first["resources"][0], namespace, allowed=True)
         yield
         self.unbind(namespace, role)
         self.admin.send("DELETE", self._role(namespace, role), doing="remove the Role")
@@ -136,9 +140,10 @@ class Account:
             "subjects": [subject],
         }
 
-    def _until(self, verb: str, resource: str, namespace: str, *, allowed: bool) -> None:
+    def until(self, verb: str, resource: str, namespace: str, *, allowed: bool) -> None:
+        """Wait until the API server's authorizer has heard of a change."""
         main, _, sub = resource.partition("/")
-        group = "serving.kserve.io" if main != "pods" else ""
+        group = GROUPS[main]
         mine, until = self.cluster, time.monotonic() + NOTICED_WITHIN_S
         while mine.may(verb, group, main, namespace, sub) is not allowed:
             assert time.monotonic() < until, f"{verb} {resource} is still {not allowed}"

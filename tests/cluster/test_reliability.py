@@ -619,7 +619,7 @@ def test_credentials_that_end_in_mid_operation_are_named_and_the_operation_is_ta
     front.apply(idle(asleep.service, 2))
     gate.before("", "", refuse(401, "Unauthorized"), times=1_000)
     with pytest.raises(Denied) as refused:
-        list(rollout.follow(front.ops, front.service, timeout_s=30))
+        list(rollout.follow(front.ops, front.service, timeout_s=3))
     assert "not valid any more" in refused.value.why
     assert "Log in again" in refused.value.fix
     with pytest.raises(Denied):

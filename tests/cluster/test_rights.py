@@ -1,193 +1,427 @@
-"""Slipway under the Role that it ships: everything works, and each missing verb is named."""
+"""Slipway under the Roles that it ships: enough for everything, and each missing verb is named.
+
+The whole folder runs under the shipped Role (account.py). Here verbs are taken out of it, one after
+the other, and what needs each is run as the command line runs it.
+"""
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-import yaml
 
+from dashboard.cli import main
 from services import rollout
-from services.cluster import MERGE_PATCH, Cluster
-from services.domain import Json, Mode, Outcome, TestResult, Verdict, WayIn
+from services.cluster import Cluster
+from services.domain import Mode, Outcome, Phase, Progress, TestResult, Verdict, WayIn
 from services.errors import Denied
-from services.facilities import RIGHTS, WATCHING, Facilities, Right
+from services.facilities import DELETING, OFFERING, RIGHTS, WATCHING, Facilities, Right
 from services.gcs import GcsPackager
+from services.gke import GkeCluster
 from services.journal import ClusterJournal
 from services.kserve import KServeOptions, KServeServing
-from tests.cluster.conftest import ClusterOps, Voyage
+from services.kubeconfig import Context
+from services.ports import Ops, Registry, Store
+from tests.cluster.account import DELETE, FORWARD, Account, account, rules_of, without
+from tests.cluster.conftest import ClusterOps, Voyage, intent_of
+from tests.cluster.gate import CONTEXT as GATE
+from tests.cluster.gate import standing
 from tests.memory import MemoryRegistry
 
-ROLES = Path(__file__).parents[2] / "deploy" / "rbac.yaml"
-RBAC = "/apis/rbac.authorization.k8s.io/v1"
+NOWHERE = KServeOptions(ingress="http://127.0.0.1:9")
+"""No ingress answers: requests take the API server's proxy."""
 
 
-@pytest.fixture
-def shipped() -> list[Json]:
-    """The objects of deploy/rbac.yaml."""
-    return [item for item in yaml.safe_load_all(ROLES.read_text(encoding="utf-8")) if item]
+@dataclass
+class Stage:
+    """A namespace with three services, and an account whose Role is changed."""
+
+    ops: ClusterOps
+    account: Account
+    say: Callable[..., tuple[int, str]]
+    """Runs one command: exit code, and all that it says on stderr."""
+
+    live, asleep, split = "live", "asleep", "split"
+
+    @property
+    def namespace(self) -> str:
+        return self.ops.namespace
+
+    @property
+    def fresh(self) -> ClusterOps:
+        """The same as a front end that begins now, and remembers no answer."""
+        cluster = self.account.cluster
+        journal = ClusterJournal(cluster, self.namespace)
+        serving = KServeServing(cluster, self.namespace, journal, NOWHERE)
+        return replace(self.ops, serving=serving, journal=journal)
+
+    def journey(self, service: str = live) -> Voyage:
+        return Voyage(self.ops, service, Mode.STANDARD)
 
 
-@pytest.fixture
-def restricted(
-    cluster: Cluster, namespace: str, shipped: list[Json], tmp_path: Path
-) -> Iterator[Cluster]:
-    """The same cluster, as a service account that has the shipped Role and nothing else."""
-    account = f"slipway-{secrets.token_hex(3)}"
-    base = f"/api/v1/namespaces/{namespace}/serviceaccounts"
-    cluster.send("POST", base, doing="x", body={"metadata": {"name": account}})
-    role = next(o for o in shipped if o["kind"] == "Role" and o["metadata"]["name"] == "slipway")
-    reader = next(o for o in shipped if o["kind"] == "ClusterRole")
-    for path, body in (
-        (f"{RBAC}/namespaces/{namespace}/roles", {**role, "metadata": {"name": account}}),
-        (f"{RBAC}/clusterroles", {**reader, "metadata": {"name": account}}),
-        (f"{RBAC}/namespaces/{namespace}/rolebindings", _binding("Role", account, namespace)),
-        (f"{RBAC}/clusterrolebindings", _binding("ClusterRole", account, namespace)),
-    ):
-        cluster.send("POST", path, doing="x", body=body)
-    token = cluster.send("POST", f"{base}/{account}/token", doing="x", body={"spec": {}}).body
-    yield _as(cluster, token["status"]["token"], tmp_path)
-    for path in (f"{RBAC}/clusterroles/{account}", f"{RBAC}/clusterrolebindings/{account}"):
-        cluster.send("DELETE", path, doing="x")
+@dataclass
+class _Reach:
+    """What the command line connects to, with the one target."""
+
+    reached: ClusterOps
+
+    @property
+    def registry(self) -> Registry:
+        return self.reached.registry
+
+    @property
+    def store(self) -> Store:
+        return self.reached.store
+
+    def contexts(self) -> tuple[Context, ...]:
+        return ()
+
+    def gke_clusters(self, project: str) -> tuple[GkeCluster, ...]:
+        return ()
+
+    def ops(self, target: str | None = None, namespace: str | None = None) -> Ops:
+        return self.reached
 
 
-def _binding(kind: str, account: str, namespace: str) -> Json:
-    return {
-        "metadata": {"name": account},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": account},
-        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
-    }
+@pytest.fixture(scope="module")
+def actor(
+    admin: Cluster, namespace: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Account]:
+    """An account of this module's own: its Role is changed."""
+    with account(admin, namespace, tmp_path_factory.mktemp("actor")) as made:
+        yield made
 
 
-def _as(cluster: Cluster, token: str, folder: Path) -> Cluster:
-    configuration = cluster._api().configuration
-    file = folder / "kubeconfig"
-    entry = {"server": configuration.host, "certificate-authority": configuration.ssl_ca_cert}
-    file.write_text(
-        yaml.safe_dump(
-            {
-                "clusters": [{"name": "c", "cluster": entry}],
-                "users": [{"name": "u", "user": {"token": token}}],
-                "contexts": [{"name": "restricted", "context": {"cluster": "c", "user": "u"}}],
-            }
-        )
-    )
-    return Cluster(target="restricted", context="restricted", kubeconfig=file)
-
-
-def test_a_voyage_works_under_the_shipped_role(  # noqa: PLR0917 (fixtures by name)
-    restricted: Cluster,
+@pytest.fixture(scope="module")
+def acting(  # noqa: PLR0917 (fixtures by name)
+    actor: Account,
     namespace: str,
     bucket: str,
     emulator: str,
-    registry: MemoryRegistry,
-    ops: ClusterOps,
-    tmp_path: Path,
-) -> None:
-    journal = ClusterJournal(restricted, namespace)
-    mine = replace(
-        ops,
-        packager=GcsPackager(bucket, registry, tmp_path / "staged", emulator=emulator),
-        serving=KServeServing(restricted, namespace, journal),
+    versions: MemoryRegistry,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> ClusterOps:
+    """Slipway as that account."""
+    mine = actor.cluster
+    journal = ClusterJournal(mine, namespace)
+    staging = tmp_path_factory.mktemp("staging")
+    return ClusterOps(
+        registry=versions,
+        packager=GcsPackager(bucket, versions, staging, emulator=emulator),
+        serving=KServeServing(mine, namespace, journal, NOWHERE),
         journal=journal,
+        namespace=namespace,
+        server=mine.host,
     )
-    journey = Voyage(mine, f"wine-{secrets.token_hex(2)}", Mode.STANDARD)
-    assert journey.deploy(1).outcome is Outcome.VERIFIED
-    assert journey.deploy(2).outcome is Outcome.VERIFIED
-    assert journey.plan(rollout.plan_rollback).outcome is Outcome.VERIFIED
-    assert not [f for f in mine.serving.check() if f.verdict is Verdict.FAIL]
-    assert list(mine.serving.logs(journey.service))
-    assert mine.serving.events(journey.service)
-    with pytest.raises(Denied, match="delete"):
-        journey.plan(lambda current, _history: rollout.plan_delete(current))
 
 
-def test_each_missing_verb_is_named(
-    restricted: Cluster, cluster: Cluster, namespace: str, shipped: list[Json]
+@pytest.fixture(scope="module")
+def served(acting: ClusterOps, admin: Cluster) -> Iterator[None]:
+    """`live` with a pod; `asleep` and `split` (Knative) stopped, which start none."""
+    Voyage(acting, Stage.live, Mode.STANDARD).begin(1)
+    for name, mode in ((Stage.asleep, Mode.STANDARD), (Stage.split, Mode.KNATIVE)):
+        stopped(acting, name, mode)
+    assert Voyage(acting, Stage.live, Mode.STANDARD).follow().outcome is Outcome.VERIFIED
+    yield
+    for name in (Stage.live, Stage.asleep, Stage.split):
+        admin.send("DELETE", acting.serving._path(name), doing="clean up", accept=(404,))
+
+
+def stopped(ops: ClusterOps, name: str, mode: Mode) -> None:
+    """A service that was never started."""
+    journey = Voyage(ops, name, mode)
+    prepared = rollout.prepare_deploy(ops, "wine/1", name=name, wish=rollout.Wish(mode=mode))
+    assert prepared.plan.after is not None
+    plan = replace(prepared.plan, after=replace(prepared.plan.after, stopped=True))
+    rollout.apply(plan, ops, actor="tester", version=prepared.version)
+    assert journey.follow().outcome is Outcome.STOPPED
+
+
+@pytest.fixture
+def stage(  # noqa: PLR0917 (fixtures by name)
+    served: None,
+    acting: ClusterOps,
+    actor: Account,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Stage]:
+    monkeypatch.chdir(tmp_path)
+    rules = rules_of("Role", "slipway")
+
+    def say(*words: str, ops: ClusterOps = acting) -> tuple[int, str]:
+        capsys.readouterr()
+        code = main(words, connect=lambda _settings: _Reach(ops), environ=environ(tmp_path))
+        return code, capsys.readouterr().err
+
+    yield Stage(acting, actor, say)
+    actor.set_rules(acting.namespace, rules)
+
+
+def environ(folder: Path) -> Mapping[str, str]:
+    return {"SLIPWAY_STATE_DIR": str(folder / "state")}
+
+
+# ── Enough ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_shipped_role_is_enough_and_no_more_than_is_used(
+    stage: Stage, account: Account
 ) -> None:
-    account = restricted.identity().rpartition(":")[2]
-    path = f"{RBAC}/namespaces/{namespace}/roles/{account}"
-    whole = cluster.get(path, doing="x")
-    assert whole is not None
-    facilities = Facilities(restricted, namespace)
-    assert facilities.missing_rights((*RIGHTS, *WATCHING)) == []
-    for right in (*RIGHTS, *WATCHING):
+    checked = stage.ops.serving.check()
+    assert [found for found in checked if found.verdict is Verdict.FAIL] == []
+    granted = {
+        (group, resource, verb)
+        for rule in rules_of("Role", "slipway")
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    used = {
+        (right.group, right.name, verb) for right in (*RIGHTS, *WATCHING) for verb in right.verbs
+    }
+    assert granted == used
+
+
+def test_what_the_role_leaves_out_is_refused_with_the_part_that_grants_it(stage: Stage) -> None:
+    code, said = stage.say("delete", stage.asleep, "--confirm", stage.asleep, "--yes")
+    assert code == 4
+    assert "may not delete inferenceservices" in said
+    assert "slipway-delete of deploy/rbac.yaml" in said
+    with stage.account.also(DELETE, stage.namespace):
+        facilities = Facilities(stage.account.cluster, stage.namespace)
+        assert facilities.missing_rights((DELETING,)) == []
+    ((_, verbs),) = Facilities(stage.account.cluster, stage.namespace).missing_rights((OFFERING,))
+    assert verbs == ["create", "patch"]
+
+
+# ── Each verb taken away ──────────────────────────────────────────────────────────────────────
+
+Attempt = Callable[[Stage], str]
+
+
+def refused(*words: str) -> Attempt:
+    """A command that has to end with exit code 4; gives what it said."""
+
+    def attempt(stage: Stage) -> str:
+        code, said = stage.say(*words, ops=stage.fresh)
+        return said if code == 4 else f"exit {code}: {said}"
+
+    return attempt
+
+
+def deploy(number: int, name: str) -> Attempt:
+    return refused("deploy", f"wine/{number}", "--name", name, "--mode", "Standard", "--yes")
+
+
+def planned(stage: Stage) -> str:
+    """What the checks of a plan say, which is not refused."""
+    prepared = rollout.prepare_deploy(stage.fresh, "wine/2", name=stage.live)
+    rollout.refuse_if_blocked(prepared.plan, prepared.findings)
+    return " ".join(f"{f.detail} {f.fix}" for f in prepared.findings if f.verdict is Verdict.SKIP)
+
+
+def untested(stage: Stage) -> str:
+    """What is said of a release that cannot be tested; it is not called failed."""
+    result, why = rollout.try_inference(stage.fresh, stage.journey().releases[0])
+    assert result is TestResult.COULD_NOT_MEASURE
+    return f"{why} deploy/rbac.yaml"
+
+
+def another_way(stage: Stage) -> str:
+    """The way in that is left is taken, and says why."""
+    journey = Voyage(stage.fresh, stage.live, Mode.STANDARD)
+    assert journey.answer() == 1
+    return f"{journey.ops.serving.endpoint(stage.live).why} deploy/rbac.yaml"
+
+
+def still_answers(stage: Stage) -> str:
+    """Nothing is missed; only the checks say it."""
+    assert Voyage(stage.fresh, stage.live, Mode.STANDARD).answer() == 1
+    return diagnosed(stage)
+
+
+def diagnosed(stage: Stage) -> str:
+    """What `slipway doctor` says of rights."""
+    checked = Facilities(stage.ops.serving._cluster, stage.namespace).right_findings(RIGHTS)
+    return " ".join(f"{found.detail} {found.fix}" for found in checked)
+
+
+STATUS = refused("status", Stage.live)
+STATUS_SPLIT = refused("status", Stage.split)
+LIST = refused("status")
+STOP = refused("stop", Stage.live, "--yes")
+DEPLOY, CREATE = deploy(2, Stage.live), deploy(1, "another")
+
+ATTEMPTS: dict[tuple[str, str], tuple[Attempt, ...]] = {
+    ("inferenceservices", "get"): (STATUS,),
+    ("inferenceservices", "list"): (LIST,),
+    ("inferenceservices", "create"): (CREATE,),
+    ("inferenceservices", "patch"): (DEPLOY, STOP),
+    ("servingruntimes", "list"): (planned,),
+    ("controllerrevisions", "get"): (DEPLOY,),
+    ("controllerrevisions", "list"): (refused("history", Stage.live), STATUS),
+    ("controllerrevisions", "create"): (STOP,),
+    ("controllerrevisions", "patch"): (STOP,),
+    ("leases", "get"): (DEPLOY,),
+    ("leases", "create"): (CREATE,),
+    ("leases", "update"): (STOP,),
+    ("leases", "patch"): (STOP,),
+    ("deployments", "get"): (STATUS,),
+    ("deployments", "list"): (LIST,),
+    ("services", "get"): (STATUS_SPLIT,),
+    ("services", "list"): (LIST,),
+    ("revisions", "list"): (STATUS_SPLIT,),
+    ("pods", "list"): (STATUS,),
+    ("pods/log", "get"): (
+        refused("logs", Stage.live),
+        refused("logs", Stage.live, "--follow"),
+    ),
+    ("pods/proxy", "get"): (untested,),
+    ("pods/proxy", "create"): (untested,),
+    ("services/proxy", "get"): (another_way,),
+    ("services/proxy", "create"): (refused("predict", Stage.live, "--example"),),
+    ("events", "list"): (refused("events", Stage.live),),
+    ("serviceaccounts", "get"): (planned,),
+    ("resourcequotas", "list"): (planned,),
+    ("ingresses", "get"): (still_answers,),
+}
+"""(resource, verb) → what needs it, and tells that it is missing."""
+
+
+def test_each_missing_verb_is_named_by_what_needs_it(stage: Stage) -> None:
+    assert set(ATTEMPTS) == {(right.name, verb) for right in RIGHTS for verb in right.verbs}
+    whole = rules_of("Role", "slipway")
+    before = [len(stage.journey(name).releases) for name in (stage.live, stage.asleep)]
+    for right in RIGHTS:
         for verb in right.verbs:
-            less = [_without(rule, right.group, right.name, verb) for rule in whole["rules"]]
-            rules = [rule for several in less for rule in several]
-            cluster.send("PATCH", path, doing="x", body={"rules": rules}, content_type=MERGE_PATCH)
-            expected = [(right.name, [verb])]
-            assert _missing(facilities, right, expected) == expected
-    cluster.send("PATCH", path, doing="x", body={"rules": whole["rules"]}, content_type=MERGE_PATCH)
+            less = without(whole, right.group, right.name, verb)
+            stage.account.set_rules(stage.namespace, less)
+            wait_until_missing(stage, right, verb)
+            for attempt in ATTEMPTS[right.name, verb]:
+                said = attempt(stage)
+                assert names(said, right, verb), (verb, right.name, said)
+                assert "deploy/rbac.yaml" in said, said
+                assert "Traceback" not in said
+    assert [len(stage.journey(name).releases) for name in (stage.live, stage.asleep)] == before
 
 
-def _missing(
-    facilities: Facilities, right: Right, expected: list[tuple[str, list[str]]]
-) -> list[tuple[str, list[str]]]:
-    """What is missing, once the API server's authorizer has heard of the change."""
+def names(said: str, right: Right, verb: str) -> bool:
+    """Whether words name the right: ours, or the API server's where it refused a prediction."""
+    ours, theirs = f"may not {verb} {right.name}", f'cannot {verb} resource "{right.name}"'
+    return ours in said or theirs in said
+
+
+def test_each_missing_watch_is_named(stage: Stage) -> None:
+    whole = rules_of("Role", "slipway")
+    facilities = Facilities(stage.ops.serving._cluster, stage.namespace)
+    for right in WATCHING:
+        less = without(whole, right.group, right.name, "watch")
+        stage.account.set_rules(stage.namespace, less)
+        wait_until_missing(stage, right, "watch")
+        (found,) = facilities.right_findings(WATCHING, Verdict.WARN)
+        assert f"may not watch {right.name}" in found.detail
+
+
+def wait_until_missing(stage: Stage, right: Right, verb: str) -> None:
+    """Wait until the API server's authorizer has heard of the change, and of the one before it."""
+    facilities = Facilities(stage.ops.serving._cluster, stage.namespace)
     until = time.monotonic() + 20
     found: list[tuple[str, list[str]]] = []
-    while found != expected:
-        found = [(r.name, verbs) for r, verbs in facilities.missing_rights((right,))]
-        if time.monotonic() > until:
-            break
-        time.sleep(0.05)
-    return found
+    while found != [(right.name, [verb])]:
+        assert time.monotonic() < until, found
+        found = [(r.name, verbs) for r, verbs in facilities.missing_rights((*RIGHTS, *WATCHING))]
+        time.sleep(0.02)
 
 
-def _without(rule: Json, group: str, resource: str, verb: str) -> list[Json]:
-    """A rule as one rule a resource, of which one lacks a verb."""
-    parted = []
-    for name in rule["resources"]:
-        verbs = [
-            v
-            for v in rule["verbs"]
-            if not (v == verb and name == resource and group in rule["apiGroups"])
-        ]
-        if verbs:
-            parted.append({**rule, "resources": [name], "verbs": verbs})
-    return parted
+# ── Taken away in the middle ──────────────────────────────────────────────────────────────────
 
 
-FORWARDING = {"apiGroups": [""], "resources": ["pods/portforward"], "verbs": ["get", "create"]}
+def test_a_role_that_is_taken_away_in_the_middle_is_named_and_the_roll_out_settles_when_it_is_back(
+    stage: Stage,
+) -> None:
+    journey = stage.journey(stage.asleep)
+    number = begun(stage, "1")
+    stage.account.unbind(stage.namespace)
+    told: list[Progress] = []
+    for progress in rollout.follow(stage.ops, stage.asleep, release=number, timeout_s=60):
+        told.append(progress)
+        if len(told) == 2:
+            stage.account.bind(stage.namespace)
+    unseen = [progress for progress in told if progress.phase is Phase.UNKNOWN]
+    assert len(unseen) >= 2
+    assert all("may not list controllerrevisions" in progress.message for progress in unseen)
+    assert all("Role slipway of deploy/rbac.yaml" in progress.message for progress in unseen)
+    assert told[-1].outcome is Outcome.STOPPED
+    assert [(r.number, r.outcome) for r in journey.releases][:1] == [(number, Outcome.STOPPED)]
+
+
+def test_an_operation_that_ends_without_its_role_ends_with_code_4_and_is_taken_up_later(
+    stage: Stage, tmp_path: Path
+) -> None:
+    with standing(stage.account.cluster) as gate:
+        gate.after(
+            "PATCH",
+            r"/inferenceservices/[^?]*[?](?!.*dryRun)",
+            lambda: stage.account.unbind(stage.namespace),
+        )
+        file = gate.kubeconfig(tmp_path)
+        through = Cluster(target="test", context=GATE, kubeconfig=file)
+        journal = ClusterJournal(through, stage.namespace)
+        serving = KServeServing(through, stage.namespace, journal)
+        mine = replace(stage.ops, serving=serving, journal=journal)
+        code, said = stage.say("stop", stage.live, "--yes", "--timeout", "3", ops=mine)
+    stage.account.bind(stage.namespace)
+    assert code == 4
+    assert "may not list controllerrevisions" in said
+    assert "Role slipway of deploy/rbac.yaml" in said
+    assert "Traceback" not in said
+    stage.account.until("list", "controllerrevisions", stage.namespace, allowed=True)
+    journey = stage.journey()
+    assert journey.releases[0].outcome is Outcome.OPEN
+    assert journey.follow(60).outcome is Outcome.STOPPED
+
+
+def begun(stage: Stage, turn: str) -> int:
+    """An operation on the stopped service, applied and not looked at yet: its release."""
+    current = rollout.require(stage.ops, stage.asleep)
+    after = replace(intent_of(current), env=(("TURN", turn),))
+    plan = rollout.plan_deploy(current, after, target="test", namespace=stage.namespace)
+    release = rollout.apply(plan, stage.ops, actor="tester")
+    assert release is not None
+    return release.number
+
+
+# ── The last way in ───────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("mode", [Mode.STANDARD, Mode.KNATIVE])
-def test_without_ingress_and_proxy_a_port_is_forwarded(  # noqa: PLR0917 (fixtures by name)
-    restricted: Cluster,
-    cluster: Cluster,
-    namespace: str,
-    ops: ClusterOps,
-    voyage: Callable[[Mode], Voyage],
-    mode: Mode,
+def test_without_ingress_and_proxy_a_port_is_forwarded(
+    stage: Stage, voyage: Callable[[Mode], Voyage], mode: Mode
 ) -> None:
     journey = voyage(mode)
     journey.deploy(2)
-    account = restricted.identity().rpartition(":")[2]
-    path = f"{RBAC}/namespaces/{namespace}/roles/{account}"
-    role = cluster.get(path, doing="x")
-    assert role is not None
-    unproxied = [rule for rule in role["rules"] if "pods/proxy" not in rule["resources"]]
-    for rules in (unproxied, [*unproxied, FORWARDING]):
-        cluster.send("PATCH", path, doing="x", body={"rules": rules}, content_type=MERGE_PATCH)
+    rules = rules_of("Role", "slipway")
+    unproxied = [rule for rule in rules if "pods/proxy" not in rule["resources"]]
+    stage.account.set_rules(stage.namespace, unproxied)
+    mine = stage.account.cluster
+    serving = KServeServing(mine, stage.namespace, stage.ops.journal, NOWHERE)
     until = time.monotonic() + 20
-    while restricted.may("create", "", "pods", namespace, "proxy") or not restricted.may(
-        "create", "", "pods", namespace, "portforward"
-    ):
+    while mine.may("create", "", "pods", stage.namespace, "proxy"):
         assert time.monotonic() < until
         time.sleep(0.05)
-    nowhere = KServeOptions(ingress="http://127.0.0.1:9")
-    serving = KServeServing(restricted, namespace, ops.journal, nowhere)
-    mine = replace(ops, serving=serving)
-    endpoint = serving.endpoint(journey.service)
-    assert endpoint.via is WayIn.PORT_FORWARD
-    assert "port-forward to pod" in endpoint.why
-    through = Voyage(mine, journey.service, mode)
-    assert [through.answer() for _ in range(5)] == [2] * 5
-    assert mine.predictor.ready(endpoint)
-    release = ops.journal.history(journey.service)[0]
-    assert rollout.try_inference(mine, release) == (TestResult.PASS, "")
+    with pytest.raises(Denied, match="slipway-forward"):
+        serving.endpoint(journey.service)
+    with stage.account.also(FORWARD, stage.namespace):
+        serving._reachable.clear()
+        endpoint = serving.endpoint(journey.service)
+        assert endpoint.via is WayIn.PORT_FORWARD
+        assert "port-forward to pod" in endpoint.why
+        through = Voyage(replace(stage.ops, serving=serving), journey.service, mode)
+        assert [through.answer() for _ in range(5)] == [2] * 5
+        assert stage.ops.predictor.ready(endpoint)
+        release = stage.ops.journal.history(journey.service)[0]
+        assert rollout.try_inference(through.ops, release) == (TestResult.PASS, "")

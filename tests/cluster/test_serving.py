@@ -14,7 +14,7 @@ from services.errors import SlipwayError
 from services.gcs import GcsPackager
 from services.journal import ClusterJournal
 from services.kserve import KServeServing
-from tests.cluster.account import Account, scratch
+from tests.cluster.account import DELETE, Account, scratch
 from tests.cluster.conftest import SIGNATURE, ClusterOps
 from tests.contract import test_serving as contract
 from tests.machine import BROKEN
@@ -25,6 +25,15 @@ from tests.memory import MemoryRegistry
 _NOT_HERE = {"test_a_served_version_is_seen_ready_tested_and_alone"}
 _CONTRACT = {k: v for k, v in vars(contract).items() if k not in _NOT_HERE}
 globals().update({k: v for k, v in _CONTRACT.items() if k.startswith("test_")})
+
+
+def test_a_delete_removes_the_service_and_keeps_its_history(
+    target: OnCluster, account: Account
+) -> None:
+    with account.also(DELETE, target.ops.namespace):
+        contract.test_a_delete_removes_the_service_and_keeps_its_history(target)
+
+
 served, failed, canary = contract.served, contract.failed, contract.canary
 
 

@@ -192,6 +192,53 @@ def test_each_refusal_has_its_error(
     assert "t0ken" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("refused", "why", "fix"),
+    [
+        (
+            'cannot get resource "pods/log" in API group "" in the namespace "models"',
+            "You (ana) may not get pods/log in models.",
+            "the Role slipway of deploy/rbac.yaml",
+        ),
+        (
+            'cannot delete resource "inferenceservices" in API group "x" in the namespace "models"',
+            "You (ana) may not delete inferenceservices in models.",
+            "the Role slipway-delete of deploy/rbac.yaml",
+        ),
+        (
+            'cannot list resource "nodes" in API group "" at the cluster scope',
+            "You (ana) may not list nodes at the cluster scope.",
+            "the ClusterRole slipway-reader of deploy/rbac.yaml",
+        ),
+        (
+            'cannot list resource "pods" in the namespace "models": requires one of ["pods.list"]',
+            'You (ana) may not list pods in models. It requires one of ["pods.list"]',
+            "the Role slipway of deploy/rbac.yaml",
+        ),
+    ],
+    ids=["role", "optional", "everywhere", "gke"],
+)
+def test_a_refusal_begins_with_the_right_that_is_missing_and_names_its_role(
+    api: ApiServer, cluster: Cluster, refused: str, why: str, fix: str
+) -> None:
+    message = f'pods is forbidden: User "ana" {refused}'
+    api.answer = lambda *_: (403, {"kind": "Status", "message": message})
+    with pytest.raises(Denied) as caught:
+        cluster.get("/x", doing="look")
+    assert caught.value.why.startswith(why)
+    assert fix in caught.value.fix
+
+
+def test_a_user_whose_name_forges_a_refusal_stays_one_line(
+    api: ApiServer, cluster: Cluster
+) -> None:
+    message = 'x is forbidden: User "a\n\x1b[31mb" cannot get resource "p\u202eods" in API group ""'
+    api.answer = lambda *_: (403, {"kind": "Status", "message": message})
+    with pytest.raises(Denied) as caught:
+        cluster.get("/x", doing="look")
+    assert caught.value.why.isprintable()
+
+
 def test_a_switched_current_context_moves_nothing(api: ApiServer, tmp_path: Path) -> None:
     """`kubectl config use-context` in another terminal, then credentials that are read again."""
     other = ApiServer()

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services import rollout
+from services import checks, rollout
 from services.domain import (
     Action,
     Cause,
     ColumnSpec,
+    Finding,
     Observed,
     Outcome,
     Phase,
@@ -28,6 +29,7 @@ from services.domain import (
 )
 from services.errors import (
     Conflict,
+    Denied,
     InferenceFailed,
     NotDeployable,
     NotFound,
@@ -482,6 +484,44 @@ def test_following_ends_with_a_timeout_when_nothing_settles(world: World) -> Non
         list(
             rollout.follow(world, "wine", timeout_s=5, now=world.clock.now, sleep=world.clock.sleep)
         )
+
+
+MAY_NOT = Denied("Could not look.", "You may not list pods in models.", "Apply the Role slipway.")
+
+
+def test_a_target_that_does_not_let_us_look_is_told_and_looked_at_again(world: World) -> None:
+    world.registry.add("wine")
+    deploy(world, "wine/1")
+    world.serving.broken = MAY_NOT
+    told = []
+    for progress in rollout.follow(world, "wine", now=world.clock.now, sleep=world.clock.sleep):
+        told.append(progress)
+        if len(told) == 3:
+            assert world.journal.history("wine")[0].outcome is Outcome.OPEN
+            world.serving.broken = None
+    assert [progress.phase is Phase.UNKNOWN for progress in told] == [True, True, True, False]
+    since = f"(since {START:%H:%M:%S} UTC)"
+    assert all(str(MAY_NOT) in p.message and since in p.message for p in told[:3])
+    assert told[-1].outcome is Outcome.VERIFIED
+
+
+def test_a_right_that_stays_away_ends_the_following_and_nothing_is_recorded(world: World) -> None:
+    world.registry.add("wine")
+    deploy(world, "wine/1")
+    world.serving.broken = MAY_NOT
+    with pytest.raises(Denied, match="list pods"):
+        list(
+            rollout.follow(world, "wine", timeout_s=9, now=world.clock.now, sleep=world.clock.sleep)
+        )
+    assert world.journal.history("wine")[0].outcome is Outcome.OPEN
+
+
+def test_a_missing_right_refuses_a_plan_as_denied(world: World) -> None:
+    world.registry.add("wine")
+    plan = rollout.prepare_deploy(world, "wine/1", name="wine").plan
+    finding = Finding(checks.PERMISSION, Verdict.FAIL, "You may not patch leases in models.")
+    with pytest.raises(Denied, match="patch leases"):
+        rollout.refuse_if_blocked(plan, [finding])
 
 
 def test_a_target_that_is_away_is_told_with_the_time_and_looked_at_again(world: World) -> None:
