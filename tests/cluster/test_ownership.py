@@ -133,6 +133,9 @@ def test_a_deleted_service_is_a_state_and_keeps_its_history(voyage: Begin, admin
     journey.begin(1)
     path = journey.ops.serving._path(journey.service)  # type: ignore[attr-defined]  # the real one
     admin.send("DELETE", path, doing="delete behind our back")
+    until = time.monotonic() + 30  # KServe's finalizer takes its moment
+    while journey.ops.serving.service(journey.service) and time.monotonic() < until:
+        time.sleep(0.2)
     assert journey.ops.serving.service(journey.service) is None
     assert not journey.ops.serving.observe(journey.service).exists
     assert len(journey.releases) == 1
