@@ -133,10 +133,15 @@ class Controller:
         query = {"labelSelector": f"{objects.SERVICE_LABEL}={name}"}
         for old in self.api.answer("GET", apiserver.PODS, query, None)[1]["items"]:
             self.api.remove(apiserver.PODS, old["metadata"]["name"])
-        self.api.put(apiserver.PODS, pod)
         deployment = self.part("deployment", name, workload, self.look["deployment"])
         template = deployment["spec"]["template"]["metadata"]
         template["labels"][objects.WORKLOAD_LABEL] = workload
+        loaded = thing["spec"]["predictor"]["model"]["storageUri"]
+        for carrier in (template, pod["metadata"]):
+            for key in carrier["annotations"]:
+                if key.endswith("storage-initializer-sourceuri"):
+                    carrier["annotations"][key] = loaded
+        self.api.put(apiserver.PODS, pod)
         self.api.put(apiserver.DEPLOYMENTS, deployment)
         live = self.api.object(apiserver.SERVING, name)
         assert live is not None
