@@ -378,7 +378,7 @@ class Recorder:
             stopped=stopped,
             response_blocks=_blocks_as_text(self._blocks),
         )
-        limit = _client_limit(summary, response.quantile_s(500))
+        limit = _client_limit(summary, whole.service.quantile_s(500))
         summary = replace(summary, client_limited=bool(limit))
         met, judgement = judge(summary, self._objective)
         sentences = [
@@ -448,7 +448,8 @@ def summarize(
 LATE_S = 0.001
 """Lateness (p99) up to which a client keeps its schedule: performance.md, row 2."""
 LATE_SHARE = 0.05
-"""… or this share of the median response, whichever is more: later sends then change nothing."""
+"""… or this share of the median service time, whichever is more: it changes little then. Not of the
+response: what a client makes wait would excuse its lateness."""
 BUSY_RATIO = 0.9
 """Share of a core from which on the client itself may be what was measured."""
 WAITED_SHARE = 0.01

@@ -353,9 +353,11 @@ class LoadProcess:
         now = clock()
         schedule.looks(now)
         while schedule.due_ns <= now:
+            if schedule.waiting:
+                schedule.notice_all(now, self.piece.lateness)
+                break
             schedule.notice(now, self.piece.lateness)
-            if schedule.waiting == 1:  # none before it
-                self.leave(now)
+            self.leave(now)
             now = clock()
         self.wake_for_next(now)
 

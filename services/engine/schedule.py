@@ -82,15 +82,26 @@ class Schedule:
         """False while the next request to be taken belongs to the warm-up."""
         return self.taken >= self.warm_up
 
-    def notice(self, now: int, lateness: Histogram) -> int:
-        """Notice the next request, which is due; into `lateness`, how late. Its due time."""
-        due_ns = self.due_ns
-        if due_ns >= self.start_ns:
+    def notice(self, now: int, lateness: Histogram) -> None:
+        """Notice the next request, which is due; into `lateness`, how late."""
+        if self.due_ns >= self.start_ns:
             # Not late by what the engine rested on purpose.
-            lateness.record(now - max(due_ns, self.look_ns))
+            lateness.record(now - max(self.due_ns, self.look_ns))
         self.noticed += 1
         self.due_ns = self.due_of(self.noticed) if self.noticed < self.total else NEVER
-        return due_ns
+
+    def notice_all(self, now: int, lateness: Histogram) -> None:
+        """Notice all that is due by `now`, at a third of the cost.
+
+        Not what becomes due meanwhile: a core that is too slow for the rate would do nothing else.
+        """
+        late_ns = []
+        while self.due_ns <= now:
+            if self.due_ns >= self.start_ns:
+                late_ns.append(max(0, now - max(self.due_ns, self.look_ns)))
+            self.noticed += 1
+            self.due_ns = self.due_of(self.noticed) if self.noticed < self.total else NEVER
+        lateness.record_all(late_ns)
 
     def take(self) -> int:
         """Take the oldest request that waits. Its due time."""

@@ -23,8 +23,10 @@ def p99_ms(lateness: Histogram) -> float:
 
 @given(st.floats(0.1, 100_000), st.integers(1, 200))
 def test_the_n_th_request_is_due_after_n_intervals(rate: float, total: int) -> None:
-    schedule, lateness = begun(rate, total=total), Histogram()
-    due = [schedule.notice(schedule.due_ns, lateness) for _ in range(total)]
+    schedule, lateness, due = begun(rate, total=total), Histogram(), []
+    for _ in range(total):
+        due.append(schedule.due_ns)
+        schedule.notice(schedule.due_ns, lateness)
     assert all(abs(at - NS - n * NS / rate) < 2 for n, at in enumerate(due))
     assert schedule.due_ns == NEVER
     assert lateness.max_ns == 0
@@ -32,19 +34,31 @@ def test_the_n_th_request_is_due_after_n_intervals(rate: float, total: int) -> N
 
 def test_requests_are_taken_in_the_order_in_which_they_are_due() -> None:
     schedule = begun()
-    due = [schedule.notice(NS + 5 * MS, Histogram()) for _ in range(5)]
+    schedule.notice_all(NS + 4 * MS, Histogram())
     assert schedule.waiting == 5
-    assert [schedule.take() for _ in range(5)] == due
+    assert [schedule.take() for _ in range(5)] == [NS + n * MS for n in range(5)]
     assert schedule.waiting == 0
 
 
 def test_an_engine_that_looks_late_is_late_for_every_request_in_between() -> None:
     schedule, lateness = begun(), Histogram()
     schedule.next_look(NS)
-    while schedule.due_ns <= NS + 30 * MS:
-        schedule.notice(NS + 30 * MS, lateness)
+    schedule.notice_all(NS + 30 * MS, lateness)
     assert lateness.n == 31
     assert lateness.max_ns == 30 * MS
+
+
+@given(st.integers(0, 120), st.integers(0, 40), st.integers(0, 30))
+def test_noticing_all_at_once_is_noticing_each(late_ms: int, warm_up: int, rest_ms: int) -> None:
+    each, at_once = begun(warm_up=warm_up), begun(warm_up=warm_up)
+    one_by_one, together = Histogram(), Histogram()
+    each.look_ns = at_once.look_ns = NS + rest_ms * MS
+    now = NS + late_ms * MS
+    at_once.notice_all(now, together)
+    while each.due_ns <= now:
+        each.notice(now, one_by_one)
+    assert (at_once.noticed, at_once.due_ns) == (each.noticed, each.due_ns)
+    assert together.as_row() == one_by_one.as_row()
 
 
 def test_an_engine_that_looks_late_while_requests_wait_is_late_too() -> None:
@@ -60,8 +74,7 @@ def test_resting_while_requests_wait_for_a_connection_is_not_late() -> None:
     schedule.notice(NS, lateness)  # the server keeps the only connection busy
     while schedule.due_ns != NEVER:
         look_ns = schedule.next_look(schedule.due_ns)
-        while schedule.due_ns <= look_ns:
-            schedule.notice(look_ns, lateness)
+        schedule.notice_all(look_ns, lateness)
     assert lateness.n == schedule.waiting == 1_000
     assert p99_ms(lateness) == 0
 

@@ -247,6 +247,13 @@ def test_lateness_small_beside_a_slow_answer_does_not_limit() -> None:
     assert not verdict_of(piece, 1_000.0).client_limited
 
 
+def test_waiting_that_the_client_caused_does_not_excuse_its_lateness() -> None:
+    piece = Slice(1.0, lateness=histogram_of([20_000_000] * 1_000))
+    piece.response[latency.Answerer()] = histogram_of([3_000_000_000] * 1_000)
+    piece.service = histogram_of([2_000_000] * 1_000)
+    assert verdict_of(piece, 1_000.0).client_limited
+
+
 def test_a_burst_that_needed_a_whole_core_is_client_limited() -> None:
     assert verdict_of(one_slice(cpu_s=0.95), None).client_limited
     assert not verdict_of(one_slice(cpu_s=0.5), None).client_limited
