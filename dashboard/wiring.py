@@ -459,7 +459,7 @@ def checks() -> Mapping[str, Look[tuple[Finding, ...]]]:
     desk, here = _desk(), target()
     parts: dict[str, Callable[[], tuple[Finding, ...]]] = {
         "registry": lambda: tuple(desk.connections.registry.check()),
-        f"target {here}": lambda: tuple(desk.connections.ops(here).serving.check()),
+        f"target {here}": lambda: rollout.checked(desk.connections.ops(here)),
         "store": lambda: tuple(desk.connections.store.check()),
     }
     for name, read in parts.items():  # all at once, then waited for

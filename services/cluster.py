@@ -516,7 +516,9 @@ class Cluster:
             )
         match reply.status:
             case 401:
-                error: Denied | NotFound | Conflict | Unreachable = self._anonymous(doing)
+                error: Denied | NotFound | Conflict | Unreachable = self._anonymous(
+                    doing, "It answered 401: no credentials"
+                )
             case 403:
                 error = self._forbidden(what, reply)
             case 404:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ from services.errors import (
     Unreachable,
     one_line,
 )
+from services.network import network_cause
 from services.ports import Registry, Report, no_report
 from services.staging import Manifest, PackagedFile, Staging, base64_of, slug
 
@@ -61,6 +63,13 @@ RETRY_FOR_S = 60.0
 """For so long one request is tried again. A precondition makes each try safe: what a lost
 answer had written comes back as 412 and is compared."""
 
+_NEEDED = ("storage.objects.create", "storage.objects.get", "storage.objects.list")
+
+_ROLES = (
+    "Give this account roles/storage.objectCreator and roles/storage.objectViewer on"
+    " it (gcloud storage buckets add-iam-policy-binding)."
+)
+_LOOK = "Look at the network between, and at STORAGE_EMULATOR_HOST where that is set."
 _AGAIN = "Publish again: only what is missing is sent."
 _LOG_IN = "Log in again: gcloud auth application-default login."
 
@@ -120,6 +129,26 @@ class GcsPackager:
         report(f"{version.ref} is published, {len(manifest.files)} files verified", 1.0)
         return self._package(manifest)
 
+    def check(self) -> Sequence[Finding]:
+        """Whether the bucket lets itself be listed and written to; writes nothing, never raises."""
+        name = f"gs://{self._bucket_name}"
+        began = time.monotonic()
+        try:
+            missing = self._missing_rights()
+        except SlipwayError as error:
+            fix = error.fix if error.fix != _AGAIN else _LOOK
+            return (Finding("bucket", Verdict.FAIL, f"{name}: {error.why}", fix),)
+        took_ms = (time.monotonic() - began) * 1000
+        if missing is None:
+            told = "whether this account may write there, it does not tell"
+            verdict, fix = Verdict.PASS, ""
+        elif missing:
+            told = f"this account lacks {', '.join(missing)}"
+            verdict, fix = Verdict.FAIL, _ROLES
+        else:
+            told, verdict, fix = "this account may write there", Verdict.PASS, ""
+        return (Finding("bucket", verdict, f"{name} answered in {took_ms:.0f} ms; {told}.", fix),)
+
     def exists(self, package: Package) -> Finding:
         """Whether the package is still whole: the manifest is there and every checksum fits."""
         try:
@@ -151,6 +180,17 @@ class GcsPackager:
     @property
     def _bucket(self) -> Any:  # noqa: ANN401 (the library has no types)
         return self._client.bucket(self._bucket_name)
+
+    def _missing_rights(self) -> tuple[str, ...] | None:
+        """The rights that publishing needs and this account lacks; None: the bucket tells none."""
+        patience: Json = {"timeout": (CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S), "retry": None}
+        with self._bucket_errors("look into", CONNECT_TIMEOUT_S):
+            next(iter(self._client.list_blobs(self._bucket_name, max_results=1, **patience)), None)
+            try:
+                held = self._bucket.test_iam_permissions(list(_NEEDED), **patience)
+            except (google_errors.NotFound, google_errors.MethodNotImplemented):
+                return None  # it was listed, so it is there: an emulator without accounts
+        return tuple(right for right in _NEEDED if right not in held)
 
     def _listed(self, prefix: str) -> dict[str, tuple[int, str]]:
         """Object name below `prefix` → (size in bytes, crc32c)."""
@@ -309,7 +349,7 @@ class GcsPackager:
     # ── The door for errors ───────────────────────────────────────────────────────────────────
 
     @contextmanager
-    def _bucket_errors(self, doing: str) -> Iterator[None]:
+    def _bucket_errors(self, doing: str, silence_s: float = READ_TIMEOUT_S) -> Iterator[None]:
         what = f"Could not {doing} gs://{self._bucket_name}. Nothing that serves was changed."
         try:
             yield
@@ -332,7 +372,7 @@ class GcsPackager:
             requests.RequestException,
             OSError,
         ) as error:
-            raise Unreachable(what, why=one_line(error), fix=_AGAIN) from error
+            raise Unreachable(what, why=network_cause(error, silence_s), fix=_AGAIN) from error
 
 
 def _retry() -> Any:  # noqa: ANN401 (the library has no types)
@@ -378,11 +418,7 @@ def _refused(what: str, error: Any) -> SlipwayError:  # noqa: ANN401 (the librar
         case 401:
             return Denied(what, why=why, fix=_LOG_IN)
         case 403:
-            fix = (
-                "Give this account roles/storage.objectCreator and roles/storage.objectViewer on"
-                " it (gcloud storage buckets add-iam-policy-binding)."
-            )
-            return Denied(what, why=why, fix=fix)
+            return Denied(what, why=why, fix=_ROLES)
         case 404:
             fix = "Create it (gcloud storage buckets create), or correct `bucket` of the target."
             return NotFound(what, why=why, fix=fix)

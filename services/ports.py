@@ -96,6 +96,12 @@ class Packager(Protocol):
     def exists(self, package: Package) -> Finding:
         """Whether an earlier release's package is still whole. Never raises."""
 
+    def check(self) -> Sequence[Finding]:
+        """Whether the place of the packages can be reached; nothing where there is none to reach.
+
+        Writes nothing, never raises.
+        """
+
 
 class Serving(Protocol):
     """Services on one target: kserve.py and local/."""

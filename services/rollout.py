@@ -1190,6 +1190,15 @@ def prepare(ops: Ops, plan: Plan) -> Prepared:
     return Prepared(plan, findings, rehearsal.manifest)
 
 
+def checked(ops: Ops) -> tuple[Finding, ...]:
+    """Every check of a target: its services' place, then its packages'."""
+    try:
+        packages = ops.packager.check()
+    except ConfigError as error:  # which settings there are is known before any place is asked
+        packages = (Finding("packages", Verdict.FAIL, f"{error.what} {error.why}", error.fix),)
+    return (*ops.serving.check(), *packages)
+
+
 def require(ops: Ops, name: str) -> Service:
     """The service of that name. NotFound names those that there are."""
     current = ops.serving.service(name)

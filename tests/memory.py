@@ -218,6 +218,8 @@ class MemoryPackager:
     def __init__(self) -> None:
         self.made: list[VersionRef] = []
         self.gone: set[str] = set()
+        self.found: tuple[Finding, ...] = ()
+        """What a check of the packages' place finds."""
         self.asked: list[tuple[PackageKind | None, bool]] = []
         """What packages were asked for as: kind, own environment."""
 
@@ -230,6 +232,9 @@ class MemoryPackager:
             self.made.append(version.ref)
             report(f"copied {version.ref}", 1.0)
         return self.propose(version)
+
+    def check(self) -> Sequence[Finding]:
+        return self.found
 
     def exists(self, package: Package) -> Finding:
         if package.uri in self.gone:

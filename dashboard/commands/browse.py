@@ -18,6 +18,7 @@ from dashboard.commands.session import (
     serving_text,
 )
 from dashboard.terminal import pairs, table
+from services import rollout
 from services.domain import Finding, Mode, TargetKind, Verdict, parse_ref
 from services.errors import SlipwayError, one_line
 
@@ -255,7 +256,7 @@ def doctor(session: Session) -> Answer:
 
     def of_target() -> Sequence[Finding]:
         try:
-            return session.ops.serving.check()
+            return rollout.checked(session.ops)
         except SlipwayError as error:
             detail = " ".join(part for part in (error.what, error.why) if part)
             return [Finding("target", Verdict.FAIL, detail, error.fix)]

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -224,6 +224,10 @@ class ImagePackager:
         digest = self._maker.make(recipe, report, manifest=manifest, files=files)
         return replace(self._package(recipe, manifest), image_digest=digest)
 
+    def check(self) -> Sequence[Finding]:
+        """Nothing: who builds is found, and told, when there is something to build."""
+        return ()
+
     def exists(self, package: Package) -> Finding:
         """Whether the image can still be started. Never raises."""
         if package.kind is not PackageKind.IMAGE:
@@ -308,6 +312,10 @@ class EnvironmentPackager:
         self._runtimes.offer_environment(recipe.image)
         made_by = _made_by(recipe.libraries, self._maker, recipe.image)
         return replace(package, environment=recipe.image, image_digest=digest, made_by=made_by)
+
+    def check(self) -> Sequence[Finding]:
+        """Whether the place of the files can be reached. Never raises."""
+        return self._files.check()
 
     def exists(self, package: Package) -> Finding:
         """Whether files and environment are still there. Never raises."""

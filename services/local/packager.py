@@ -20,7 +20,7 @@ import errno
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -100,6 +100,10 @@ class FolderPackager:
                     made = _moved_into_place(package, folder)
         report(f"The package of {version.ref} is there: {made.size_bytes:,} bytes.", 1.0)
         return made
+
+    def check(self) -> Sequence[Finding]:
+        """Nothing: the folder is one of the target's own checks."""
+        return ()
 
     def exists(self, package: Package) -> Finding:
         """Whether a package is whole, byte for byte. Never raises."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from services import errors
-from services.domain import Action, Cause, Outcome, VersionRef
+from services.domain import Action, Cause, Finding, Outcome, Verdict, VersionRef
 from services.errors import (
     ConfigError,
     Conflict,
@@ -127,6 +127,13 @@ def test_doctor(cli: Cli) -> None:
     assert ran.code == 0
     assert {"name", "outcome", "detail", "fix"} == ran.document["checks"][0].keys()
     assert {row["outcome"] for row in ran.document["checks"]} == {"passed"}
+
+
+def test_the_doctor_looks_at_the_packages_place_too(cli: Cli, world: World) -> None:
+    world.packager.found = (Finding("bucket", Verdict.FAIL, "gs://models: No.", "Create it."),)
+    ran = cli("doctor", "--json")
+    assert ran.code == 7
+    assert ran.document["checks"][-1]["name"] == "bucket"
 
 
 def test_a_failed_check_of_the_doctor_exits_with_7(cli: Cli, world: World) -> None:

@@ -275,6 +275,7 @@ def test_a_write_with_dead_credentials_is_sent_at_most_twice(
     cluster._api()
     with pytest.raises(Denied) as refused:
         cluster.send("POST", "/api/v1/namespaces", doing="make a namespace", body={})
+    assert refused.value.why.startswith("It answered 401")
     assert "not valid any more" in refused.value.why
     assert "Log in again" in refused.value.fix
     assert len(api.asked) == 2
