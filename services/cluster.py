@@ -494,11 +494,12 @@ class Cluster:
             fix=self.access.look,
         )
 
-    def _anonymous(self, doing: str) -> Denied:
+    def _anonymous(
+        self, doing: str, why: str = "The API server takes us for system:anonymous: no credentials"
+    ) -> Denied:
         return Denied(
             f"Could not {doing} on {self.target}.",
-            why="The API server takes us for system:anonymous: no credentials were sent, or they"
-            " are not valid any more.",
+            why=f"{why} were sent, or they are not valid any more.",
             fix=self.access.log_in,
         )
 

@@ -331,7 +331,7 @@ def _revision(trouble: Trouble) -> Cause:
 
 def _unschedulable(trouble: Trouble) -> Cause:
     asked = f" It asks for {trouble.requested}." if trouble.requested else ""
-    said = one_line(trouble.message.partition(" preemption:")[0].rstrip(". "))
+    said = one_line(trouble.message.partition(" preemption:")[0].rstrip(".,; "))
     return _said(
         trouble,
         "No node has room for the new pod.",
