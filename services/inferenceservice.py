@@ -503,6 +503,15 @@ def drift_of(service: Json, release: Release) -> tuple[Drift, ...]:
     )
 
 
+_COUNTS = frozenset({"minimum replicas", "maximum replicas"})
+"""Drifted fields that make more or fewer of the pods that were tested, and no other ones."""
+
+
+def still_proven(drift: Iterable[Drift]) -> bool:
+    """Whether a verified release's test still speaks for the pods: no edit made other ones."""
+    return all(each.field in _COUNTS for each in drift)
+
+
 def _said(value: object) -> str:
     """A field's value as text; "" when it is not set. Nought is a value."""
     return "" if value is None else one_line(value)

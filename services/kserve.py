@@ -324,7 +324,7 @@ class KServeServing:
             url=(service.get("status") or {}).get("url"),
             since=wanted.settled_at or wanted.created_at if wanted else None,
             actor=wanted.actor if wanted else "",
-            verified=bool(wanted and wanted.verified),
+            verified=bool(wanted and wanted.verified and objects.still_proven(drift)),
             drift=drift,
             owner=objects.owner_of(service),
             asleep=facts.asleep,

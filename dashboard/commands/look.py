@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from dashboard import views
-from dashboard.commands.session import Answer, Session, log, traffic_text
+from dashboard.commands.session import Answer, Session, log, traffic_text, version_text
 from dashboard.terminal import table
 from services import rollout
 from services.domain import Service
@@ -96,7 +96,7 @@ def history(session: Session) -> Answer:
             (
                 row["number"],
                 row["action"],
-                f"{row['model']}/{row['version']}",
+                version_text(row["model"], row["version"]),
                 f"{row['outcome']}{', late' if row['late'] else ''}",
                 "live" if row["live"] else "",
                 row["actor"],

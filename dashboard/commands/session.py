@@ -149,4 +149,11 @@ def serving_text(rows: Iterable[views.ServingRow]) -> str:
 
 def traffic_text(rows: Iterable[views.TrafficRow]) -> str:
     """Who takes which share, in a table's cell."""
-    return ", ".join(f"{row['percent']} % {row['model']}/{row['version']}" for row in rows)
+    return ", ".join(
+        f"{row['percent']} % {version_text(row['model'], row['version'])}" for row in rows
+    )
+
+
+def version_text(model: str | None, number: int | None) -> str:
+    """A version's reference in a table's cell, or that nobody knows it."""
+    return f"{model}/{number}" if number is not None else "unknown version"

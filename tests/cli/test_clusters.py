@@ -50,11 +50,13 @@ def test_a_canary_in_standard_mode_is_refused_with_what_works_there(cli: Cli) ->
 
 def test_a_service_of_others_is_adopted_by_its_name(cli: Cli, mini: World) -> None:
     mini.foreign("churn")
+    assert "None" not in cli("status").out
     assert cli("stop", "churn", "--yes").code == 7
     ran = cli("adopt", "churn", "--yes", "--json")
     assert ran.code == 0
     assert (ran.document["release"], ran.document["action"]) == (1, "adopt")
     assert mini.serving.held["churn"].managed
+    assert "unknown version" in cli("history", "churn").out
 
 
 def test_an_alias_goes_back_with_a_roll_back_when_that_is_asked_for(cli: Cli, mini: World) -> None:

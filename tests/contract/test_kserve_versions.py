@@ -7,6 +7,7 @@ verdict must be the same for all.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -141,6 +142,30 @@ def test_a_list_names_the_mode_in_todays_words(
     show(api, look)
     (service,) = KServeServing(cluster, "models", past_of(look["service"])).services()
     assert service.mode is Mode.KNATIVE
+
+
+@pytest.mark.parametrize(
+    ("edit", "verified"),
+    [
+        ({}, True),
+        ({"minReplicas": 3}, True),
+        ({"model": {"storageUri": "gs://models/other"}}, False),
+        ({"model": {"env": [{"name": "MLSERVER_MODEL_VERSION", "value": "9"}]}}, False),
+    ],
+    ids=["as it was", "scaled", "other files", "other environment"],
+)
+def test_pods_that_somebody_changed_after_the_test_are_not_called_verified(
+    api: ApiServer, cluster: Cluster, edit: Json, verified: bool
+) -> None:
+    look = copy.deepcopy(looks(VERSIONS[-1])["standard ready"])
+    newest, earlier = past_of(look["service"]).releases
+    predictor = look["service"]["spec"]["predictor"]
+    predictor |= {**edit, "model": {**predictor["model"], **edit.get("model", {})}}
+    show(api, look)
+    past = Past(replace(newest, outcome=Outcome.VERIFIED), earlier)
+    (service,) = KServeServing(cluster, "models", past).services()
+    assert service.verified is verified
+    assert bool(service.drift) is bool(edit)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
