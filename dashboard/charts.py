@@ -86,19 +86,28 @@ def marked(
     A line where it began, a band for the seconds in which the version before answered, too.
     `began_at`: the test's second 0 in the reader's time zone; without it seconds are told.
     """
-    for place, change in enumerate(changes[-MOST_MARKS:]):
+    shown = changes[-MOST_MARKS:]
+    if not shown:
+        return figure
+    lines = [line for line in figure.data if line.x]
+    highest = max((y for line in lines for y in line.y if y is not None), default=0)
+    middle = max((line.x[-1] for line in lines), default=0) / 2
+    # Room above the lines for the words, each a line lower than those before: two changes may be
+    # seconds apart.
+    figure.update_yaxes(range=[0, (highest or 1) * (1.1 + 0.12 * len(shown))])
+    for place, change in enumerate(shown):
         if change.both_until_s is not None:
             figure.add_vrect(
                 x0=change.from_s, x1=change.both_until_s, fillcolor=MARK_COLOUR, opacity=0.18,
                 line_width=0, layer="below",
             )  # fmt: skip
         figure.add_vline(x=change.from_s, line={"color": MARK_COLOUR, "dash": "dash", "width": 1.5})
+        late = change.from_s > middle
         figure.add_annotation(
-            x=change.from_s,
-            # Each a line lower than the one before: two changes may be seconds apart.
+            x=change.from_s, xanchor="right" if late else "left", xshift=-4 if late else 4,
             y=1 - 0.1 * place, yref="paper", yanchor="top",
             text=_plain(changeover.mark_words(change, began_at)),
-            showarrow=False, xanchor="auto", font={"size": 12},
+            showarrow=False, font={"size": 12},
         )  # fmt: skip
     return figure
 

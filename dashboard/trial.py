@@ -896,14 +896,15 @@ def stored_runs(service: Service) -> None:
         placeholder="",
         alt="Load tests that are laid over each other",
         column_order=[
-            "run", "version", "release", "asked", "when", "by", "p50 ms", "p95 ms", "p99 ms",
-            "max ms", "per second", "failures",
+            "run", "version", "release", "asked", "measured by", "when", "by", "p50 ms", "p95 ms",
+            "p99 ms", "max ms", "per second", "failures",
         ],
         column_config={
             "run": st.column_config.NumberColumn("Run", width="small"),
             "version": "Version",
             "release": st.column_config.NumberColumn("Release", width="small"),
             "asked": "Asked",
+            "measured by": "Measured by way of",
             "when": widgets.time_column("When"),
             "by": "By",
             "per second": "Per second",
