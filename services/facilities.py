@@ -621,11 +621,12 @@ class Facilities:
 
     # ── Health ────────────────────────────────────────────────────────────────────────────────
 
-    def findings(self, ways_in: Sequence[str]) -> list[Finding]:
+    def findings(self, ways_in: Callable[[], Sequence[str]]) -> list[Finding]:
         """Everything that must hold for this target, for Health and `slipway doctor`.
 
-        `ways_in`: addresses of ingresses that answered. Never raises: a part that cannot be looked
-        at is a finding itself.
+        `ways_in` looks for ingresses and gives the addresses of those that answer (Denied: they may
+        not be looked for); it is called when the API server has answered. Never raises: a part that
+        cannot be looked at is a finding itself.
         """
         found: list[Finding] = []
         parts: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
@@ -736,9 +737,14 @@ class Facilities:
                 one_line(f"image {runtime.image}{source}.", 512),
             )
 
-    def _ingress_findings(self, ways_in: Sequence[str]) -> Iterator[Finding]:
-        if ways_in:
-            yield Finding("ingress", Verdict.PASS, f"Answers at {', '.join(ways_in)}.")
+    def _ingress_findings(self, ways_in: Callable[[], Sequence[str]]) -> Iterator[Finding]:
+        try:
+            answering = ways_in()
+        except Denied as error:
+            yield Finding("ingress", Verdict.SKIP, error.why, error.fix)
+            return
+        if answering:
+            yield Finding("ingress", Verdict.PASS, f"Answers at {', '.join(answering)}.")
             return
         yield Finding(
             "ingress",

@@ -175,6 +175,8 @@ class KServeServing:
         self._log_looked: dict[str, float] = {}
         self._reachable: dict[tuple[str, str], tuple[bool, float]] = {}
         self._gateway_address: dict[str, str] = {}
+        self._gateways_denied: Denied | None = None
+        """Why the cluster's ingresses may not be looked for."""
         self._refused_proxies: dict[str, Denied] = {}
         """Where the API server's proxy is closed to us for want of a right: path → which."""
 
@@ -890,13 +892,18 @@ class KServeServing:
         for namespace, name in _GATEWAYS:
             key = f"{namespace}/{name}"
             if key not in self._gateway_address:
-                with suppress(SlipwayError):
+                try:
                     service = self._cluster.get(
                         f"/api/v1/namespaces/{namespace}/services/{name}",
                         doing="look for an ingress",
                     )
-                    urls = _balancer_urls(service or {}, 80)
-                    self._gateway_address[key] = urls[0] if urls else ""
+                except Denied as error:
+                    self._gateways_denied = error
+                    continue
+                except SlipwayError:
+                    continue
+                urls = _balancer_urls(service or {}, 80)
+                self._gateway_address[key] = urls[0] if urls else ""
             if self._gateway_address.get(key):
                 found.append(self._gateway_address[key])
         return found
@@ -1071,11 +1078,19 @@ class KServeServing:
 
     def check(self) -> Sequence[Finding]:
         """Everything that must hold for this target. Never raises."""
-        try:
-            ways_in = [url for url in self._known_gateways() if _listens(url)]
-        except SlipwayError:
-            ways_in = []
-        return (*self._ground(), *self._facilities.findings(ways_in), *self._watch_finding())
+        found = self._facilities.findings(self._ways_in)
+        return (*self._ground(), *found, *self._watch_finding())
+
+    def _ways_in(self) -> list[str]:
+        """Addresses of ingresses that answer from here.
+
+        Raises:
+            Denied: none does that is known, but those of the cluster may not be looked at.
+        """
+        found = [url for url in self._known_gateways() if _listens(url)]
+        if not found and self._gateways_denied is not None:
+            raise self._gateways_denied
+        return found
 
     def _watch_finding(self) -> Iterator[Finding]:
         if not isinstance(self._reads, Watched):

@@ -314,7 +314,7 @@ def storage(world: World, annotation: str | None) -> tuple[Finding, Finding]:
     world.api.objects["predictor"] = {"metadata": {"annotations": annotations}}
     place = CloudPlace(PROJECT, LOCATION, CLUSTER, "gs://acme-models/slipway")
     facilities = Facilities(world.cluster(), "models", service_account="predictor", cloud=place)
-    found = {finding.name: finding for finding in facilities.findings(())}
+    found = {finding.name: finding for finding in facilities.findings(tuple)}
     return found["storage credentials"], found["Google Cloud"]
 
 
