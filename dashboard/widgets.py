@@ -36,6 +36,8 @@ from services.errors import SlipwayError, one_line
 PAGES = Path(__file__).parent.parent / "pages"
 REFRESH_S = 1.0
 """How often an open panel looks again."""
+ROLLING_S, SETTLED_S = 3.0, 15.0
+"""A list of services draws itself again after so long, by whether one is rolling out."""
 
 _MOST_WAKES = 20
 """So often a page draws itself again while something that it never had is still awaited."""
@@ -575,8 +577,20 @@ def first_steps(models: Look[tuple[RegisteredModel, ...]]) -> None:
             st.caption("Looking for registered models…")
 
 
+def services_headline(seen: Look[tuple[Service, ...]]) -> None:
+    """What runs on the target, and of when that is where it does not answer now."""
+    last_seen = moment(seen.at) if seen.stale else ""
+    headline(words.overview_sentence(wiring.target(), seen.value, last_seen=last_seen))
+
+
+def refresh_services(services: Sequence[Service]) -> None:
+    """Draw a list of services again by itself: soon while one is under way, else now and then."""
+    rolling = any(service.phase is Phase.ROLLING_OUT for service in services)
+    refresh_every(ROLLING_S if rolling else SETTLED_S)
+
+
 def refresh_every(seconds: float) -> None:
-    """Draw the page again after a while: something on it is under way."""
+    """Draw the page again after a while."""
     drawn: list[bool] = []
 
     @st.fragment(run_every=seconds, key="refresh")

@@ -184,8 +184,15 @@ def trouble(service: Service) -> str:
     return ""
 
 
-def overview_sentence(target: str, services: Sequence[Service] | None) -> str:
-    """The answer that the Overview's visitor came for; None: the target has not told yet."""
+def overview_sentence(
+    target: str, services: Sequence[Service] | None, *, last_seen: str = ""
+) -> str:
+    """The answer that the Overview's visitor came for; None: the target has not told yet.
+
+    `last_seen`: of when that is, where the target does not answer now.
+    """
+    if last_seen and services is not None:
+        return f"Last seen at {last_seen}: {overview_sentence(target, services)}"
     if services is None:
         return f"What runs on {target} is not known."
     if not services:

@@ -9,7 +9,7 @@ with widgets.errors_shown():
     service = next((found for found in services if found.name == opened), None)
 
     if service is None:
-        widgets.headline(words.overview_sentence(wiring.target(), seen.value))
+        widgets.services_headline(seen)
     if seen.value is None or seen.error is not None:
         widgets.looked(seen, "services")
     if opened and service is None and seen.value is not None:
@@ -34,3 +34,5 @@ with widgets.errors_shown():
             "A service is a named thing that answers predictions. Deploying a version makes one.",
         ):
             widgets.go("Choose a version", "models", key="choose", primary=True)
+    if not opened:
+        widgets.refresh_services(services)

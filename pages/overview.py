@@ -3,14 +3,13 @@
 import streamlit as st
 
 from dashboard import widgets, wiring, words
-from services.domain import Phase
 
 LATELY = 8
 
 with widgets.errors_shown():
     seen = wiring.services()
     services = seen.value
-    widgets.headline(words.overview_sentence(wiring.target(), services))
+    widgets.services_headline(seen)
     widgets.looked(seen, "services")
 
     for service in services or ():
@@ -43,5 +42,4 @@ with widgets.errors_shown():
     elif entries:
         widgets.audit_table(entries, key="lately")
 
-    if any(service.phase is Phase.ROLLING_OUT for service in services or ()):
-        widgets.refresh_every(3.0)
+    widgets.refresh_services(services or ())

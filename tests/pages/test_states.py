@@ -82,6 +82,17 @@ def test_a_target_that_told_nothing_is_not_called_empty(
     assert "Nothing runs" not in said
 
 
+@pytest.mark.parametrize("page", ["overview", "endpoints"])
+def test_what_a_silent_target_served_is_told_as_what_was(
+    world: World, open_page: OpenPage, page: str
+) -> None:
+    world.serves("wine", [1])
+    open_page(page)
+    world.serving.broken = DOWN
+    wiring.forget_reads()
+    assert "Last seen at " in words_of(open_page(page))
+
+
 def test_the_last_good_list_is_shown_with_its_age(world: World, open_page: OpenPage) -> None:
     world.serves("wine", [1])
     open_page("models")
