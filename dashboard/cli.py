@@ -184,6 +184,16 @@ def _reasoned(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="TEXT", help="kept with the release")
 
 
+def _taking_over(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--take-over",
+        metavar="MANAGER",
+        action="append",
+        help="take the fields that this sets from who owns them, as the plan names it; again for"
+        " more",
+    )
+
+
 def _waiting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait",
@@ -254,6 +264,7 @@ def _deploy_arguments(parser: argparse.ArgumentParser) -> None:
     _intent_arguments(parser)
     _waiting(parser)
     _reasoned(parser)
+    _taking_over(parser)
     parser.add_argument("--set-alias", metavar="A", help="move this alias once it is verified")
     parser.add_argument(
         "--rollback-on-failure",
@@ -267,6 +278,12 @@ def _canary_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--percent", metavar="N", type=_count, required=True, help="0 to 99")
     _waiting(parser)
     _reasoned(parser)
+    _taking_over(parser)
+
+
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
+    _intent_arguments(parser)
+    _taking_over(parser)
 
 
 def _followed_arguments(parser: argparse.ArgumentParser) -> None:
@@ -275,8 +292,13 @@ def _followed_arguments(parser: argparse.ArgumentParser) -> None:
     _reasoned(parser)
 
 
-def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
+def _applied_arguments(parser: argparse.ArgumentParser) -> None:
     _followed_arguments(parser)
+    _taking_over(parser)
+
+
+def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
+    _applied_arguments(parser)
     parser.add_argument("--to", metavar="RELEASE", type=_count, help="default: newest verified")
     parser.add_argument("--set-alias", metavar="A", help="move this alias back once it is verified")
 
@@ -363,9 +385,7 @@ VERBS: Sequence[_Verb] = (
     _Verb("compare", "two versions", "compare wine/2 wine/3", "browse", _compare_arguments),
     _Verb("targets", "places to deploy to", "targets --json", "browse", _targets_arguments),
     _Verb("doctor", "every check of a target", "doctor --target local", "browse"),
-    _Verb(
-        "plan", "what a deploy would do", "plan wine/3 --name wine", "operate", _intent_arguments
-    ),
+    _Verb("plan", "what a deploy would do", "plan wine/3 --name wine", "operate", _plan_arguments),
     _Verb(
         "deploy", "make a version live", "deploy wine/3 --name wine", "operate", _deploy_arguments
     ),
@@ -376,13 +396,13 @@ VERBS: Sequence[_Verb] = (
         "operate",
         _canary_arguments,
     ),
-    _Verb("promote", "give the canary everything", "promote wine", "operate", _followed_arguments),
+    _Verb("promote", "give the canary everything", "promote wine", "operate", _applied_arguments),
     _Verb(
         "abort",
         "take back a canary, or a roll-out that is under way",
         "abort wine",
         "operate",
-        _followed_arguments,
+        _applied_arguments,
     ),
     _Verb(
         "rollback",
@@ -402,8 +422,8 @@ VERBS: Sequence[_Verb] = (
     _Verb("history", "releases, newest first", "history wine", "look", _name),
     _Verb("logs", "lines of every process or pod", "logs wine --follow", "look", _logs_arguments),
     _Verb("events", "what happened to a service", "events wine", "look", _name),
-    _Verb("stop", "keep a service, end its processes", "stop wine", "operate", _followed_arguments),
-    _Verb("start", "start a stopped service", "start wine", "operate", _followed_arguments),
+    _Verb("stop", "keep a service, end its processes", "stop wine", "operate", _applied_arguments),
+    _Verb("start", "start a stopped service", "start wine", "operate", _applied_arguments),
     _Verb(
         "delete", "remove a service", "delete wine --confirm wine", "operate", _followed_arguments
     ),

@@ -76,6 +76,34 @@ def plan_shown(made: rollout.Prepared, checked_at: datetime | None) -> None:
                 )  # fmt: skip
 
 
+def consented(service: str) -> frozenset[str]:
+    """The managers whose fields may be taken over by the plan that is shown."""
+    ticked = st.session_state.get(_consent_key(service), {})
+    return frozenset(manager for manager, given in ticked.items() if given)
+
+
+def consent(made: rollout.Prepared) -> None:
+    """Ask whether fields of others may be taken over, one box for each who owns some."""
+    service = made.plan.service
+    for manager in sorted({field.manager for field in made.owned}):
+        fields = ", ".join(field.field for field in made.owned if field.manager == manager)
+        given = st.checkbox(
+            widgets.literal(f"Take over from {manager}: {fields}", 400),
+            value=manager in consented(service),
+            key=f"take-over-{service}-{manager}",
+            help="The plan sets these fields, but somebody else owns them. Who takes them over sets"
+            " them from now on; it is recorded with the release.",
+        )
+        ticked = st.session_state.setdefault(_consent_key(service), {})
+        if ticked.get(manager, False) != given:
+            ticked[manager] = given
+            st.rerun()  # the plan is made and checked again, with the consent or without
+
+
+def _consent_key(service: str) -> str:
+    return f"consent-{wiring.target()}-{service}"
+
+
 def nothing_to_do(plan: Plan) -> None:
     """Say that what would be wanted is wanted already."""
     wanted = words.version_words(plan.after.version) if plan.after else "nothing"
@@ -132,6 +160,7 @@ def confirm(
         wiring.begin(
             replace(made, plan=wished), one_line(st.session_state.get(f"reason-{what}", ""))
         )
+        st.session_state.pop(_consent_key(plan.service), None)  # it was for this plan alone
         then()
 
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -518,7 +547,7 @@ def _planned(service: Service, doing: str) -> None:
             "Its present state becomes release 1. Nothing on the service is written and no pod"
             " restarts; from then on it can be deployed to and rolled back."
         )
-    look: Look[rollout.Prepared] = wiring.prepared(name, what, make)
+    look: Look[rollout.Prepared] = wiring.prepared(name, what, make, take_over=consented(name))
     made = widgets.looked(look, "the plan")
     if made is None:
         return
@@ -526,6 +555,7 @@ def _planned(service: Service, doing: str) -> None:
         nothing_to_do(made.plan)
         return
     plan_shown(made, look.at)
+    consent(made)
     alias = _alias_back(service, made.plan) if doing == "rollback" else ""
     confirm(made, alias=alias, then=lambda: plan(None))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -490,17 +490,27 @@ def _of_target(
 # ── Plans and operations ──────────────────────────────────────────────────────────────────────
 
 
-def prepared_deploy(reference: str, name: str, wish: rollout.Wish) -> Look[rollout.Prepared]:
-    """The plan that deploys `reference` as `name`: the same one until something changes."""
+def prepared_deploy(
+    reference: str, name: str, wish: rollout.Wish, *, take_over: Collection[str] = ()
+) -> Look[rollout.Prepared]:
+    """The plan that deploys `reference` as `name`: the same one until something changes.
+
+    `take_over`: managers whose fields it may take (rollout.taking_over).
+    """
     return _prepared(
         name,
         ("deploy", reference, wish),
         lambda mine: rollout.prepare_deploy(mine, reference, name=name, wish=wish),
+        take_over=take_over,
     )
 
 
 def prepared(
-    name: str, what: tuple[Any, ...], planned: Callable[[Service, tuple[Release, ...]], Plan]
+    name: str,
+    what: tuple[Any, ...],
+    planned: Callable[[Service, tuple[Release, ...]], Plan],
+    *,
+    take_over: Collection[str] = (),
 ) -> Look[rollout.Prepared]:
     """The plan that `planned` makes of a service and its history, with its checks."""
 
@@ -508,19 +518,26 @@ def prepared(
         current = rollout.require(mine, name)
         return rollout.prepare(mine, planned(current, tuple(mine.journal.history(name))))
 
-    return _prepared(name, what, make)
+    return _prepared(name, what, make, take_over=take_over)
 
 
 def _prepared(
-    name: str, what: tuple[Any, ...], make: Callable[[Ops], rollout.Prepared]
+    name: str,
+    what: tuple[Any, ...],
+    make: Callable[[Ops], rollout.Prepared],
+    *,
+    take_over: Collection[str],
 ) -> Look[rollout.Prepared]:
+    def made(mine: Ops) -> rollout.Prepared:
+        return rollout.taking_over(mine, make(mine), take_over)
+
     # Process-wide and keyed by what was seen: two tabs that show the same plan share its nonce, so
     # a double click, a replayed click and a click in each tab are one operation.
     desk, here, seen = _desk(), target(), service(name)
     state = (seen.object_version, seen.phase, seen.release) if seen else None
     return desk.reads.look(
-        (f"plan {here} {name}", *what, state),
-        lambda: make(desk.connections.ops(here)),
+        (f"plan {here} {name}", *what, frozenset(take_over), state),
+        lambda: made(desk.connections.ops(here)),
         fresh_s=_PLAN_FRESH_S,
     )
 

@@ -15,13 +15,16 @@ with widgets.errors_shown(), st.container(width=900):
         with title:
             widgets.headline(f"Deploy {version.ref} to {wiring.target()} as {name}.")
         chosen = options.chosen(version, name)
-        look = wiring.prepared_deploy(str(version.ref), name, chosen.wish)
+        look = wiring.prepared_deploy(
+            str(version.ref), name, chosen.wish, take_over=operations.consented(name)
+        )
         widgets.section("Plan")
         made = widgets.looked(look, "the plan")
         if made is not None and made.plan.nothing_to_do:
             operations.nothing_to_do(made.plan)
         elif made is not None:
             operations.plan_shown(made, look.at)
+            operations.consent(made)
             breaking = versions.differences_to_live(made)
             agreed = not breaking or st.checkbox(
                 "Callers of the present version will break, and I want that.", key="agree"

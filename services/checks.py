@@ -32,6 +32,9 @@ PROTOCOL = "v2"
 CREDENTIALS = "storage credentials"
 """Name of the finding that says as whom the pods read the bucket: a plan says it in any case."""
 
+DRY_RUN, OWNERSHIP = "dry run", "ownership"
+"""Names of the findings that change when fields of others are taken over."""
+
 PERMISSION = "permission"
 """Name of the findings that say which right is missing; what they forbid ends in Denied."""
 

@@ -454,6 +454,17 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnedField:
+    """A field that a plan sets and that another manager of the object owns."""
+
+    field: str
+    manager: str
+
+    def __str__(self) -> str:
+        return f"{self.field} ({self.manager})"
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Before, after, and the state that it was made from. Pure: making one writes nothing."""
 
@@ -486,6 +497,8 @@ class Plan:
     """Number of the open release that is given up for this one; None waits for no other."""
     for_others: bool = False
     """True when its manifest is for another tool to apply: who owns the service does not matter."""
+    takes: tuple[OwnedField, ...] = ()
+    """The fields of others that it takes over by consent. Any other one ends in a conflict."""
 
     @property
     def nothing_to_do(self) -> bool:
@@ -500,6 +513,8 @@ class Rehearsal:
     manifest: str
     """The exact text that apply sends or stores (YAML or JSON)."""
     findings: tuple[Finding, ...] = ()
+    owned: tuple[OwnedField, ...] = ()
+    """What the plan sets of what others own: blocked by a finding, unless `Plan.takes` has it."""
 
 
 # ── What is ───────────────────────────────────────────────────────────────────────────────────

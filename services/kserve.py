@@ -11,6 +11,8 @@ Read against KServe v0.20.0, Knative Serving v1.20, Kubernetes 1.34. Implements 
 from __future__ import annotations
 
 import queue
+import re
+import shlex
 import socket
 import threading
 import time
@@ -39,6 +41,7 @@ from services.domain import (
     Mode,
     Observed,
     Outcome,
+    OwnedField,
     PackageKind,
     Phase,
     Plan,
@@ -481,18 +484,22 @@ class KServeServing:
             note = "# writes nothing on the InferenceService; records it as it is\n"
             return Rehearsal(note, missing)
         made = self._manifest(plan, plan.workload or number, live)
-        return Rehearsal(objects.text_of(made), tuple(self._rehearsed(plan, made, live)))
+        takes_over = plan.for_others or self._takes_over(live)
+        reply = self._send(made, plan.service, dry_run=True, force=takes_over)
+        owned = _owned(reply) if reply.status == 409 else ()
+        if owned and set(owned) <= set(plan.takes):
+            reply = self._send(made, plan.service, dry_run=True, force=True)
+        findings = (*self._rehearsed(plan, live), *self._dry_run_findings(plan, reply, owned))
+        return Rehearsal(objects.text_of(made), findings, owned)
 
-    def _rehearsed(
-        self, plan: Plan, made: Mapping[str, Json], live: Json | None
-    ) -> Iterator[Finding]:
+    def _rehearsed(self, plan: Plan, live: Json | None) -> Iterator[Finding]:
         intent = plan.after
         assert intent is not None
         yield from self._facilities.plan_findings(intent, creates=plan.based_on is None)
         takes_over = plan.for_others or self._takes_over(live)
         if takes_over and live is not None and not plan.for_others:
             yield Finding(
-                "ownership",
+                checks.OWNERSHIP,
                 Verdict.WARN,
                 f"It was adopted: the fields of the manifest are taken over from"
                 f" {objects.last_writer(live) or 'their owner'}.",
@@ -516,25 +523,34 @@ class KServeServing:
                 one_line(f"These stay as others set them: {named}.", 512),
                 "If they should be otherwise, change them where they are owned.",
             )
-        reply = self._send(made, plan.service, dry_run=True, force=takes_over)
+
+    def _dry_run_findings(
+        self, plan: Plan, reply: Reply, owned: Sequence[OwnedField]
+    ) -> Iterator[Finding]:
+        """What the API server and KServe's webhooks said of the manifest."""
+        if owned and reply.status != 409:
+            yield Finding(checks.OWNERSHIP, Verdict.WARN, f"Taken over: {_owners_in_words(owned)}.")
         if reply.ok:
             yield Finding(
-                "dry run", Verdict.PASS, "The API server and KServe's webhooks accept the manifest."
+                checks.DRY_RUN,
+                Verdict.PASS,
+                "The API server and KServe's webhooks accept the manifest.",
             )
         elif reply.status == 404:
             yield Finding(
-                "dry run",
+                checks.DRY_RUN,
                 Verdict.FAIL,
                 reply.message or "The API server has no InferenceServices.",
                 f"Create the namespace (kubectl create namespace {self._namespace}),"
                 " or install KServe: slipway doctor.",
             )
-        elif reply.status == 409:
-            yield Finding("dry run", Verdict.FAIL, _owners_in_words(reply), _OWNERS_FIX)
+        elif owned:
+            said = f"Others own what it sets: {_owners_in_words(owned)}."
+            yield Finding(checks.DRY_RUN, Verdict.FAIL, said, _owners_fix(owned))
         elif reply.status >= 500:
             # The plan was not judged at all: a webhook or the API server was away for a moment.
             yield Finding(
-                "dry run",
+                checks.DRY_RUN,
                 Verdict.FAIL,
                 one_line(reply.message or f"HTTP {reply.status}", 512),
                 "Try again in a moment; slipway doctor says whether KServe's webhook is up.",
@@ -544,7 +560,7 @@ class KServeServing:
             denied = isinstance(error, Denied)
             why = error.why if denied else one_line(reply.message, 512)
             fix = error.fix if denied else "Change the plan."
-            yield Finding(checks.PERMISSION if denied else "dry run", Verdict.FAIL, why, fix)
+            yield Finding(checks.PERMISSION if denied else checks.DRY_RUN, Verdict.FAIL, why, fix)
 
     def _manifest(self, plan: Plan, workload: int, live: Json | None) -> dict[str, Json]:
         assert plan.after is not None
@@ -596,13 +612,19 @@ class KServeServing:
             made["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
         reply = self._send(made, plan.service, dry_run=False, force=self._takes_over(live))
         if reply.status == 409:
-            if reply.causes:
+            owned = _owned(reply)
+            if not owned:
+                return None
+            if not set(owned) <= set(plan.takes):
                 raise Conflict(
                     f"{plan.service} has fields that others own. Nothing was changed.",
-                    why=_owners_in_words(reply),
-                    fix=_OWNERS_FIX,
+                    why=f"{_owners_in_words(owned)}.",
+                    fix=_owners_fix(owned),
                 )
-            return None
+            # By consent, field by field; that nobody took another one is the resourceVersion's.
+            reply = self._send(made, plan.service, dry_run=False, force=True)
+            if reply.status == 409:
+                return None
         if not reply.ok:
             raise self._cluster.refused(f"deploy {plan.service}", reply)
         if live is None and reply.status == 200:
@@ -1134,15 +1156,31 @@ class KServeServing:
         return f"/apis/serving.knative.dev/v1/namespaces/{path_part(self._namespace)}/revisions"
 
 
-_OWNERS_FIX = (
-    "Change these fields where they are owned, or let their owner give them up; Slipway does not"
-    " take fields by force."
-)
+_MANAGER = re.compile(r'conflict with "((?:[^"\\]|\\.)*)"')
+"""structured-merge-diff v6, merge/conflict.go: how an apply names who owns a field."""
 
 
-def _owners_in_words(reply: Reply) -> str:
-    said = "; ".join(f"{field}: {message}" for _, message, field in reply.causes)
-    return one_line(said or reply.message, 512)
+def _owned(reply: Reply) -> tuple[OwnedField, ...]:
+    """The fields for which an apply was refused; () when it was refused for something else."""
+    found = []
+    for reason, message, field in reply.causes:
+        manager = _MANAGER.search(message)
+        if reason == "FieldManagerConflict" and manager:
+            found.append(OwnedField(one_line(field), one_line(manager[1])))
+    return tuple(sorted(set(found), key=str))
+
+
+def _owners_in_words(owned: Sequence[OwnedField]) -> str:
+    return one_line(", ".join(map(str, owned)), 512)
+
+
+def _owners_fix(owned: Sequence[OwnedField]) -> str:
+    managers = sorted({field.manager for field in owned})
+    given = " ".join(f"--take-over {shlex.quote(manager)}" for manager in managers)
+    return (
+        "Change these fields where they are owned, or take them over: tick the box below the plan,"
+        f" or add {given}."
+    )
 
 
 def _goes_back_from_canary(plan: Plan, live: Json | None) -> bool:

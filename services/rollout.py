@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -35,6 +35,7 @@ from services.domain import (
     ModelVersion,
     Observed,
     Outcome,
+    OwnedField,
     Package,
     PackageKind,
     Phase,
@@ -561,6 +562,9 @@ def apply(
         raise NotDeployable(
             f"The manifest of {plan.service} is for another tool to apply. Nothing was changed."
         )
+    if plan.takes:
+        taken = one_line(f"took over {', '.join(map(str, plan.takes))}", 512)
+        reason = f"{reason}; {taken}" if reason else taken
     audit_id = ops.store.intend(_entry(plan, actor, origin, reason, now()))
     try:
         if version is not None and plan.after is not None:
@@ -1106,6 +1110,8 @@ class Prepared:
     manifest: str
     version: ModelVersion | None = None
     details: VersionDetails | None = None
+    owned: tuple[OwnedField, ...] = ()
+    """What the plan sets of what others own; see `taking_over`."""
 
 
 def prepare_deploy(ops: Ops, reference: str, *, name: str, wish: Wish = Wish()) -> Prepared:
@@ -1124,7 +1130,26 @@ def prepare_deploy(ops: Ops, reference: str, *, name: str, wish: Wish = Wish()) 
         *_package_findings(package),
         *rehearsal.findings,
     )
-    return Prepared(plan, findings, rehearsal.manifest, version, details)
+    return Prepared(plan, findings, rehearsal.manifest, version, details, rehearsal.owned)
+
+
+def taking_over(ops: Ops, prepared: Prepared, managers: Collection[str]) -> Prepared:
+    """The same with the consent to take over, from these managers, what the plan sets of theirs.
+
+    Rehearsed again. The consent is for the fields that they own now: for no other, and from nobody
+    else. As it was where they own nothing that it sets.
+    """
+    takes = tuple(field for field in prepared.owned if field.manager in managers)
+    if not takes:
+        return prepared
+    plan = replace(prepared.plan, takes=takes)
+    rehearsal = ops.serving.rehearse(plan)
+    judged = {checks.DRY_RUN, checks.OWNERSHIP}
+    findings = (
+        *(finding for finding in prepared.findings if finding.name not in judged),
+        *(finding for finding in rehearsal.findings if finding.name in judged),
+    )
+    return replace(prepared, plan=plan, findings=findings, owned=rehearsal.owned)
 
 
 def _packager(ops: Ops, current: Service | None, wish: Wish) -> Packager:
@@ -1187,7 +1212,7 @@ def prepare(ops: Ops, plan: Plan) -> Prepared:
     findings = (*_caller_findings(plan), *rehearsal.findings)
     if plan.after is not None and plan.action in {Action.ROLLBACK, Action.START, Action.ABORT}:
         findings = (_package_exists(ops, plan.after.package), *findings)
-    return Prepared(plan, findings, rehearsal.manifest)
+    return Prepared(plan, findings, rehearsal.manifest, owned=rehearsal.owned)
 
 
 def checked(ops: Ops) -> tuple[Finding, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from services import checks
 from services.domain import (
     LATEST,
     Action,
@@ -34,6 +35,7 @@ from services.domain import (
     Observed,
     Outcome,
     Output,
+    OwnedField,
     Package,
     PackageKind,
     Percentiles,
@@ -272,6 +274,8 @@ class MemoryServing:
         self.hold: set[str] = set()
         self.via = WayIn.LOOPBACK
         self.asleep: set[str] = set()
+        self.owned: tuple[OwnedField, ...] = ()
+        """What the next plan sets of what others own."""
         """Services without pods; a request to their own address wakes them."""
         self.wakes = True
         self.broken: SlipwayError | None = None
@@ -333,9 +337,15 @@ class MemoryServing:
 
     def rehearse(self, plan: Plan) -> Rehearsal:
         self._look()
+        findings = [Finding("target", Verdict.PASS, "in memory")]
+        if self.owned and set(self.owned) <= set(plan.takes):
+            findings.append(Finding(checks.OWNERSHIP, Verdict.WARN, "Taken over."))
+        elif self.owned:
+            findings.append(Finding(checks.DRY_RUN, Verdict.FAIL, "Others own what it sets."))
         return Rehearsal(
             manifest=f"metadata: {{name: {plan.service}, namespace: {plan.namespace}}}\n",
-            findings=(Finding("target", Verdict.PASS, "in memory"),),
+            findings=tuple(findings),
+            owned=self.owned,
         )
 
     def apply(self, plan: Plan, release: Release) -> Applied:
@@ -349,6 +359,9 @@ class MemoryServing:
                 f"{plan.service} changed while you were looking. Nothing was changed.",
                 fix="Look at the new plan and confirm it again.",
             )
+        if not set(self.owned) <= set(plan.takes):
+            raise Conflict(f"{plan.service} has fields that others own. Nothing was changed.")
+        self.owned = ()
         self.applied.append(plan)
         if plan.action is Action.ADOPT and held is not None:
             held.managed, held.release, held.workload = True, release.number, release.workload

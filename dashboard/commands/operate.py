@@ -24,7 +24,7 @@ from dashboard.commands.session import (
 )
 from dashboard.terminal import pairs, write_outputs, write_summary
 from services import rollout
-from services.checks import CREDENTIALS
+from services.checks import CREDENTIALS, OWNERSHIP
 from services.domain import (
     Action,
     AliasRef,
@@ -60,6 +60,7 @@ def plan(session: Session) -> Answer:
     prepared = rollout.prepare_deploy(
         session.ops, args.ref, name=args.name, wish=wish_of(args, session.terminal.stdin)
     )
+    prepared = _taking_over(session, prepared)
     document = views.plan_document(prepared.plan, prepared.findings, prepared.manifest)
     blocked = bool(rollout.blocking(prepared.findings))
     lines = [*_plan_lines(session, prepared), "", *prepared.manifest.rstrip().splitlines()]
@@ -136,6 +137,11 @@ def delete(session: Session) -> Answer:
     current, _ = _service_and_history(session)
     prepared = rollout.prepare(session.ops, rollout.plan_delete(current))
     return _status_after(session, carried_out(session, prepared))
+
+
+def _taking_over(session: Session, prepared: Prepared) -> Prepared:
+    managers = getattr(session.args, "take_over", None)
+    return rollout.taking_over(session.ops, prepared, managers) if managers else prepared
 
 
 def _status_after(session: Session, answer: Answer) -> Answer:
@@ -221,6 +227,7 @@ def _refuse_what_is_ignored(session: Session) -> None:
 
 def carried_out(session: Session, prepared: Prepared, *, set_alias: str | None = None) -> Answer:
     """Show the plan, ask, apply it, follow it: the same for every verb that writes."""
+    prepared = _taking_over(session, prepared)
     plan, terminal, ops = prepared.plan, session.terminal, session.ops
     if set_alias is not None:
         plan = rollout.with_alias(plan, set_alias)
@@ -468,7 +475,8 @@ def _confirm(session: Session, plan: Plan, findings: Sequence[Finding]) -> None:
         if terminal.ask("Go ahead? [y/N]").lower() not in ("y", "yes"):
             raise _declined(plan)
         return
-    warnings = [finding for finding in findings if finding.verdict is Verdict.WARN]
+    agreed = {OWNERSHIP} if plan.takes else set()  # --take-over has said so
+    warnings = [f for f in findings if f.verdict is Verdict.WARN and f.name not in agreed]
     if warnings:
         raise ConfigError(
             f"To {plan.action.value} {plan.service} needs a confirmation. Nothing was changed.",

@@ -12,7 +12,15 @@ import pytest
 
 from dashboard.cli import VERBS, main
 from dashboard.terminal import literal, table
-from services.domain import Finding, LogLine, Observed, Outcome, Verdict, VersionRef
+from services.domain import (
+    Finding,
+    LogLine,
+    Observed,
+    Outcome,
+    OwnedField,
+    Verdict,
+    VersionRef,
+)
 from services.errors import ConfigError, Unreachable
 from tests.cli.conftest import Cli, FakeTerminal
 from tests.memory import START, MemoryServing, World
@@ -276,6 +284,17 @@ def test_a_failed_check_forbids_even_with_yes(
 
     assert (ran.code, ran.document["error"]["fix"]) == (7, "Free some space.")
     assert cli("plan", "wine/2", "--name", "wine", "--json").code == 7
+
+
+def test_a_field_of_others_is_taken_over_only_from_who_is_named(cli: Cli, world: World) -> None:
+    world.serving.owned = (OwnedField(".spec.predictor.minReplicas", "kubectl-edit"),)
+    deploy = ("deploy", "wine/2", "--name", "wine", "--json", "--reason", "back to plan")
+
+    assert cli(*deploy).code == 7
+    assert cli(*deploy, "--take-over", "argocd").code == 7
+    assert cli(*deploy, "--take-over", "kubectl-edit").code == 0
+    told = "back to plan; took over .spec.predictor.minReplicas (kubectl-edit)"
+    assert world.journal.history("wine")[0].reason == told
 
 
 @pytest.mark.parametrize(("typed", "code"), [("y\n", 0), ("n\n", 130), ("\n", 130), ("", 130)])

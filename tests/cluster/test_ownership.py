@@ -11,7 +11,7 @@ import pytest
 from services import inferenceservice as objects
 from services import rollout
 from services.cluster import APPLY_PATCH, MERGE_PATCH, Cluster
-from services.domain import Json, Mode, Outcome, Phase, Verdict
+from services.domain import Json, Mode, Outcome, Phase, Scale, Verdict
 from services.errors import Conflict, NotDeployable
 from tests.cluster.conftest import ClusterOps, Voyage, intent_of
 
@@ -116,6 +116,29 @@ def test_a_field_that_another_manager_owns_is_not_taken(voyage: Begin, admin: Cl
     assert "minReplicas" in refused.detail
     with pytest.raises(Conflict, match="others own"):
         rollout.apply(prepared.plan, journey.ops, actor="tester", version=prepared.version)
+    taking = rollout.taking_over(journey.ops, prepared, ["somebody-else"])
+    assert taking == prepared
+
+
+def test_by_consent_a_roll_back_takes_over_what_others_set_and_records_it(
+    voyage: Begin, admin: Cluster
+) -> None:
+    journey = voyage(Mode.STANDARD)
+    journey.deploy(1, scale=Scale(1, 1))
+    journey.deploy(2)
+    edit(journey, admin, {"spec": {"predictor": {"maxReplicas": 2}}})
+    history = journey.ops.journal.history(journey.service)
+    asked = rollout.prepare(journey.ops, rollout.plan_rollback(journey.current, history))
+    assert {field.manager for field in asked.owned} == {"kubectl-edit"}
+    consented = rollout.taking_over(journey.ops, asked, ["kubectl-edit"])
+    rollout.refuse_if_blocked(consented.plan, consented.findings)
+    rollout.apply(consented.plan, journey.ops, actor="tester", reason="it was wrong")
+    assert journey.follow().outcome is Outcome.VERIFIED
+    assert journey.settled_answer(1) == 1
+    assert (journey.current.drift, intent_of(journey.current).scale.max_replicas) == ((), 1)
+    said = journey.releases[0].reason
+    assert said.startswith("it was wrong; took over ")
+    assert ".spec.predictor.maxReplicas (kubectl-edit)" in said
 
 
 def test_the_same_deploy_again_writes_nothing(voyage: Begin, admin: Cluster) -> None:

@@ -26,10 +26,12 @@ from services.domain import (
     Intent,
     Json,
     Mode,
+    OwnedField,
     Package,
     PackageKind,
     Plan,
     Release,
+    Verdict,
     VersionRef,
 )
 from services.errors import (
@@ -616,6 +618,63 @@ def test_the_write_is_strict_and_by_slipway_without_force(
     serving.apply(*plan_on(None))
     (query,) = [query for method, _, query in api.asked if method == "PATCH"]
     assert query == {"fieldManager": "slipway", "fieldValidation": "Strict"}
+
+
+MINE = OwnedField(".spec.predictor.minReplicas", "kubectl-edit")
+
+
+class Owned(OneObject):
+    """An object of which somebody else owns a field that the manifest sets."""
+
+    def __init__(self, api: ApiServer) -> None:
+        super().__init__(existing())
+        self.api = api
+
+    def __call__(self, method: str, path: str, body: Json) -> Answer | None:
+        if "/inferenceservices/" not in path:
+            return (200, {"status": {"allowed": True}}) if method == "POST" else (404, {})
+        if method == "PATCH" and self.api.asked[-1][2].get("force") != "true":
+            cause = {
+                "reason": "FieldManagerConflict",
+                "message": f'conflict with "{MINE.manager}" using serving.kserve.io/v1beta1',
+                "field": MINE.field,
+            }
+            return 409, {"message": "Apply failed", "details": {"causes": [cause]}}
+        return super().__call__(method, path, body)
+
+
+def test_a_field_of_others_blocks_a_plan_and_is_named_with_its_owner(
+    api: ApiServer, serving: KServeServing
+) -> None:
+    api.answer = Owned(api)
+    plan, _ = plan_on(existing())
+    rehearsed = serving.rehearse(plan)
+    (failed,) = [f for f in rehearsed.findings if f.name == "dry run"]
+    assert failed.verdict is Verdict.FAIL
+    assert rehearsed.owned == (MINE,)
+    assert str(MINE) in failed.detail
+    assert "--take-over kubectl-edit" in failed.fix
+
+
+def test_with_consent_the_same_fields_are_taken_and_no_others(
+    api: ApiServer, serving: KServeServing
+) -> None:
+    api.answer = Owned(api)
+    plan, release = plan_on(existing())
+    serving.apply(replace(plan, takes=(MINE,)), release)
+    forced = [query for method, _, query in api.asked if method == "PATCH" and "force" in query]
+    assert len(forced) == 1
+
+
+@pytest.mark.parametrize("manager", ["argocd-controller", "kubectl-edit-2"])
+def test_consent_to_one_manager_is_none_to_another(
+    api: ApiServer, serving: KServeServing, manager: str
+) -> None:
+    api.answer = Owned(api)
+    plan, release = plan_on(existing())
+    with pytest.raises(Conflict, match="others own"):
+        serving.apply(replace(plan, takes=(replace(MINE, manager=manager),)), release)
+    assert not [query for method, _, query in api.asked if "force" in query]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from services.domain import (
     ColumnSpec,
     ModelVersion,
     Outcome,
+    OwnedField,
     Package,
     Signature,
     ValueKind,
@@ -53,6 +54,20 @@ def test_deploying_by_click_makes_a_verified_release(world: World, open_page: Op
     assert (release.outcome, release.intent.version) == (Outcome.VERIFIED, VersionRef("wine", 1))
     assert world.store.audit[0].origin == "browser"
     assert "Nothing to do" in words_of(app)
+
+
+def test_a_field_of_others_is_taken_over_when_the_box_is_ticked(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine", [1])
+    world.registry.add("wine", 2)
+    field = OwnedField(".spec.predictor.maxReplicas", "kubectl-edit")
+    world.serving.owned = (field,)
+    app = open_page("deploy", model="wine", version=2)
+    assert not button(app, "Deploy wine/2")
+    app = app.checkbox(key="take-over-wine-kubectl-edit").check().run()
+    press(app, "Deploy wine/2")
+    assert world.serving.applied[-1].takes == (field,)
 
 
 def test_the_newest_version_is_proposed(world: World, open_page: OpenPage) -> None:
