@@ -128,7 +128,7 @@ def test_by_consent_a_roll_back_takes_over_what_others_set_and_records_it(
     journey.deploy(2)
     edit(journey, admin, {"spec": {"predictor": {"maxReplicas": 2}}})
     history = journey.ops.journal.history(journey.service)
-    asked = rollout.prepare(journey.ops, rollout.plan_rollback(journey.current, history))
+    asked = rollout.prepare(journey.ops, rollout.plan_rollback(journey.current, history, 1))
     assert {field.manager for field in asked.owned} == {"kubectl-edit"}
     consented = rollout.taking_over(journey.ops, asked, ["kubectl-edit"])
     rollout.refuse_if_blocked(consented.plan, consented.findings)
