@@ -496,7 +496,7 @@ def load_form(ops: Ops, service: Service) -> None:
             key="mode",
         )
         first, second, third, fourth = st.columns(4)
-        count = first.number_input("Requests (burst)", 1, 1_000_000, 1_000, key="count")
+        count = first.number_input("Requests (burst)", 1, 1_000_000, 2_000, key="count")
         at_once = second.number_input("At a time", 1, 256, 4, key="concurrency")
         rate = third.number_input("Per second (steady)", 1, 20_000, 20, key="rate")
         seconds = fourth.number_input("For at most, seconds", 1, 3_600, 15, key="seconds")

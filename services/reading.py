@@ -524,8 +524,8 @@ def example_rows(signature: Signature | None, example: str | None) -> Rows:
     if example is None:
         raise SignatureMismatch(
             "The request was not sent.",
-            why="The version has no input example.",
-            fix="Log the model with input_example=…, or write the rows yourself.",
+            why="The version has no input example, or which one it serves is not known.",
+            fix="Write the rows yourself, or log the model with input_example=…",
         )
     rows = _rows_of_json(example.encode(), signature)
     if signature is None:

@@ -979,7 +979,9 @@ def try_inference(ops: Ops, release: Release) -> tuple[TestResult, str]:
     """One request from the release's example to exactly its pods; the result and why, in words."""
     intent = release.intent
     if intent.example is None:
-        return TestResult.COULD_NOT_MEASURE, "the version has no input example"
+        known = intent.version is not None
+        said = "the version has" if known else "which version it serves is not known: there is"
+        return TestResult.COULD_NOT_MEASURE, f"{said} no input example"
     try:
         endpoint = ops.serving.endpoint(release.service, release.workload)
         request = request_for_example(

@@ -160,6 +160,14 @@ def test_a_version_without_an_example_serves_but_is_not_verified(world: World) -
     assert "no input example" in progress.message
 
 
+def test_of_an_unknown_version_it_is_not_said_that_it_has_no_example(world: World) -> None:
+    world.serves("wine", [1])
+    (release,) = world.journal.history("wine")
+    unknown = replace(release, intent=replace(release.intent, version=None, example=None))
+    _, why = rollout.try_inference(world, unknown)
+    assert why == "which version it serves is not known: there is no input example"
+
+
 def test_settling_twice_is_settling_once(world: World) -> None:
     world.registry.add("wine")
     deploy(world, "wine/1")
