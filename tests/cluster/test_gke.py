@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -97,6 +98,8 @@ def test_the_one_file_way_deploys_with_tokens_that_end_during_the_roll_out(  # n
     tmp_path: Path,
 ) -> None:
     google.life_s = 3
+    # On a machine that starts a server within seconds, slow answers make the roll-out long.
+    gate.after("GET", "/inferenceservices/red-wine", lambda: time.sleep(2), times=6)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     register(uri, trained[1])
     environment = {
