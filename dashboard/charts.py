@@ -13,6 +13,7 @@ from typing import TypeAlias, TypeVar
 
 import plotly.graph_objects as go
 
+from dashboard import words
 from services import changeover
 from services.changeover import Changeover
 from services.domain import LoadSummary, Percentiles, Tick
@@ -49,7 +50,10 @@ def response_over_time(
     figure = _figure(f"{what} by second", "seconds since the start", "milliseconds")
     seconds = _thinned([round(tick.at_s, 2) for tick in ticks], max)
     for name, colour, dash in QUANTILES:
-        values = [_ms(getattr(tick.service if service else tick.response, name)) for tick in ticks]
+        values = [
+            words.milliseconds(getattr(tick.service if service else tick.response, name))
+            for tick in ticks
+        ]
         figure.add_scatter(
             x=seconds,
             y=_thinned(values, _worst),
@@ -61,7 +65,11 @@ def response_over_time(
     figure.add_scatter(
         x=seconds,
         y=_thinned(
-            [_ms((tick.service if service else tick.response).max) for tick in ticks], _worst
+            [
+                words.milliseconds((tick.service if service else tick.response).max)
+                for tick in ticks
+            ],
+            _worst,
         ),
         name="max",
         mode="markers",
@@ -177,7 +185,9 @@ def percentile_bars(runs: Mapping[str, LoadSummary]) -> go.Figure:
     figure = _figure("Response time by percentile", "", "milliseconds")
     for index, (name, summary) in enumerate(runs.items()):
         shown = [
-            (label, _ms(value)) for label, value in _named(summary.response) if value is not None
+            (label, words.milliseconds(value))
+            for label, value in _named(summary.response)
+            if value is not None
         ]
         figure.add_bar(
             x=[label for label, _ in shown],
@@ -249,11 +259,6 @@ def _figure(title: str, x_title: str, y_title: str) -> go.Figure:
 def _plain(text: str) -> str:
     """Foreign text as text: Plotly reads a few HTML tags in names and annotations."""
     return text.replace("&", "&amp;").replace("<", "&lt;")
-
-
-def _ms(seconds: float | None) -> float | None:
-    # A microsecond is finer than any pixel, and whole doubles would double what goes over the wire.
-    return None if seconds is None else round(seconds * 1000, 3)
 
 
 def _worst(values: Sequence[float | None]) -> float | None:

@@ -517,6 +517,11 @@ def latency_words(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
+def milliseconds(seconds: float | None) -> float | None:
+    """For tables and charts, to the microsecond: finer than any pixel, and half the bytes."""
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
 def ago_words(seconds: float) -> str:
     """`just now`, `40 s ago`, `3 min ago`, `5 h ago`, `2 days ago`."""
     if seconds < 5:

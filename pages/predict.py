@@ -2,25 +2,25 @@
 
 import streamlit as st
 
-from dashboard import trial, widgets, wiring
+from dashboard import answers, asking, runs, trial, widgets, wiring
 
 with widgets.errors_shown():
     widgets.headline("Predict")
-    service = trial.service_picker()
-    if service is not None and not trial.asks_for_start(service):
+    service = asking.service_picker()
+    if service is not None and not asking.asks_for_start(service):
         left, right = st.columns(2, gap="large")
         with left, widgets.errors_shown():
             widgets.section("Request")
-            asked = trial.request_form(service)
+            asked = asking.request_form(service)
             if asked is not None:
-                trial.send(wiring.ops(), service, asked)
+                answers.send(wiring.ops(), service, asked)
         with right:
             widgets.section("Answer")
-            trial.answers(service)
-            trial.again(wiring.ops(), service)
+            answers.shown(service)
+            answers.again(wiring.ops(), service)
         widgets.section("Again, timed")
         with widgets.errors_shown():
             trial.load_form(wiring.ops(), service)
         trial.cold_start(wiring.ops(), service)
         trial.live(service)
-        trial.stored_runs(service)
+        runs.stored(service)

@@ -24,6 +24,9 @@ HOMES = {
     "sqlalchemy": {"services/store.py", "services/registry/database.py"},
     "streamlit": {
         "dashboard/app.py",
+        "dashboard/answers.py",
+        "dashboard/asking.py",
+        "dashboard/runs.py",
         "dashboard/trial.py",
         "dashboard/wiring.py",
         "dashboard/widgets.py",
