@@ -61,7 +61,7 @@ def run(bench: Bench) -> Table:
         )
     half = round(peak / 2, -2)
     lines, notes, verdicts = [], [], []
-    with tools.quick_server(stamps=True) as url:
+    with tools.truth_server() as url:
         for rate in (half, HELD_BY_ALL):
             job = tools.Job(url, bench.body, CONNECTIONS, duration_s, rate)
             kept = {tool.name: measured(bench, tool, job) for tool in with_a_rate(bench)}

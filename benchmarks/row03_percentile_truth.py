@@ -25,7 +25,7 @@ def run(bench: Bench) -> Table:
     """The truth is what the server did in that very run: arrival to answer, from its log."""
     lines = []
     medians: dict[str, dict[int, float]] = {}
-    with tools.server("truth_server") as url:
+    with tools.truth_server() as url:
         for tool in (tools.OURS, *bench.peers("steady")):
             errors: dict[int, list[float]] = {500: [], 990: [], 999: []}
             ours = tool is tools.OURS

@@ -22,7 +22,7 @@ def run(bench: Bench) -> Table:
     assert true99 is not None
     ratios: dict[str, list[float]] = {}
     service = []
-    with tools.server("truth_server") as url:
+    with tools.truth_server() as url:
         wrk = [peer for peer in tools.PEERS if peer.name == "wrk" and peer.installed]
         for tool, kind in [
             (tools.OURS, "steady"),

@@ -22,7 +22,7 @@ def run(bench: Bench) -> Table:
     tails: list[float] = []
     rates: list[float] = []
     lines = []
-    with tools.server("truth_server") as url:
+    with tools.truth_server() as url:
         # The page is opened, and its charts are there, before what is measured begins.
         load = live.load_of(url, bench.body, RATE, duration_s, warm_up_s=8.0)
         ticks = live.recorded(live.load_of(url, bench.body, RATE, 4.0))

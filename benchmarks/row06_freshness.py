@@ -27,7 +27,7 @@ def run(bench: Bench) -> Table:
         return Table(["minute"], [], f"Not measured: {why}.")
     duration_s = 12.0 if bench.quick else 25.0
     lines = []
-    with tools.server("truth_server") as url:
+    with tools.truth_server() as url:
         tools.begin(url, kind="log-normal", median_s=0.005, sigma=0.5, seed=1)
         ticks = live.recorded(live.load_of(url, bench.body, 300, 5.0))
         seen = {

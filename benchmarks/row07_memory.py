@@ -63,7 +63,7 @@ def _page_process(bench: Bench) -> str:
     if why := live.why_not():
         return f"The page's process was not measured: {why}."
     look_s = 20.0 if bench.quick else 75.0
-    with tools.server("truth_server") as url:
+    with tools.truth_server() as url:
         tools.begin(url, kind="log-normal", median_s=0.005, sigma=0.5, seed=1)
         ticks = live.recorded(live.load_of(url, bench.body, 200, 4.0))
         load = live.load_of(url, bench.body, 200, look_s + 60)

@@ -20,7 +20,7 @@ import time
 import urllib.request
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -170,36 +170,44 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(module: str) -> Iterator[str]:
-    """One of our two Python servers on the server's core; gives its address."""
-    with _serving([sys.executable, str(HERE / f"{module}.py")]) as url:
+def quick_server() -> Iterator[str]:
+    """The server that answers at once, faster than any tool that asks it; gives its address."""
+    with _server_in_c() or _server_in_python("null_server") as url:
         yield url
 
 
 @contextmanager
-def quick_server(*, stamps: bool = False) -> Iterator[str]:
-    """The server that answers at once, in C: faster than any tool that asks it.
+def truth_server() -> Iterator[str]:
+    """The server with a script (`begin`) and a log (`log_of`); without a script, a quick one."""
+    with _server_in_c("--stamps") or _server_in_python("truth_server") as url:
+        yield url
 
-    `stamps`: it logs when each request arrived, by the kernel's clock. Without a C compiler the
-    Python servers take its place, which are some tools' limit, and delay what they log.
-    """
+
+def _server_in_c(*options: str) -> AbstractContextManager[str] | None:
+    """server.c, compiled; None where there is no C compiler."""
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if compiler is None:
-        with server("truth_server" if stamps else "null_server") as url:
-            yield url
-        return
+    return _compiled_and_serving(compiler, options) if compiler else None
+
+
+@contextmanager
+def _compiled_and_serving(compiler: str, options: Sequence[str]) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
-        program = f"{folder}/quick_server"
-        source = str(HERE / "quick_server.c")
-        subprocess.run([compiler, "-O2", "-o", program, source], check=True, timeout=120)
-        with _serving([program, *(["--stamps"] if stamps else [])]) as url:
+        program = f"{folder}/server"
+        command = [compiler, "-O2", "-o", program, str(HERE / "server.c"), "-lm"]
+        subprocess.run(command, check=True, timeout=120)
+        with _serving([program, *options]) as url:
             yield url
+
+
+def _server_in_python(module: str) -> AbstractContextManager[str]:
+    """Its stand-in, which is some tools' limit, and delays what it logs."""
+    return _serving([sys.executable, str(HERE / f"{module}.py")])
 
 
 def server_note() -> str:
-    """Which server answers at once here."""
+    """Which server answers here."""
     if any(map(shutil.which, ("cc", "gcc", "clang"))):
-        return "The server is quick_server.c: it can answer more than any of these tools can ask."
+        return "The server is server.c: it can answer more than any of these tools can ask."
     return "No C compiler here: the server is Python's, and limits the fastest tools itself."
 
 
@@ -297,7 +305,7 @@ def begin(url: str, **script: object) -> None:
 def log_of(url: str) -> list[tuple[int, int]]:
     """What the truth server did: (arrival, answer) in ns, by arrival.
 
-    Of the quick server: (arrival by the kernel's clock, moment when the server read it).
+    Of server.c the arrival is the kernel's stamp, of the Python server the moment of its reading.
     """
     numbers = array("q")
     numbers.frombytes(_opener().open(f"{url}/-/log", timeout=60).read())

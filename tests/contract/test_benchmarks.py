@@ -12,7 +12,7 @@ _ONE_RUN = """
 import sys, tools
 from pathlib import Path
 body = tools.body_file(Path(sys.argv[1]))
-with tools.quick_server(stamps=True) as url:
+with tools.truth_server() as url:
     tools.begin(url)
     outcome = tools.OURS.steady(tools.Job(url, body, 4, 0.5, 200, pinned=False))
     log = tools.log_of(url)

@@ -1,10 +1,15 @@
-/* Answers every request at once, and knows when each one arrived.
+/* The server that the benchmarks ask: quick, or slow by a script, and it knows the truth.
  *
- * The same as null_server.py, in C: one core of it serves several times what a client's core can
- * ask for, so that what is timed is the client. For each request it keeps two moments, which
- * `GET /-/log` gives as two int64 (ns) each: when its last byte came in by the kernel's stamp, which
- * no queue of this process can delay, and when this process read it. On loopback the kernel's stamp
- * is taken within the sender's own system call. `POST /-/begin` empties the log.
+ * Unscripted it answers every request at once: one core of it serves several times what a client's
+ * core can ask for, so that what is timed is the client. Scripted it answers each request so long
+ * after its arrival: `POST /-/begin` empties the log and may set the script by its JSON body, the
+ * same as truth_server.py's: kind "constant" (median_s), "log-normal" (median_s, sigma, seed) or
+ * "stall" (answers at once, but not at all during the first stall_s of every every_s; the first
+ * period begins in its middle).
+ *
+ * For each request it keeps two moments, which `GET /-/log` gives as two int64 (ns) each: when its
+ * last byte came in by the kernel's stamp, which no queue of this process can delay (on loopback it
+ * is taken within the sender's own system call), and just before its answer was written.
  *
  * Not a web server: the first request on a connection says by Content-Length how long all others on
  * it are. One argument, `--stamps`: keep the log (socket(7), SO_TIMESTAMPNS). Prints its port.
@@ -12,6 +17,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <math.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
@@ -22,30 +28,46 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
 #define LONGEST_REQUEST 16384
 #define MOST_CONNECTIONS 2048
 #define MOST_LOGGED (4 << 20)
+#define MOST_WAITING (64 << 10)
+#define SPIN_NS 60000 /* a sleeping core wakes some 50 us late: polled so long before an answer */
 #define BODY                                                                                  \
     "{\"model_name\":\"null\",\"model_version\":\"1\",\"id\":\"0\",\"outputs\":[{\"name\":"   \
     "\"output-1\",\"shape\":[1,1],\"datatype\":\"FP64\",\"data\":[0.5]}]}"
 
 struct connection {
-    int fd;
+    int fd, waiting; /* fd -1: closed, and freed with the last answer that waits for it */
     size_t got, expected; /* expected: 0 until the first request told its length */
     char data[LONGEST_REQUEST + 1];
 };
 struct moment {
-    int64_t arrived, read;
+    int64_t arrived, answered;
 };
+struct answer_due {
+    int64_t due, arrived;
+    struct connection *to;
+};
+enum kind { AT_ONCE, CONSTANT, LOG_NORMAL, STALL };
 
 static struct moment *logged;
 static size_t logged_n;
 static int stamps;
 static char answer[512];
 static size_t answer_length;
+
+static enum kind kind;
+static double median_ns, sigma, stall_ns, every_ns;
+static uint64_t seed;
+static int64_t begun;
+static struct answer_due heap[MOST_WAITING]; /* the earliest first */
+static size_t heap_n;
 
 static int64_t realtime_ns(void) {
     struct timespec now;
@@ -56,6 +78,77 @@ static int64_t realtime_ns(void) {
 static void fail(const char *what) {
     perror(what);
     exit(1);
+}
+
+/* The number that follows `"name":` in a JSON text, or `otherwise`. */
+static double number_in(const char *json, const char *name, double otherwise) {
+    char key[32];
+    snprintf(key, sizeof key, "\"%s\":", name);
+    const char *found = strstr(json, key);
+    return found ? strtod(found + strlen(key), NULL) : otherwise;
+}
+
+static void begin(const char *json) {
+    kind = strstr(json, "\"constant\"")     ? CONSTANT
+           : strstr(json, "\"log-normal\"") ? LOG_NORMAL
+           : strstr(json, "\"stall\"")      ? STALL
+                                            : AT_ONCE;
+    median_ns = number_in(json, "median_s", 0) * 1e9;
+    sigma = number_in(json, "sigma", 0.5);
+    stall_ns = number_in(json, "stall_s", 0.2) * 1e9;
+    every_ns = number_in(json, "every_s", 2.0) * 1e9;
+    seed = 0x9e3779b97f4a7c15u * (uint64_t)(number_in(json, "seed", 1) + 1);
+    begun = 0;
+    logged_n = 0;
+}
+
+/* Between 0 and 1, neither included (xorshift64*). */
+static double uniform(void) {
+    seed ^= seed >> 12;
+    seed ^= seed << 25;
+    seed ^= seed >> 27;
+    return ((seed * 0x2545f4914f6cdd1du >> 11) + 0.5) / 9007199254740992.0;
+}
+
+/* When a request that arrived then is to be answered. */
+static int64_t due_of(int64_t arrived) {
+    if (kind == CONSTANT)
+        return arrived + (int64_t)median_ns;
+    if (kind == LOG_NORMAL) /* Box and Muller */
+        return arrived + (int64_t)(median_ns * exp(sigma * sqrt(-2 * log(uniform())) *
+                                                   cos(2 * M_PI * uniform())));
+    if (kind == STALL) {
+        if (!begun) /* half a period in: no tool's first requests meet a stall */
+            begun = arrived - (int64_t)(every_ns / 2);
+        double into = fmod(arrived - begun, every_ns);
+        return into < stall_ns ? arrived + (int64_t)(stall_ns - into) : arrived;
+    }
+    return arrived;
+}
+
+static void push(struct answer_due one) {
+    if (heap_n == MOST_WAITING) {
+        fputs("too many requests at once\n", stderr);
+        exit(1);
+    }
+    size_t at = heap_n++;
+    for (; at && heap[(at - 1) / 2].due > one.due; at = (at - 1) / 2)
+        heap[at] = heap[(at - 1) / 2];
+    heap[at] = one;
+}
+
+static struct answer_due pop(void) {
+    struct answer_due first = heap[0], last = heap[--heap_n];
+    size_t at = 0;
+    for (size_t child; (child = 2 * at + 1) < heap_n; at = child) {
+        if (child + 1 < heap_n && heap[child + 1].due < heap[child].due)
+            child++;
+        if (heap[child].due >= last.due)
+            break;
+        heap[at] = heap[child];
+    }
+    heap[at] = last;
+    return first;
 }
 
 /* As read(2); the kernel's stamp of the last byte, or 0, in *arrived. */
@@ -115,6 +208,34 @@ static int say_log(int fd) {
     return write_all(fd, head, length) || write_all(fd, (char *)logged, size);
 }
 
+static int give_answer(struct connection *to, int64_t arrived) {
+    if (stamps && logged_n < MOST_LOGGED) {
+        int64_t now = realtime_ns();
+        logged[logged_n++] = (struct moment){arrived ? arrived : now, now};
+    }
+    return write_all(to->fd, answer, answer_length);
+}
+
+/* Give the answers that are due; how many milliseconds epoll may sleep at most, -1: for ever. */
+static int give_due_answers(int timer) {
+    while (heap_n && heap[0].due <= realtime_ns()) {
+        struct answer_due one = pop();
+        one.to->waiting--;
+        if (one.to->fd >= 0)
+            give_answer(one.to, one.arrived); /* a broken one is noticed by reading from it */
+        else if (!one.to->waiting)
+            free(one.to);
+    }
+    if (!heap_n)
+        return -1;
+    int64_t wake = heap[0].due - SPIN_NS;
+    if (wake <= realtime_ns())
+        return 0;
+    struct itimerspec at = {.it_value = {wake / 1000000000LL, wake % 1000000000LL}};
+    timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL);
+    return -1;
+}
+
 /* Take what came in; -1 when the connection is over. Blocks only on an answer nobody reads. */
 static int serve(struct connection *from) {
     int64_t arrived = 0;
@@ -133,7 +254,8 @@ static int serve(struct connection *from) {
             from->got = 0;
             if (logs)
                 return say_log(from->fd);
-            logged_n = 0;
+            from->data[length] = 0;
+            begin(from->data);
             return write_all(from->fd, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", 40);
         }
         from->expected = length;
@@ -141,14 +263,29 @@ static int serve(struct connection *from) {
     for (; from->got >= from->expected; from->got -= from->expected) {
         if (from->got > from->expected) /* one that did not wait for its answer */
             memmove(from->data, from->data + from->expected, from->got - from->expected);
-        if (stamps && logged_n < MOST_LOGGED) {
-            int64_t now = realtime_ns();
-            logged[logged_n++] = (struct moment){arrived ? arrived : now, now};
-        }
-        if (write_all(from->fd, answer, answer_length))
+        if (kind != AT_ONCE && !arrived)
+            arrived = realtime_ns();
+        int64_t due = due_of(arrived);
+        if (due > arrived) {
+            push((struct answer_due){due, arrived, from});
+            from->waiting++;
+        } else if (give_answer(from, arrived))
             return -1;
     }
     return 0;
+}
+
+/* Run as soon as there is something to do: a server has no browser beside it (sched_setattr(2),
+ * heeded by Linux 6.12 and later). */
+static void wake_promptly(void) {
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } wanted = {.size = sizeof wanted, .runtime = 100000};
+    syscall(SYS_sched_setattr, 0, &wanted, 0);
 }
 
 int main(int count, char **arguments) {
@@ -163,6 +300,7 @@ int main(int count, char **arguments) {
         if (logged == MAP_FAILED)
             fail("mmap");
     }
+    wake_promptly();
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
     struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof here;
@@ -176,14 +314,23 @@ int main(int count, char **arguments) {
     struct epoll_event wanted = {.events = EPOLLIN}, ready[64];
     if (epoll_ctl(poll, EPOLL_CTL_ADD, listener, &wanted))
         fail("epoll_ctl");
+    int timer = timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+    struct connection rings = {0};
+    wanted = (struct epoll_event){.events = EPOLLIN, .data.ptr = &rings};
+    if (timer < 0 || epoll_ctl(poll, EPOLL_CTL_ADD, timer, &wanted))
+        fail("timerfd");
     int open = 0;
     for (;;) {
-        int n = epoll_wait(poll, ready, 64, -1);
+        int n = epoll_wait(poll, ready, 64, give_due_answers(timer));
         if (n < 0 && errno != EINTR)
             fail("epoll_wait");
         for (int i = 0; i < n; i++) {
             struct connection *one = ready[i].data.ptr;
-            if (!one) {
+            if (one == &rings) {
+                uint64_t times;
+                if (read(timer, &times, sizeof times) < 0 && errno != EAGAIN)
+                    fail("timerfd");
+            } else if (!one) {
                 int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
                 if (fd < 0)
                     continue;
@@ -201,7 +348,9 @@ int main(int count, char **arguments) {
                 open++;
             } else if (serve(one)) {
                 close(one->fd);
-                free(one);
+                one->fd = -1;
+                if (!one->waiting)
+                    free(one);
                 open--;
             }
         }
