@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from services.images import Builder, ImageOptions
     from services.journal import ClusterJournal
     from services.kubeconfig import Context
-    from services.watched import Watched
+    from services.watched import Direct, Watched
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,9 @@ class _LocalOps(_Parts):
     @property
     def server(self) -> str:
         return platform.node() or "this machine"
+
+    def following(self, _service: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @property
     def _root(self) -> Path:
@@ -331,12 +335,19 @@ class _ClusterOps(_Parts):
         flavour = flavour_of(context, self._flavour)
         yield from findings(context, flavour, known=context in self._contexts)
 
-    @cached_property
-    def _reads(self) -> Watched | None:
+    def following(self, service: str) -> AbstractContextManager[None]:
         from services.kserve import collections
-        from services.watched import Watched
 
-        return Watched(self._cluster, collections(self.namespace)) if self.watching else None
+        return self._reads.following(collections(self.namespace, service))
+
+    @cached_property
+    def _reads(self) -> Watched | Direct:
+        from services.kserve import collections
+        from services.watched import Direct, Watched
+
+        if self.watching:
+            return Watched(self._cluster, collections(self.namespace))
+        return Direct(self._cluster)
 
 
 class Connections:

@@ -65,7 +65,7 @@ from services.errors import (
 from services.facilities import Facilities, rights_to
 from services.gcloud import CloudPlace
 from services.relay import Relay
-from services.watched import Reads, Watched, same_things
+from services.watched import Collections, Reads, Scope, Watched, same_things
 
 WRITE_FOR_S = 60.0
 """A write whose answer was lost is looked for, and sent again, for so long: an API server's
@@ -99,17 +99,24 @@ _GATEWAYS = (
 )
 
 
-def collections(namespace: str) -> Mapping[str, str]:
-    """What a process that stays up watches: API path → label that its objects must have."""
+def collections(namespace: str, service: str | None = None) -> Collections:
+    """What a process that stays up watches; of one service alone, what who follows it does."""
     part = path_part(namespace)
     knative = f"/apis/serving.knative.dev/v1/namespaces/{part}"
+    child = objects.predictor_name(service) if service else ""
+
+    def of(label: str, value: str | None) -> Scope:
+        return Scope(label=f"{label}={value}" if value else label)
+
     return {
-        f"/apis/{objects.API_VERSION}/namespaces/{part}/inferenceservices": "",
-        f"/apis/apps/v1/namespaces/{part}/deployments": objects.SERVICE_LABEL,
-        f"/apis/apps/v1/namespaces/{part}/controllerrevisions": objects.RELEASE_LABEL,
-        f"/api/v1/namespaces/{part}/pods": objects.SERVICE_LABEL,
-        f"{knative}/services": "",
-        f"{knative}/revisions": KNATIVE_SERVICE_LABEL,
+        f"/apis/{objects.API_VERSION}/namespaces/{part}/inferenceservices": Scope(
+            name=service or ""
+        ),
+        f"/apis/apps/v1/namespaces/{part}/deployments": of(objects.SERVICE_LABEL, service),
+        f"/apis/apps/v1/namespaces/{part}/controllerrevisions": of(objects.RELEASE_LABEL, service),
+        f"/api/v1/namespaces/{part}/pods": of(objects.SERVICE_LABEL, service),
+        f"{knative}/services": Scope(name=child),
+        f"{knative}/revisions": of(KNATIVE_SERVICE_LABEL, child),
     }
 
 

@@ -7,6 +7,7 @@ stands in its docstring. Nothing here blocks without a bound.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -305,6 +306,9 @@ class Ops(Protocol):
     @property
     def journal(self) -> Journal:
         """The target's release history."""
+
+    def following(self, service: str) -> AbstractContextManager[None]:
+        """A block in which one service is looked at again and again: looks are cheap in it."""
 
     @property
     def predictor(self) -> Predictor:

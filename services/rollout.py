@@ -85,6 +85,9 @@ ADDRESS_TIMEOUT_S = 10.0
 ADDRESS_GRACE_S = 60.0
 """An ingress that has not followed the pods by then is told instead of waited for."""
 
+URL_WITHIN_S = 5.0
+"""KServe writes down where a new service is reached a moment after its pods are ready."""
+
 WAKE_TIMEOUT_S = 5.0
 """A request that wakes a service is waited for so long: its pod is there by then, if not ready."""
 
@@ -744,33 +747,34 @@ def follow(
     """
     end = now() + timedelta(seconds=timeout_s)
     away = refused_at = ""
-    while True:
-        wait_s = every_s
-        try:
-            progress = _of_release(ops, name, release, settle(ops, name, now=now))
-            away = refused_at = ""
-        except Unreachable as error:
+    with ops.following(name):
+        while True:
+            wait_s = every_s
+            try:
+                progress = _of_release(ops, name, release, settle(ops, name, now=now))
+                away = refused_at = ""
+            except Unreachable as error:
+                if now() >= end:
+                    raise
+                away = away or f"{error.what} It has been away since {now():%H:%M:%S} UTC"
+                progress = Progress(Phase.UNKNOWN, away)
+            except Denied as error:
+                if now() >= end:
+                    raise
+                refused_at = refused_at or f"{now():%H:%M:%S} UTC"
+                told = f"{error} Until then it is not followed (since {refused_at})"
+                progress = Progress(Phase.UNKNOWN, told)
+                wait_s = max(every_s, REFUSED_EVERY_S)
+            yield progress
+            if progress.settled:
+                break
             if now() >= end:
-                raise
-            away = away or f"{error.what} It has been away since {now():%H:%M:%S} UTC"
-            progress = Progress(Phase.UNKNOWN, away)
-        except Denied as error:
-            if now() >= end:
-                raise
-            refused_at = refused_at or f"{now():%H:%M:%S} UTC"
-            told = f"{error} Until then it is not followed (since {refused_at})"
-            progress = Progress(Phase.UNKNOWN, told)
-            wait_s = max(every_s, REFUSED_EVERY_S)
-        yield progress
-        if progress.settled:
-            break
-        if now() >= end:
-            raise RolloutTimeout(
-                f"{name} was not ready after {timeout_s:.0f} s; it may still become ready.",
-                why=f"{progress.message}.",
-                fix=f"Watch it on Endpoints, or `slipway status {name}`.",
-            )
-        sleep(wait_s)
+                raise RolloutTimeout(
+                    f"{name} was not ready after {timeout_s:.0f} s; it may still become ready.",
+                    why=f"{progress.message}.",
+                    fix=f"Watch it on Endpoints, or `slipway status {name}`.",
+                )
+            sleep(wait_s)
     _raise_unless_well(name, progress)
 
 
@@ -1224,6 +1228,17 @@ def checked(ops: Ops) -> tuple[Finding, ...]:
     except ConfigError as error:  # which settings there are is known before any place is asked
         packages = (Finding("packages", Verdict.FAIL, f"{error.what} {error.why}", error.fix),)
     return (*ops.serving.check(), *packages)
+
+
+def with_url(ops: Ops, name: str, *, sleep: Callable[[float], None] = time.sleep) -> Service | None:
+    """The service as it is; one that is ready gets a moment until its URL is known, too."""
+    every_s = 0.25
+    for _ in range(round(URL_WITHIN_S / every_s)):
+        found = ops.serving.service(name)
+        if found is None or found.url or found.phase is not Phase.READY:
+            return found
+        sleep(every_s)
+    return ops.serving.service(name)
 
 
 def require(ops: Ops, name: str) -> Service:

@@ -9,8 +9,9 @@ opened or has spoken within `WINDOW_S` and a grace; otherwise the read goes to t
 and fails as any read does. What this process has written is waited for, so that it never reads an
 object older than its own write.
 
-Commands that end in a second read directly and do without this. Read against Kubernetes 1.34
-(API concepts: efficient detection of changes). Callers are connect.py, kserve.py and journal.py.
+Commands that end in a second read directly and do without this; while one of them follows a
+roll-out it watches the objects of that one service (`Direct.following`). Read against Kubernetes
+1.34 (API concepts: efficient detection of changes). Callers are connect.py, kserve.py, journal.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Protocol
 
 import orjson
@@ -55,19 +58,65 @@ class Reads(Protocol):
         """Every object of a list; empty when the kind does not exist."""
 
 
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which objects of a collection are watched: all, those that carry a label, or one by name."""
+
+    label: str = ""
+    """`key`, or `key=value`."""
+    name: str = ""
+
+    @property
+    def narrow(self) -> bool:
+        """True when another reader may want objects that are not in it."""
+        return bool(self.name) or "=" in self.label
+
+    def holds(self, selector: str) -> bool:
+        """Whether every object that `selector` wants is in it, as far as is known."""
+        return not self.narrow or (not self.name and self.label == selector)
+
+
+Collections = Mapping[str, Scope]
+"""API path of a collection → what of it is watched."""
+
+
+class Direct:
+    """Reads of the API server itself; of one service from watches while that is followed."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._now: Reads = cluster
+
+    def get(self, path: str, *, doing: str) -> Json | None:
+        """One object; None when there is none. Unreachable, Denied."""
+        return self._now.get(path, doing=doing)
+
+    def items(self, path: str, *, doing: str, selector: str = "") -> list[Json]:
+        """Every object of a list. Unreachable, Denied."""
+        return self._now.items(path, doing=doing, selector=selector)
+
+    @contextmanager
+    def following(self, collections: Collections) -> Iterator[None]:
+        """Answer what `collections` hold from watches, until the end of the block."""
+        watched = Watched(self._cluster, collections)
+        self._now = watched
+        try:
+            yield
+        finally:
+            self._now = self._cluster
+            watched.close()
+
+
 class Watched:
     """Reads of one cluster from copies that watches keep current. Thread-safe.
 
     Objects that it gives are shared: callers do not change them.
     """
 
-    def __init__(self, cluster: Cluster, collections: Mapping[str, str]) -> None:
-        """Watch `collections`: API path → label that its objects must have ("" = every object).
-
-        A collection is watched from its first read on. Everything else is read directly.
-        """
+    def __init__(self, cluster: Cluster, collections: Collections) -> None:
+        """Watch `collections`, each from its first read on. Everything else is read directly."""
         self._cluster = cluster
-        self._copies = {path: _Copy(cluster, path, label) for path, label in collections.items()}
+        self._copies = {path: _Copy(cluster, path, scope) for path, scope in collections.items()}
         self._proof = threading.Lock()
         self._proved = 0.0
         cluster.wrote = self._wrote
@@ -76,14 +125,15 @@ class Watched:
         """One object; None when there is none. Unreachable, Denied."""
         collection, _, name = path.rpartition("/")
         copy = self._current(collection)
-        if copy is None:
+        found = copy.objects().get(name) if copy is not None else None
+        if copy is None or (found is None and copy.scope.narrow):
             return self._cluster.get(path, doing=doing)
-        return copy.objects().get(name)
+        return found
 
     def items(self, path: str, *, doing: str, selector: str = "") -> list[Json]:
         """Every object of a list. Unreachable, Denied."""
         copy = self._current(path)
-        if copy is None:
+        if copy is None or not copy.scope.holds(selector):
             return self._cluster.items(path, doing=doing, selector=selector)
         return [thing for thing in copy.objects().values() if _carries(thing, selector)]
 
@@ -102,6 +152,10 @@ class Watched:
     def refused(self) -> bool:
         """True when this identity may list but not watch: reads then go to the server."""
         return any(copy.refused for copy in self._copies.values())
+
+    def following(self, _collections: Collections) -> AbstractContextManager[None]:
+        """Nothing more is needed to follow one service."""
+        return nullcontext()
 
     def close(self) -> None:
         """Stop watching; reads go to the server from now on."""
@@ -142,10 +196,11 @@ class Watched:
 class _Copy:
     """One collection: listed once, then kept current by a thread of its own."""
 
-    def __init__(self, cluster: Cluster, path: str, label: str) -> None:
+    def __init__(self, cluster: Cluster, path: str, scope: Scope) -> None:
+        self.scope = scope
         self._cluster = cluster
         self._path = path
-        self._label = label
+        self._fields = f"metadata.name={scope.name}" if scope.name else ""
         self._objects: dict[str, Json] = {}
         self._version = ""
         self._floor = 0
@@ -217,7 +272,10 @@ class _Copy:
                 return
             began = time.monotonic()
             found = self._cluster.listed(
-                self._path, doing="list what is watched", selector=self._label
+                self._path,
+                doing="list what is watched",
+                selector=self.scope.label,
+                fields=self._fields,
             )
             if not found.version:  # the kind does not exist: nothing to watch
                 self._not_before = began + ASK_AGAIN_S
@@ -267,7 +325,8 @@ class _Copy:
                 "allowWatchBookmarks": "true",
                 "resourceVersion": version,
                 "timeoutSeconds": WINDOW_S,
-                **({"labelSelector": self._label} if self._label else {}),
+                **({"labelSelector": self.scope.label} if self.scope.label else {}),
+                **({"fieldSelector": self._fields} if self._fields else {}),
             },
             headers={"Accept": "application/json"},
             read_timeout_s=WINDOW_S + GRACE_S,

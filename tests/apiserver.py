@@ -14,7 +14,7 @@ import copy
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -187,7 +187,7 @@ class ApiServer:
             names = sorted(self._objects[path])
             items = [self._objects[path][name] for name in names]
             version = str(self._version)
-        items = [item for item in items if _selected(item, query.get("labelSelector", ""))]
+        items = [item for item in items if _selected(item, query)]
         start = int(query.get("continue") or 0)
         limit = int(query.get("limit") or 0) or len(items)
         metadata: dict[str, Json] = {"resourceVersion": version}
@@ -233,7 +233,6 @@ class ApiServer:
         """Events after `resourceVersion` until `timeoutSeconds` are over; None = cut it here."""
         since = int(query.get("resourceVersion") or 0)
         until = time.monotonic() + float(query.get("timeoutSeconds") or 60)
-        selector = query.get("labelSelector", "")
         with self._changed:
             self._watches += 1
             cut = self._cut
@@ -257,7 +256,7 @@ class ApiServer:
                         self._changed.wait(min(left, self.bookmark_s))
                     version = self._version
                 for number, kind, where, thing in fresh:
-                    if where == path and number > since and _selected(thing, selector):
+                    if where == path and number > since and _selected(thing, query):
                         yield {"type": kind, "object": thing}
                 wants = query.get("allowWatchBookmarks") == "true"
                 if wants and time.monotonic() - bookmarked >= self.bookmark_s:
@@ -370,8 +369,13 @@ def _refusal(status: int, message: str) -> Json:
     return {"kind": "Status", "status": "Failure", "code": status, "message": message}
 
 
-def _selected(thing: Json, selector: str) -> bool:
+def _selected(thing: Json, query: Mapping[str, str]) -> bool:
+    """By labels and, of the fields, by name."""
     labels = thing["metadata"].get("labels") or {}
+    name = query.get("fieldSelector", "").removeprefix("metadata.name=")
+    if name and thing["metadata"]["name"] != name:
+        return False
+    selector = query.get("labelSelector", "")
     for part in selector.split(",") if selector else ():
         key, equals, value = part.partition("=")
         if key not in labels or (equals and labels[key] != value):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -278,6 +279,8 @@ class MemoryServing:
         """What the next plan sets of what others own."""
         """Services without pods; a request to their own address wakes them."""
         self.wakes = True
+        self.without_url = 0
+        """So many looks find no URL yet."""
         self.broken: SlipwayError | None = None
 
     def _look(self) -> None:
@@ -295,6 +298,7 @@ class MemoryServing:
     def _service(self, name: str) -> Service:
         held = self.held[name]
         seen = self.observe(name)
+        self.without_url -= 1
         release = next(
             (r for r in self.world.journal.history(name) if r.number == held.release), None
         )
@@ -317,7 +321,7 @@ class MemoryServing:
             message=seen.failure.what if seen.failure else "",
             answering=seen.answering,
             stable=held.stable,
-            url="http://127.0.0.1:1234",
+            url="http://127.0.0.1:1234" if self.without_url < 0 else None,
             since=START,
             actor=release.actor if release else "",
             verified=bool(release and release.verified),
@@ -754,6 +758,9 @@ class World:
             intent=intent, release=0, workload=0, stable=None, generation=1, settled=True,
             answering=(Answering(None, None, 100),), managed=False, owner=owner,
         )  # fmt: skip
+
+    def following(self, _service: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def packaging(
         self, kind: PackageKind | None = None, *, own_environment: bool = False

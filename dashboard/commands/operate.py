@@ -337,7 +337,7 @@ def _operation(
     started: float,
 ) -> views.OperationDocument:
     version = plan.after.version if plan.after else None
-    now = session.ops.serving.service(plan.service)
+    now = rollout.with_url(session.ops, plan.service)
     undone = progress.undoes
     wanted = before.intent.version if before and before.intent else None
     document: views.OperationDocument = {

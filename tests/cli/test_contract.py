@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services import errors
+from services import errors, rollout
 from services.domain import Action, Cause, Finding, Outcome, Verdict, VersionRef
 from services.errors import (
     ConfigError,
@@ -164,6 +164,25 @@ def test_deploy(cli: Cli) -> None:
     assert (ran.document["version"], ran.document["release"]) == (3, 3)
     assert ran.document["previous"] == {"release": 2, "version": 2}
     assert {"name", "took_s"} <= ran.document["steps"][0].keys()
+
+
+def test_a_url_that_the_target_tells_a_moment_later_is_in_the_answer(
+    cli: Cli, world: World
+) -> None:
+    world.serving.without_url = 15
+
+    assert cli("deploy", "wine/3", "--name", "wine", "--json").document["url"]
+
+
+def test_a_service_that_never_gets_a_url_is_not_waited_for_long(world: World) -> None:
+    world.serving.without_url = 1_000
+    waited: list[float] = []
+
+    found = rollout.with_url(world, "wine", sleep=waited.append)
+
+    assert found is not None
+    assert found.url is None
+    assert sum(waited) == rollout.URL_WITHIN_S
 
 
 def test_deploying_what_is_live_is_unchanged(cli: Cli, world: World) -> None:

@@ -17,6 +17,7 @@ import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -43,11 +44,12 @@ from services.domain import (
 from services.errors import RolloutFailed, SlipwayError
 from services.gcs import GcsPackager
 from services.journal import ClusterJournal
-from services.kserve import KServeOptions, KServeServing
+from services.kserve import KServeOptions, KServeServing, collections
 from services.kubeconfig import contexts
 from services.ports import Ops, Packager, Store
 from services.predictor import HttpPredictor
 from services.rollout import Wish
+from services.watched import Direct
 from tests.cluster.account import Account, scratch
 from tests.cluster.account import account as account_in
 from tests.contract.mlflow_servers import tracking_server
@@ -263,6 +265,13 @@ class ClusterOps:
     predictor: HttpPredictor = field(default_factory=HttpPredictor)
     engine: MemoryEngine = field(default_factory=MemoryEngine)
     store: Store = field(default_factory=MemoryStore)
+    reads: Direct | None = None
+
+    def following(self, service: str) -> AbstractContextManager[None]:
+        """From watches, where reads can change over to them."""
+        if self.reads is None:
+            return nullcontext()
+        return self.reads.following(collections(self.namespace, service))
 
     def packaging(
         self, kind: PackageKind | None = None, *, own_environment: bool = False
@@ -349,11 +358,13 @@ def ops(  # noqa: PLR0917 (fixtures by name)
     tmp_path: Path,
 ) -> ClusterOps:
     """The ports on the real cluster, as Slipway's account."""
-    journal = ClusterJournal(cluster, namespace)
+    reads = Direct(cluster)
+    journal = ClusterJournal(cluster, namespace, reads=reads)
     return ClusterOps(
         registry=registry,
         packager=GcsPackager(bucket, registry, tmp_path / "staging", emulator=emulator),
-        serving=KServeServing(cluster, namespace, journal, KServeOptions()),
+        serving=KServeServing(cluster, namespace, journal, KServeOptions(), reads=reads),
+        reads=reads,
         journal=journal,
         namespace=namespace,
         server=cluster.host,

@@ -13,7 +13,7 @@ from services import watched
 from services.cluster import MERGE_PATCH, Cluster
 from services.domain import Json
 from services.errors import Denied, Unreachable
-from services.watched import Watched
+from services.watched import Direct, Scope, Watched
 from tests.apiserver import DEPLOYMENTS, EVENTS, PODS, SERVING, ApiServer, api_server, kubeconfig
 
 SOON_S = 10
@@ -42,7 +42,7 @@ def cluster(api: ApiServer, tmp_path: Path) -> Cluster:
 
 @pytest.fixture
 def reads(cluster: Cluster) -> Iterator[Watched]:
-    found = Watched(cluster, {SERVING: "", PODS: "of"})
+    found = Watched(cluster, {SERVING: Scope(), PODS: Scope("of")})
     yield found
     found.close()
 
@@ -117,7 +117,7 @@ def test_what_is_not_watched_is_read_directly(api: ApiServer, reads: Watched) ->
 
 def test_a_kind_that_does_not_exist_is_an_empty_list(cluster: Cluster) -> None:
     path = "/apis/serving.knative.dev/v1/namespaces/models/nothings"
-    reads = Watched(cluster, {path: ""})
+    reads = Watched(cluster, {path: Scope()})
     assert reads.items(path, doing="x") == []
     assert reads.watching == 0
     reads.close()
@@ -287,6 +287,65 @@ def test_the_age_of_the_last_answer_is_known(api: ApiServer, reads: Watched) -> 
 def test_deployments_without_the_label_are_not_read(api: ApiServer, cluster: Cluster) -> None:
     api.put(DEPLOYMENTS, {"metadata": {"name": "mine", "labels": {"of": "a"}}})
     api.put(DEPLOYMENTS, {"metadata": {"name": "other"}})
-    reads = Watched(cluster, {DEPLOYMENTS: "of"})
+    reads = Watched(cluster, {DEPLOYMENTS: Scope("of")})
     assert [d["metadata"]["name"] for d in reads.items(DEPLOYMENTS, doing="x")] == ["mine"]
     reads.close()
+
+
+ONE = {SERVING: Scope(name="a"), PODS: Scope("of=a")}
+
+
+def looked(reads: Direct) -> tuple[int | None, int]:
+    found = reads.get(f"{SERVING}/a", doing="x")
+    return found and found["spec"]["turn"], len(reads.items(PODS, doing="x", selector="of=a"))
+
+
+def test_a_service_that_is_followed_is_listed_once_however_often_it_is_looked_at(
+    api: ApiServer, cluster: Cluster
+) -> None:
+    api.put(SERVING, service("a"))
+    api.put(SERVING, service("b"))
+    api.put(PODS, pod("p1", "a"))
+    reads = Direct(cluster)
+    with reads.following(ONE):
+        assert [looked(reads) for _ in range(20)] == [(0, 1)] * 20
+        api.put(SERVING, service("a", 1))
+        api.put(PODS, pod("p2", "a"))
+        assert soon(lambda: looked(reads) == (1, 2))
+        asked = len(api.asked)
+    assert asked == 4  # two lists, two watches
+    assert soon(lambda: api.watching == 0)
+
+
+def test_what_a_follower_does_not_watch_is_read_from_the_server(
+    api: ApiServer, cluster: Cluster
+) -> None:
+    api.put(SERVING, service("a"))
+    api.put(SERVING, service("b", 7))
+    api.put(PODS, pod("p1", "b"))
+    reads = Direct(cluster)
+    with reads.following(ONE):
+        found = reads.get(f"{SERVING}/b", doing="x")
+        assert found is not None
+        assert found["spec"]["turn"] == 7
+        assert len(reads.items(SERVING, doing="x")) == 2
+        assert len(reads.items(PODS, doing="x", selector="of=b")) == 1
+
+
+def test_after_following_the_server_itself_is_read_again(api: ApiServer, cluster: Cluster) -> None:
+    api.put(SERVING, service("a"))
+    reads = Direct(cluster)
+    with reads.following(ONE):
+        looked(reads)
+    before = api.asked_for("GET", "/a")
+    assert looked(reads) == (0, 0)
+    assert api.asked_for("GET", "/a") == before + 1
+
+
+def test_a_followed_service_that_is_deleted_is_gone(api: ApiServer, cluster: Cluster) -> None:
+    api.put(SERVING, service("a"))
+    reads = Direct(cluster)
+    with reads.following(ONE):
+        looked(reads)
+        api.remove(SERVING, "a")
+        assert soon(lambda: looked(reads)[0] is None)
