@@ -296,6 +296,49 @@ def wait_for(url: str, within_s: float) -> None:
     raise TimeoutError(f"{url} did not answer within {within_s:.0f} s")
 
 
+def standstills(duration_s: float) -> tuple[list[tuple[float, float]], float]:
+    """When this machine did not run at all what wanted to run, and the share of it stolen.
+
+    A process on each of the two cores does nothing but read the clock; where it could not for more
+    than 50 µs, something else had its core: the host, an interrupt, another process. As (beginning,
+    seconds), by beginning. Stolen: what the host took, of both cores' time (0 to 1).
+    """
+    before = _stolen_s()
+    watching = [
+        subprocess.Popen(
+            [*_pinned(cpu), sys.executable, "-c", _WATCH_CLOCK, str(duration_s)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for cpu in (SERVER_CPU, CLIENT_CPU)
+    ]
+    told = [json.loads(process.communicate(timeout=duration_s + 30)[0]) for process in watching]
+    stolen = (_stolen_s() - before) / (len(told) * duration_s)
+    return sorted((at / 1e9, took / 1e9) for gaps in told for at, took in gaps), stolen
+
+
+_WATCH_CLOCK = """
+import gc, json, sys, time
+clock = time.perf_counter_ns
+gc.disable()
+found = []
+last = clock()
+end = last + int(float(sys.argv[1]) * 1e9)
+while last < end:
+    now = clock()
+    if now - last > 50_000:
+        found.append((last, now - last))
+    last = now
+print(json.dumps(found))
+"""
+
+
+def _stolen_s() -> float:
+    # proc(5): the eighth figure of the line "cpu" is steal.
+    with Path("/proc/stat").open() as stat:
+        return int(stat.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
+
+
 def begin(url: str, **script: object) -> None:
     """Start the truth server's script over."""
     asked = urllib.request.Request(f"{url}/-/begin", json.dumps(script).encode(), method="POST")

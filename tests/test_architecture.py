@@ -79,6 +79,12 @@ def test_each_foreign_library_has_its_home(library: str) -> None:
     assert strangers <= HOMES[library]
 
 
+def test_the_dashboard_finds_its_configuration_from_any_folder() -> None:
+    # Streamlit looks beside the script, and in the folder where it was started.
+    beside = ROOT / "dashboard" / ".streamlit" / "config.toml"
+    assert beside.samefile(ROOT / ".streamlit" / "config.toml")
+
+
 def test_only_the_settings_read_the_environment() -> None:
     readers = {
         str(path.relative_to(ROOT))

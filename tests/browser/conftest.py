@@ -90,10 +90,10 @@ def served(state: Path, *, tidy: bool = True, **settings: str) -> Iterator[App]:
     log = (state / "dashboard.log").open("wb")
     server = subprocess.Popen(
         [
-            *(sys.executable, "-m", "streamlit", "run", "dashboard/app.py"),
+            *(sys.executable, "-m", "streamlit", "run", str(ROOT / "dashboard" / "app.py")),
             *("--server.port", str(port), "--server.headless", "true"),
         ],
-        cwd=ROOT,
+        cwd=state,  # as somebody who starts it from a folder of theirs
         env=environment,
         stdout=log,
         stderr=log,

@@ -181,3 +181,10 @@ def test_a_load_test_runs_live_stops_when_told_and_is_laid_over_the_next(
         expect(selected.get_by_text(f"#{run} shipping-price/1")).to_be_visible()
     said = re.compile("No difference can be told|faster|slower|Too few requests")
     expect(page.get_by_text(said).first).to_be_visible()
+
+
+def test_only_our_own_buttons_are_on_a_page(app: App, page: Page) -> None:
+    # Streamlit's own "Deploy" beside ours would be pressed.
+    visit(page, app.url, "health")
+    expect(page.get_by_test_id("stAppDeployButton")).to_have_count(0)
+    expect(page.get_by_test_id("stMainMenu")).to_have_count(0)
