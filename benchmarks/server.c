@@ -20,6 +20,7 @@
 #include <math.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,6 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -275,19 +275,6 @@ static int serve(struct connection *from) {
     return 0;
 }
 
-/* Run as soon as there is something to do: a server has no browser beside it (sched_setattr(2),
- * heeded by Linux 6.12 and later). */
-static void wake_promptly(void) {
-    struct {
-        uint32_t size, policy;
-        uint64_t flags;
-        int32_t nice;
-        uint32_t priority;
-        uint64_t runtime, deadline, period;
-    } wanted = {.size = sizeof wanted, .runtime = 100000};
-    syscall(SYS_sched_setattr, 0, &wanted, 0);
-}
-
 int main(int count, char **arguments) {
     stamps = count > 1 && !strcmp(arguments[1], "--stamps");
     answer_length = snprintf(answer, sizeof answer,
@@ -300,7 +287,10 @@ int main(int count, char **arguments) {
         if (logged == MAP_FAILED)
             fail("mmap");
     }
-    wake_promptly();
+    if (stamps) { /* a server has no browser beside it: where it may, it goes before all else */
+        struct sched_param lowest = {1};
+        sched_setscheduler(0, SCHED_RR, &lowest);
+    }
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
     struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof here;

@@ -296,6 +296,42 @@ def wait_for(url: str, within_s: float) -> None:
     raise TimeoutError(f"{url} did not answer within {within_s:.0f} s")
 
 
+def way_s(url: str, body: Path) -> float:
+    """What the way to the truth server and back takes, in seconds: no tool can see less.
+
+    By a client that does nothing but wait on one socket, on the client's core; the median over what
+    the server's log says of the same requests.
+    """
+    begin(url, kind="constant", median_s=0.005)
+    told = subprocess.run(
+        [*_pinned(CLIENT_CPU), sys.executable, "-c", _BARE_CLIENT, url, PATH, str(body)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    logged = sorted(answered - arrived for arrived, answered in log_of(url))
+    return (float(told) - logged[len(logged) // 2]) / 1e9
+
+
+_BARE_CLIENT = """
+import socket, sys, time
+url, path, file = sys.argv[1:]
+body = open(file, "rb").read()
+head = f"POST {path} HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n"
+request = head.encode() + body
+with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as there:
+    there.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    took = []
+    for _ in range(600):
+        began = time.perf_counter_ns()
+        there.sendall(request)
+        there.recv(65536)
+        took.append(time.perf_counter_ns() - began)
+print(sorted(took)[300])
+"""
+
+
 def standstills(duration_s: float) -> tuple[list[tuple[float, float]], float]:
     """When this machine did not run at all what wanted to run, and the share of it stolen.
 
