@@ -15,7 +15,7 @@ from pathlib import Path
 
 import orjson
 
-from services.engine.alarm import Alarm, clock
+from services.engine.alarm import Alarm, clock, go_first
 from services.engine.connection import STALE_NS, Connection, Head, Shot
 from services.engine.pipe import SLICE_S, Config, slice_as_wire
 from services.engine.schedule import NEVER, Schedule
@@ -448,6 +448,8 @@ class LoadProcess:
         gc.collect()
         gc.freeze()
         gc.disable()
+        if self.steady:  # a burst has no moment at which it must send
+            go_first()
         now = clock()
         if self.steady:
             self.schedule.begin(now + 5_000_000)  # time to come here from there

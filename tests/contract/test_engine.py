@@ -225,6 +225,26 @@ def test_the_schedule_never_runs_ahead(lively: ScriptedServer) -> None:
     assert time.monotonic() - started >= 39 / 20
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="real-time priority is asked of Linux only")
+@pytest.mark.parametrize("make", [steady, burst])
+def test_where_it_may_a_steady_rate_goes_before_all_else(
+    lively: ScriptedServer, make: Callable[..., Load]
+) -> None:
+    going = ProcessEngine().run(make(lively.port, max_requests=1_000_000))
+    next(going)  # after a second it is under way
+    scheduler = os.sched_getscheduler(going.pid) & ~os.SCHED_RESET_ON_FORK
+    going.close()
+    first = make is steady and may_go_first()
+    assert scheduler == (os.SCHED_RR if first else os.SCHED_OTHER)
+
+
+def may_go_first() -> bool:
+    """Whether a process of this account gets real-time priority on this machine."""
+    asks = "import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))"
+    refused = subprocess.run([sys.executable, "-c", asks], stderr=subprocess.DEVNULL, check=False)
+    return not refused.returncode and (os.cpu_count() or 1) > 1
+
+
 def test_a_stall_counts_for_every_request_that_was_due_in_it() -> None:
     async def stalls_once(exchange: Exchange) -> None:
         if exchange.number == 50:
