@@ -97,8 +97,11 @@ def previous_log(journey: Voyage) -> list[str]:
         time.sleep(1)
 
 
-def test_a_model_that_does_not_load_is_named_and_the_old_release_serves(voyage: Begin) -> None:
-    journey = voyage(Mode.STANDARD)
+@MODES
+def test_a_model_that_does_not_load_is_named_and_the_old_release_serves(
+    voyage: Begin, mode: Mode
+) -> None:
+    journey = voyage(mode)
     assert journey.deploy(1).outcome is Outcome.VERIFIED
     after = replace(intent_of(journey.current), runtime="kserve-mlserver")
     plan = rollout.plan_deploy(
