@@ -69,6 +69,8 @@ KIND = "InferenceService"
 CONTAINER = "kserve-container"
 INITIALIZER = "storage-initializer"
 HTTP_PORT = 8080
+_SOURCE = "storage-initializer-sourceuri"
+"""End of the annotation in which KServe notes a pod's URI; its prefix differs by version."""
 DRAIN_S = 5
 """Between a pod's leaving and its server's end; ingresses follow endpoints within a second or
 two."""
@@ -143,7 +145,7 @@ def manifest(
         },
         "spec": {"predictor": predictor},
     }
-    return _patched(made, intent.patch) if intent.patch.strip() else made
+    return _patched(made, intent) if intent.patch.strip() else made
 
 
 def canary_not_offered(service: str) -> NotOffered:
@@ -217,7 +219,6 @@ def _container(intent: Intent) -> dict[str, Json]:
         "ports": [{"name": "http1", "containerPort": HTTP_PORT, "protocol": "TCP"}],
         "env": [
             *(_V2_ENV if intent.package.protocol is Protocol.V2 else ()),
-            {"name": "MLSERVER_MODEL_NAME", "value": intent.service},
             *_env(intent),
         ],
         **_gentle(intent),
@@ -250,13 +251,40 @@ def _gentle(intent: Intent) -> dict[str, Json]:
     return gentle
 
 
+_MODEL_ENV = (
+    "MLSERVER_MODEL_NAME",
+    "MLSERVER_MODEL_VERSION",
+    "MLSERVER_MODEL_URI",
+    # KServe v0.20.0: turns the storage initializer on, for any container.
+    "STORAGE_URI",
+)
+"""Variables that say which model a server loads, and as what it answers."""
+
+
 def _env(intent: Intent) -> list[dict[str, str]]:
     env = dict(intent.env)
     if intent.version is not None:
+        # What an adopted service says there would make a version answer as another, or be another.
+        env = {name: value for name, value in env.items() if name not in _MODEL_ENV}
         # MLServer 1.7.1 names the answering version in every V2 answer only when it is told it.
-        # What an adopted service or a wish says there would make a version answer as another.
-        env["MLSERVER_MODEL_VERSION"] = str(intent.version.number)
+        env = {"MLSERVER_MODEL_VERSION": str(intent.version.number), **env}
+    if intent.package.kind is PackageKind.IMAGE:
+        # Of files, KServe and the runtime tell the server.
+        env = {"MLSERVER_MODEL_NAME": intent.service, **env}
     return [{"name": name, "value": value} for name, value in env.items()]
+
+
+def wished_model_env(before: Intent | None, after: Intent) -> tuple[str, ...]:
+    """Variables of `_MODEL_ENV` that a plan would add to a version: a wish that has no effect.
+
+    What an adopted service had already is kept quiet about: nobody asks for it.
+    """
+    if after.version is None:
+        return ()
+    ours = {item["name"]: item["value"] for item in _env(after)}
+    had = before.env if before else ()
+    new = [pair for pair in after.env if pair[0] in _MODEL_ENV and pair not in had]
+    return tuple(name for name, value in new if ours.get(name) != value)
 
 
 def _resources(resources: Resources) -> dict[str, Json]:
@@ -268,22 +296,62 @@ def _resources(resources: Resources) -> dict[str, Json]:
     return {"requests": dict(wanted), "limits": dict(wanted)} if wanted else {}
 
 
-_FIXED = (
-    ("apiVersion",),
-    ("kind",),
-    ("metadata", "name"),
-    ("metadata", "namespace"),
-    ("metadata", "labels", WORKLOAD_LABEL),
-    ("metadata", "annotations", VERSION_ANNOTATION),
-    ("metadata", "annotations", DIGEST_ANNOTATION),
-    ("metadata", "annotations", MODE_ANNOTATION),
-    ("spec", "predictor", "canaryTrafficPercent"),
+_TOLD_APART = "Slipway tells releases apart by it."
+_ANOTHER_MODEL = (
+    "It says which model the pods load: another one would answer in the version's name."
 )
 
+_FIXED = (
+    *(
+        (path, _TOLD_APART)
+        for path in (
+            ("apiVersion",),
+            ("kind",),
+            ("metadata", "name"),
+            ("metadata", "namespace"),
+            ("metadata", "labels", WORKLOAD_LABEL),
+            ("metadata", "annotations", VERSION_ANNOTATION),
+            ("metadata", "annotations", DIGEST_ANNOTATION),
+            ("metadata", "annotations", MODE_ANNOTATION),
+            ("metadata", "annotations", STOP_ANNOTATION),
+            ("spec", "predictor", "canaryTrafficPercent"),
+        )
+    ),
+    *(
+        (path, _ANOTHER_MODEL)
+        for path in (
+            ("spec", "canary"),
+            ("spec", "predictor", "storageUris"),
+            ("spec", "predictor", "model", "storageUri"),
+            ("spec", "predictor", "model", "storageUris"),
+            ("spec", "predictor", "model", "storage"),
+            ("spec", "predictor", "model", "modelFormat"),
+        )
+    ),
+)
+"""What a patch leaves as it is, and why: without it a release would be another thing than it says.
+"""
 
-def _patched(made: dict[str, Json], patch: str) -> dict[str, Json]:
+MODEL_FOLDER = "/mnt/models"
+"""Where the storage initializer puts a model's files, and servers load them from."""
+
+
+def _patched(made: dict[str, Json], intent: Intent) -> dict[str, Json]:
+    merged = _merge(made, _patch_of(intent))
+    changed = next(((p, why) for p, why in _FIXED if _at(merged, p) != _at(made, p)), None)
+    if changed is not None:
+        raise _not_to_patch(".".join(changed[0]), changed[1], intent)
+    part = _changed_model(made, merged)
+    if part:
+        raise _not_to_patch(part, _ANOTHER_MODEL, intent)
+    assert isinstance(merged, dict)
+    return merged
+
+
+def _patch_of(intent: Intent) -> dict[str, Json]:
+    """What the patch says. NotDeployable when it is no mapping."""
     try:
-        extra = yaml.safe_load(patch)
+        extra = yaml.safe_load(intent.patch)
     except yaml.YAMLError as error:
         raise NotDeployable(
             "The patch is no YAML. Nothing was changed.", why=one_line(error)
@@ -293,16 +361,54 @@ def _patched(made: dict[str, Json], patch: str) -> dict[str, Json]:
             "The patch is no mapping. Nothing was changed.",
             fix="Write fields as in an InferenceService, for example spec: {predictor: {…}}.",
         )
-    for path in _FIXED:
-        if _at(extra, path) is not None and _at(extra, path) != _at(made, path):
-            raise NotDeployable(
-                f"The patch may not set {'.'.join(path)}. Nothing was changed.",
-                why="Slipway tells releases apart by it.",
-                fix="Take it out of the patch.",
-            )
-    merged = _merge(made, extra)
-    assert isinstance(merged, dict)
-    return merged
+    return extra
+
+
+def _not_to_patch(part: str, why: str, intent: Intent) -> NotDeployable:
+    another = f" Another model is deployed by its own reference, not as {intent.version}."
+    return NotDeployable(
+        f"The patch may not set {part}. Nothing was changed.",
+        why=why,
+        fix=f"Take it out of the patch.{another if why is _ANOTHER_MODEL else ''}",
+    )
+
+
+def _changed_model(made: Json, merged: Json) -> str:
+    """The part by which a patch makes the pods load, or answer as, another model; "" for none."""
+    before, after = _loading_parts(made), _loading_parts(merged)
+    for name in sorted(before.keys() ^ after.keys()):
+        return f"the container {name}"
+    for name, part in after.items():
+        if name == CONTAINER and part.get("image") != before[name].get("image"):
+            return f"the image of {name}"
+        ours, theirs = _env_of(before[name]), _env_of(part)
+        changed = next((env for env in _MODEL_ENV if ours.get(env) != theirs.get(env)), "")
+        if changed:
+            return f"the environment variable {changed}"
+        mounts = part.get("volumeMounts")
+        for mount in mounts if isinstance(mounts, list) else ():
+            path = mount.get("mountPath") if isinstance(mount, dict) else ""
+            if f"{path}/".startswith(f"{MODEL_FOLDER}/"):
+                return f"a volume at {MODEL_FOLDER}"
+    return ""
+
+
+def _loading_parts(made: Json) -> dict[str, Json]:
+    """The parts of a manifest that decide what is loaded, by name."""
+    predictor = _at(made, ("spec", "predictor")) or {}
+    model = predictor.get("model")
+    parts = {"model": model} if isinstance(model, dict) else {}
+    for place in ("containers", "initContainers"):
+        listed = predictor.get(place)
+        for each in listed if isinstance(listed, list) else ():
+            if isinstance(each, dict) and each.get("name") in {CONTAINER, INITIALIZER}:
+                parts[str(each["name"])] = each
+    return parts
+
+
+def _env_of(part: Json) -> dict[str, Json]:
+    listed = part.get("env")
+    return {each["name"]: each for each in listed} if _named(listed) else {}
 
 
 def _merge(base: Json, extra: Json) -> Json:
@@ -408,7 +514,8 @@ def live_intent(service: Json) -> Intent:
     """The intent that the object's spec amounts to: for services that others made."""
     predictor = _at(service, ("spec", "predictor")) or {}
     model = predictor.get("model") or {}
-    container: Json = next(iter(predictor.get("containers") or ()), {})
+    # Containers beside a model are others: a proxy, say.
+    container = {} if model else _server_of(predictor.get("containers") or ())
     holder = container or model
     metadata = service["metadata"]
     if container:
@@ -440,6 +547,12 @@ def live_intent(service: Json) -> Intent:
         canary_percent=live_percent(service),
         stopped=is_stopped(service),
     )
+
+
+def _server_of(containers: Sequence[Json]) -> Json:
+    """The model server among a pod's containers: the one that KServe calls so, else the first."""
+    named = (container for container in containers if container.get("name") == CONTAINER)
+    return next(named, next(iter(containers), {}))
 
 
 def _text(value: object) -> str | None:
@@ -497,13 +610,45 @@ def drift_of(service: Json, release: Release) -> tuple[Drift, ...]:
         *((f"env {name}", value, live_env.get(name)) for name, value in recorded_env.items()),
     ]
     if intent.patch.strip():
-        # What a patch sets is not modelled; only what it leaves alone can be compared.
-        compared = compared[:1]
+        # What a patch sets is not modelled; only what it has to leave alone can be compared.
+        compared = [each for each in compared if each[0] in _MODEL_FIELDS]
     return tuple(
         Drift(name, _said(recorded), _said(seen), _changed_by(service))
         for name, recorded, seen in compared
         if recorded != seen
     )
+
+
+_MODEL_FIELDS = frozenset({"package", *(f"env {name}" for name in _MODEL_ENV)})
+"""Drifted fields by which the pods carry, or answer as, another model than the release's."""
+
+
+def carries_another(look: Look, wanted: Release, pods: Iterable[Json]) -> Drift | None:
+    """What makes the release's pods another model than it says; None when nothing does.
+
+    The label that tells pods apart is left by an edit of others, so what they load is compared.
+    """
+    recorded = wanted.intent.package.uri
+    for drift in drift_of(look.service, wanted):
+        if drift.field in _MODEL_FIELDS:
+            return drift
+    if wanted.intent.package.kind is PackageKind.IMAGE or not recorded:
+        return None  # a pod may name an image by its digest: its template is compared instead
+    loaded = (source_of(pod) for pod in pods)
+    other = next((uri for uri in loaded if uri and uri != recorded), "")
+    return Drift("package", one_line(recorded), one_line(other)) if other else None
+
+
+def source_of(pod: Json) -> str:
+    """The URI from which a pod's initializer loads; "" when it has none.
+
+    KServe v0.20.0: it stands in an annotation and is the initializer's first argument.
+    """
+    for container in _at(pod, ("spec", "initContainers")) or ():
+        if container.get("name") == INITIALIZER and container.get("args"):
+            return str(container["args"][0])
+    noted = (value for key, value in _annotations(pod).items() if key.endswith(_SOURCE))
+    return str(next(noted, ""))
 
 
 _COUNTS = frozenset({"minimum replicas", "maximum replicas"})
@@ -751,7 +896,7 @@ def image_drift(look: Look, release: Release) -> Drift | None:
 
     KServe rolls services when their runtime is edited (kserve/kserve#3299, #3683).
     """
-    recorded = release.intent.runtime_image
+    recorded = _image_of(release.intent)
     mine = [r for r in look.revisions if workload_of(r) == release.workload]
     newest = max(mine, key=lambda r: str(r["metadata"].get("creationTimestamp")), default=None)
     holder = newest or _at(look.deployment, ("spec", "template"))
@@ -760,6 +905,22 @@ def image_drift(look: Look, release: Release) -> Drift | None:
     if not recorded or not seen or seen == recorded:
         return None
     return Drift("runtime image", one_line(recorded), one_line(seen))
+
+
+def _image_of(intent: Intent) -> str:
+    """The model server's image as the release itself has it; "" when that is not known."""
+    if not intent.patch.strip():
+        return intent.runtime_image
+    try:
+        model = _at(_patch_of(intent), ("spec", "predictor", "model"))
+    except NotDeployable:
+        return ""
+    if not isinstance(model, dict):
+        return intent.runtime_image
+    if model.get("image"):
+        return str(model["image"])
+    # Another runtime, or another tag of its image: which image that gives is the cluster's matter.
+    return "" if model.keys() & {"runtime", "runtimeVersion"} else intent.runtime_image
 
 
 def fields_of_others(service: Json) -> tuple[tuple[str, str], ...]:
@@ -947,11 +1108,7 @@ def _carries_package(template: Json, service: Json) -> bool:
     predictor = _at(service, ("spec", "predictor")) or {}
     model = predictor.get("model") or {}
     if model.get("storageUri"):
-        sources = [
-            value
-            for key, value in _annotations(template).items()
-            if key.endswith("storage-initializer-sourceuri")
-        ]
+        sources = [value for key, value in _annotations(template).items() if key.endswith(_SOURCE)]
         return not sources or model["storageUri"] in sources
     image = next((c.get("image") for c in predictor.get("containers") or ()), None)
     images = [c.get("image") for c in _at(template, ("spec", "containers")) or ()]

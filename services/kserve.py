@@ -376,7 +376,13 @@ class KServeServing:
     ) -> Cause | None:
         """The first concrete cause on the new pods, with the log lines that say so."""
         wanted = facts.wanted
-        if wanted is None or (facts.all_serve and model_ready):
+        if wanted is None:
+            return None
+        if wanted.outcome in {Outcome.OPEN, Outcome.TIMEOUT}:  # what comes later is drift
+            other = objects.carries_another(look, wanted, facts.pods)
+            if other is not None:
+                return symptoms.another_model(other, wanted.intent)
+        if facts.all_serve and model_ready:
             return None
         now = datetime.now(UTC)
         written_at = objects.written_at(look.service) or wanted.created_at
@@ -503,6 +509,15 @@ class KServeServing:
         intent = plan.after
         assert intent is not None
         yield from self._facilities.plan_findings(intent, creates=plan.based_on is None)
+        wished = objects.wished_model_env(plan.before, intent)
+        if wished:
+            yield Finding(
+                "environment variables",
+                Verdict.FAIL,
+                f"{', '.join(wished)} says which model the server loads and as what it answers:"
+                f" with another value it would not be {intent.version}.",
+                f"Leave {', '.join(wished)} out.",
+            )
         takes_over = plan.for_others or self._takes_over(live)
         if takes_over and live is not None and not plan.for_others:
             yield Finding(

@@ -994,11 +994,14 @@ def try_inference(ops: Ops, release: Release) -> tuple[TestResult, str]:
             model_name=endpoint.model_name,
             protocol=intent.package.protocol,
         )
-        ops.predictor.infer(endpoint, request)
+        answer = ops.predictor.infer(endpoint, request)
     except InferenceFailed as error:
         return TestResult.FAIL, f"{error.what} {error.why}".strip()
     except (Unreachable, Denied, NotFound) as error:
         return TestResult.COULD_NOT_MEASURE, f"{error.what} {error.why}".strip()
+    named = answer.version
+    if intent.version is not None and named is not None and named.number != intent.version.number:
+        return TestResult.FAIL, f"Its pods answer as {named}."
     return TestResult.PASS, ""
 
 

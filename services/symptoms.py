@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from services import diagnosis
-from services.domain import Cause, Intent, Json, PackageKind
+from services.domain import Cause, Drift, Intent, Json, PackageKind
 from services.errors import one_line
-from services.inferenceservice import Stuck
+from services.inferenceservice import Stuck, source_of
 
 UNSCHEDULABLE_GRACE = timedelta(seconds=8)
 """A node may be freed by the pod that is just leaving; an autoscaler needs minutes, and says so."""
@@ -74,6 +74,8 @@ class Trouble:
     previous: bool = False
     """The log to read is that of the container's earlier instance."""
     requested: str = ""
+    source: str = ""
+    """From where the pod's initializer loads; "" when the pod does not say."""
 
     @property
     def where(self) -> str:
@@ -135,7 +137,7 @@ def _pod_trouble(pod: Json, now: datetime) -> Trouble | None:
     for state in status.get("initContainerStatuses") or ():
         found = _container_trouble(name, state, Kind.INITIALIZER)
         if found is not None:
-            return found
+            return replace(found, source=source_of(pod))
     for state in status.get("containerStatuses") or ():
         found = _container_trouble(name, state, Kind.SERVER)
         if found is not None:
@@ -245,6 +247,16 @@ def _by_kind(trouble: Trouble, intent: Intent, lines: Sequence[str]) -> Cause:
                 if lacks
                 else "Does every Secret and ConfigMap that it names exist in the namespace?",
             )
+
+
+def another_model(found: Drift, intent: Intent) -> Cause:
+    """The words for pods that carry another model than their release says."""
+    by = f" {found.by} changed it." if found.by else ""
+    return Cause(
+        f"What its pods carry is not {intent.version or 'what the release says'}",
+        f"{found.field}: {found.recorded} is recorded, {found.seen or 'nothing'} was seen.{by}",
+        "Undo that where it was done, or deploy the version again.",
+    )
 
 
 def _said(trouble: Trouble, what: str, fix: str, code: str = "", why: str = "") -> Cause:
@@ -377,7 +389,7 @@ def _refused_spec(trouble: Trouble) -> Cause:
 
 
 def _initializer(trouble: Trouble, intent: Intent, lines: Sequence[str]) -> Cause:
-    uri = one_line(intent.package.uri)
+    uri = one_line(trouble.source or intent.package.uri)
     text = "\n".join(lines) or trouble.message
     evidence = tuple(one_line(line) for line in lines if line.strip())[-_EVIDENCE_LINES:]
     last = evidence[-1] if evidence else one_line(trouble.message)

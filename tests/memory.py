@@ -540,6 +540,8 @@ class MemoryPredictor:
         self.fails: InferenceFailed | None = None
         self.behind: VersionRef | InferenceFailed | None = None
         """What the service's own address answers while it lags behind the pods."""
+        self.pods_answer_as: VersionRef | None = None
+        """The version that a release's own pods name, where it is not theirs."""
         self.sent: list[InferRequest] = []
 
     def ready(self, endpoint: Endpoint, timeout_s: float = 2.0) -> bool:
@@ -553,11 +555,12 @@ class MemoryPredictor:
         self.sent.append(request)
         if self.world.serving.wakes:
             self.world.serving.asleep.discard(endpoint.model_name)
-        behind = self.behind if endpoint.release is None else None
+        behind = self.behind if endpoint.release is None else self.pods_answer_as
         if isinstance(behind, InferenceFailed):
             raise behind
         held = self.world.serving.held.get(endpoint.model_name)
-        side = max(held.answering, key=lambda a: a.percent, default=None) if held else None
+        sides = [s for s in held.answering if endpoint.release in {None, s.release}] if held else []
+        side = max(sides, key=lambda a: a.percent, default=None)
         return Prediction(
             outputs=(Output("output-1", "INT64", (request.rows, 1), (1,) * request.rows),),
             http_status=200,

@@ -168,6 +168,45 @@ def test_pods_that_somebody_changed_after_the_test_are_not_called_verified(
     assert bool(service.drift) is bool(edit)
 
 
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        ({"storageUri": "gs://models/other"}, "gs://models/other was seen"),
+        (
+            {"env": [{"name": "MLSERVER_MODEL_VERSION", "value": "9"}]},
+            "env MLSERVER_MODEL_VERSION: 2 is recorded, 9 was seen",
+        ),
+    ],
+    ids=["other files", "other name"],
+)
+def test_a_roll_out_of_which_somebody_changed_the_model_is_failed_and_not_verified(
+    api: ApiServer, cluster: Cluster, edit: Json, said: str
+) -> None:
+    look = copy.deepcopy(looks(VERSIONS[-1])["standard ready"])
+    look["service"]["spec"]["predictor"]["model"] |= edit
+    past = past_of(looks(VERSIONS[-1])["standard ready"]["service"])
+    show(api, look)
+    progress = rollout.progress_of(KServeServing(cluster, "models", past).observe("wine"))
+    assert progress.phase is Phase.FAILED
+    assert progress.cause is not None
+    assert progress.cause.what == "What its pods carry is not wine/2"
+    assert said in progress.cause.why
+
+
+def test_pods_that_load_other_files_than_the_spec_says_are_not_verified(
+    api: ApiServer, cluster: Cluster
+) -> None:
+    look = copy.deepcopy(looks(VERSIONS[-1])["standard ready"])
+    for pod in look["pods"]:
+        pod["spec"]["initContainers"] = [
+            {"name": "storage-initializer", "args": ["gs://models/other", "/mnt/models"]}
+        ]
+    show(api, look)
+    seen = KServeServing(cluster, "models", past_of(look["service"])).observe("wine")
+    assert seen.failure is not None
+    assert "gs://models/other was seen" in seen.failure.why
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_earlier_failure_is_not_told_as_todays(
     api: ApiServer, cluster: Cluster, version: str

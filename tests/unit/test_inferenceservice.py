@@ -197,6 +197,94 @@ def test_a_patch_cannot_move_the_object_or_forge_a_release(patch: str) -> None:
         applied(intent_of(patch=patch))
 
 
+OTHER = "gs://models/wine/2"
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        f"spec: {{predictor: {{model: {{storageUri: {OTHER}}}}}}}",
+        "spec: {predictor: {model: {storageUri: null}}}",
+        "spec: {predictor: {model: null}}",
+        f"spec: {{predictor: {{model: {{storageUris: [{{uri: {OTHER}}}]}}}}}}",
+        f"spec: {{predictor: {{storageUris: [{{uri: {OTHER}}}]}}}}",
+        "spec: {predictor: {model: {storage: {key: k, path: wine/2}}}}",
+        "spec: {predictor: {model: {modelFormat: {name: sklearn}}}}",
+        "spec: {predictor: {model: {env: [{name: MLSERVER_MODEL_VERSION, value: '9'}]}}}",
+        "spec: {predictor: {model: {env: [{value: '9'}]}}}",
+        "spec: {predictor: {model: {env: [{name: MLSERVER_MODEL_NAME, value: other}]}}}",
+        "spec: {predictor: {model: {env: [{name: MLSERVER_MODEL_URI, value: /other}]}}}",
+        f"spec: {{predictor: {{model: {{env: [{{name: STORAGE_URI, value: '{OTHER}'}}]}}}}}}",
+        "spec: {predictor: {model: {volumeMounts: [{name: v, mountPath: /mnt/models/data}]}}}",
+        "spec: {predictor: {containers: [{name: kserve-container, image: other}]}}",
+        "spec: {predictor: {initContainers: [{name: storage-initializer, image: other}]}}",
+        "spec: {canary: [{trafficPercent: 50, predictor: {name: other}}]}",
+    ],
+)
+def test_a_patch_cannot_put_another_model_under_a_release(patch: str) -> None:
+    with pytest.raises(NotDeployable, match="The patch may not set") as refused:
+        applied(intent_of(patch=patch))
+    assert "which model the pods load" in refused.value.why
+    assert "wine/1" in refused.value.fix
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "spec: {predictor: {containers: [{name: kserve-container, image: other}]}}",
+        "spec: {predictor: {containers: [{image: other}]}}",
+        f"spec: {{predictor: {{model: {{storageUri: {OTHER}}}}}}}",
+        (
+            "spec: {predictor: {containers: [{name: kserve-container,"
+            " env: [{name: MLSERVER_MODEL_NAME, value: other}]}]}}"
+        ),
+    ],
+)
+def test_a_patch_cannot_put_another_image_under_a_release(patch: str) -> None:
+    package = Package(PackageKind.IMAGE, "dev.local/wine:1", "")
+    with pytest.raises(NotDeployable, match="The patch may not set"):
+        applied(intent_of(package=package, patch=patch))
+
+
+@pytest.mark.parametrize(
+    "patch",
+    ["metadata: {labels: null}", "metadata: {annotations: {serving.kserve.io/stop: 'true'}}"],
+)
+def test_a_patch_cannot_take_away_what_a_release_is_known_by(patch: str) -> None:
+    with pytest.raises(NotDeployable, match="may not set metadata"):
+        applied(intent_of(patch=patch))
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "spec: {predictor: {model: {image: registry.example/mlserver:2}}}",
+        "spec: {predictor: {containers: [{name: proxy, image: envoy}]}}",
+        "spec: {predictor: {model: {volumeMounts: [{name: v, mountPath: /mnt/models-cache}]}}}",
+        f"spec: {{predictor: {{model: {{storageUri: {intent_of().package.uri}}}}}}}",
+    ],
+)
+def test_a_patch_may_set_what_leaves_the_model_alone(patch: str) -> None:
+    wished = intent_of(patch=patch)
+    assert objects.drift_of(applied(wished), release_of(1, wished)) == ()
+
+
+def test_a_wish_cannot_say_by_its_environment_which_model_is_loaded() -> None:
+    wished = intent_of(env=(("MLSERVER_MODEL_URI", OTHER), ("A", "b")))
+    assert objects.wished_model_env(None, wished) == ("MLSERVER_MODEL_URI",)
+    names = [entry["name"] for entry in applied(wished)["spec"]["predictor"]["model"]["env"]]
+    assert names == ["MLSERVER_MODEL_VERSION", "A"]
+
+
+def test_what_an_adopted_service_says_there_is_dropped_without_a_word() -> None:
+    adopted = intent_of(env=(("MLSERVER_MODEL_NAME", "old"),), version=None)
+    wished = replace(adopted, version=VersionRef("wine", 2))
+    assert objects.wished_model_env(adopted, wished) == ()
+    assert applied(adopted)["spec"]["predictor"]["model"]["env"] == [
+        {"name": "MLSERVER_MODEL_NAME", "value": "old"}
+    ]
+
+
 @given(st.text(max_size=60))
 def test_any_models_name_is_data_in_the_manifest(name: str) -> None:
     intent = replace(intent_of(), version=VersionRef(name, 1))
@@ -287,6 +375,69 @@ def test_an_edit_by_others_is_drift_with_its_manager() -> None:
         "gs://elsewhere/9",
         "kubectl-edit",
     )
+
+
+@pytest.mark.parametrize(
+    ("patch", "drifts"),
+    [
+        ("spec: {predictor: {model: {image: registry.example/mlserver:2}}}", False),
+        ("spec: {predictor: {model: {runtimeVersion: '2'}}}", False),
+        ("spec: {predictor: {tolerations: []}}", True),
+        ("", True),
+    ],
+)
+def test_an_image_that_the_release_itself_set_is_no_drift(patch: str, drifts: bool) -> None:
+    release = release_of(1, intent_of(patch=patch, runtime_image="registry.example/mlserver:1"))
+    made = deployment(1, release.intent)
+    made["spec"]["template"]["spec"] = {
+        "containers": [{"name": "kserve-container", "image": "registry.example/mlserver:2"}]
+    }
+    look = objects.Look(applied(release.intent), made)
+    assert (objects.image_drift(look, release) is not None) is drifts
+
+
+def test_an_image_that_a_patch_set_and_somebody_changed_is_drift() -> None:
+    patch = "spec: {predictor: {model: {image: registry.example/mlserver:2}}}"
+    release = release_of(1, intent_of(patch=patch, runtime_image="registry.example/mlserver:1"))
+    made = deployment(1, release.intent)
+    made["spec"]["template"]["spec"] = {
+        "containers": [{"name": "kserve-container", "image": "registry.example/mlserver:3"}]
+    }
+    drift = objects.image_drift(objects.Look(applied(release.intent), made), release)
+    assert drift is not None
+    assert drift.recorded == "registry.example/mlserver:2"
+
+
+@pytest.mark.parametrize("patch", ["", "spec: {predictor: {tolerations: []}}"])
+@pytest.mark.parametrize(
+    ("edit", "field"),
+    [
+        ({"storageUri": OTHER}, "package"),
+        (
+            {"env": [{"name": "MLSERVER_MODEL_VERSION", "value": "2"}]},
+            "env MLSERVER_MODEL_VERSION",
+        ),
+    ],
+)
+def test_a_spec_that_names_another_model_than_the_release_is_seen(
+    patch: str, edit: Json, field: str
+) -> None:
+    release = release_of(1, intent_of(patch=patch))
+    service = applied(release.intent)
+    service["spec"]["predictor"]["model"] |= edit
+    found = objects.carries_another(objects.Look(service), release, ())
+    assert found is not None
+    assert found.field == field
+
+
+def test_pods_that_load_another_model_than_the_release_are_seen() -> None:
+    release = release_of(1, intent_of())
+    look = objects.Look(applied(release.intent))
+    mine, other = pod(1, uri=release.intent.package.uri), pod(1, uri=OTHER)
+    assert objects.carries_another(look, release, (mine, pod(1))) is None
+    found = objects.carries_another(look, release, (mine, other))
+    assert found is not None
+    assert found.seen == OTHER
 
 
 # ── Roll-outs ─────────────────────────────────────────────────────────────────────────────────

@@ -160,6 +160,17 @@ def test_a_version_without_an_example_serves_but_is_not_verified(world: World) -
     assert "no input example" in progress.message
 
 
+def test_pods_that_answer_as_another_version_are_not_verified(world: World) -> None:
+    world.registry.add("wine")
+    world.serving.via = WayIn.INGRESS
+    world.predictor.pods_answer_as = VersionRef("wine", 2)
+    deploy(world, "wine/1")
+    progress = settle(world)
+    assert progress.outcome is Outcome.FAILED
+    assert progress.cause is not None
+    assert progress.cause.why == "Its pods answer as wine/2."
+
+
 def test_of_an_unknown_version_it_is_not_said_that_it_has_no_example(world: World) -> None:
     world.serves("wine", [1])
     (release,) = world.journal.history("wine")
