@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -560,6 +560,18 @@ class Step:
     started_at: datetime | None = None
     took_s: float | None = None
     detail: str = ""
+
+
+TEST_STEP = "verified"
+"""Name of the step that is the test inference, on every target."""
+
+
+def judged(step: Step, state: StepState, at: datetime | None, detail: str = "") -> Step:
+    """The step as it ended at `at`; None = it took no time that is known."""
+    if step.started_at is None or at is None:
+        return replace(step, state=state, detail=detail)
+    took = max(0.0, (at - step.started_at).total_seconds())
+    return replace(step, state=state, took_s=took, detail=detail)
 
 
 class TestResult(StrEnum):

@@ -15,12 +15,13 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import yaml
 
 from services.checks import Format, Runtime
 from services.domain import (
+    TEST_STEP,
     Action,
     Answering,
     Change,
@@ -38,6 +39,7 @@ from services.domain import (
     Step,
     StepState,
     VersionRef,
+    judged,
     spec_differences,
 )
 from services.errors import NotDeployable, NotFound, NotOffered, one_line
@@ -1178,45 +1180,128 @@ def pod_ready(pod: Json) -> bool:
     return bool(condition and condition.get("status") == "True")
 
 
-STEPS = (
-    "applied",
-    "reconciled",
-    "scheduled",
-    "files downloaded",
-    "image pulled",
-    "container up",
-    "model ready",
-)
+NOT_STARTED = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+"""Why a container waits whose image is there and which cannot be started."""
 
 
-def steps_of(facts: Facts, look: Look, *, model_ready: bool | None) -> tuple[Step, ...]:
-    """The steps of the roll-out of the wanted workload with their times, from the newest pod."""
-    pod = facts.pods[0] if facts.pods else None
+def steps_of(
+    facts: Facts, look: Look, *, model_ready: bool | None, pulled_at: datetime | None = None
+) -> tuple[Step, ...]:
+    """The steps of the wanted release's roll-out with their times, from the newest of its pods.
+
+    Each ends when its evidence says so: the object's write, the pod's conditions, the ends of the
+    initializer, the start of the server, the pod's readiness (whose probe asks the model), the
+    record of the test. `pulled_at`: when the node had the server's image, by its event; None when
+    nobody knows. () where nothing rolls out.
+    """
     release = facts.wanted
-    if facts.stopped or release is None:
+    if facts.stopped or release is None or release.action is Action.ADOPT:
         return ()
-    status = (pod or {}).get("status") or {}
-    ends: list[tuple[str, datetime | None]] = [("applied", written_at(look.service))]
-    created = pod["metadata"].get("creationTimestamp") if pod else None
-    ends.append(("reconciled", _time(created)))
-    ends.append(("scheduled", _passed_at(pod, "PodScheduled")))
-    initializer = next(iter(status.get("initContainerStatuses") or ()), None)
-    has_initializer = bool(pod and _at(pod, ("spec", "initContainers")))
-    if has_initializer:
-        done = _at(initializer or {}, ("state", "terminated")) or {}
-        ended = _time(done.get("finishedAt")) if done.get("exitCode") == 0 else None
-        ends.append(("files downloaded", ended))
-    server = next(
-        (c for c in status.get("containerStatuses") or () if c.get("name") == CONTAINER), None
-    )
-    ends.append(("image pulled", _first_start(server or {})))
-    ends.append(("container up", _passed_at(pod, "Ready")))
-    ready_at = _passed_at(pod, "Ready") if model_ready else None
-    ends.append(("model ready", ready_at))
+    ends = _Ends([("applied", written_at(look.service))])
+    pod = rollout_pod(facts)
+    done = facts.asleep or release.outcome in {Outcome.VERIFIED, Outcome.SERVING}
+    if pod is not None or not done:  # of pods that are gone nobody knows more than that
+        _add_pod_steps(ends, pod or {}, release, model_ready=model_ready, pulled_at=pulled_at)
+    steps = ends.steps(release.created_at)
+    return (*steps, _test_step(release, steps))
+
+
+def rollout_pod(facts: Facts) -> Json | None:
+    """The newest pod of the wanted release's roll-out; those that came after it are not its."""
+    settled = facts.wanted.settled_at if facts.wanted else None
+    if settled is None or facts.wanted is None or facts.wanted.outcome is Outcome.FAILED:
+        return next(iter(facts.pods), None)
+    created = ((pod, _time(pod["metadata"].get("creationTimestamp"))) for pod in facts.pods)
+    return next((pod for pod, at in created if at is None or at <= settled), None)
+
+
+def server_of(pod: Json) -> Json:
+    """The status of the pod's model server; empty while there is none."""
+    states = _at(pod, ("status", "containerStatuses")) or ()
+    return next((state for state in states if state.get("name") == CONTAINER), {})
+
+
+def pulled_at(events: Iterable[Json]) -> datetime | None:
+    """When the node had the server's image for the first time, by the pod's events."""
+    times = [
+        _time(event.get("firstTimestamp") or event.get("eventTime"))
+        for event in events
+        if f"{{{CONTAINER}}}" in str(_at(event, ("involvedObject", "fieldPath")))
+    ]
+    return min((time for time in times if time), default=None)
+
+
+@dataclass
+class _Ends:
+    """When each step ended; None while it has not."""
+
+    known: list[tuple[str, datetime | None]]
+    untimed: set[str] = field(default_factory=set)
+    """Steps that are over, and of which nobody knows how long they took."""
+
+    def add(self, name: str, ended: datetime | None, *, timed: bool = True) -> None:
+        self.known.append((name, ended))
+        if not timed:
+            self.untimed.add(name)
+
+    def steps(self, began: datetime) -> tuple[Step, ...]:
+        return _as_steps(self.known, began, self.untimed)
+
+
+def _add_pod_steps(
+    ends: _Ends,
+    pod: Json,
+    release: Release,
+    *,
+    model_ready: bool | None,
+    pulled_at: datetime | None,
+) -> None:
+    ends.add("reconciled", _time(_at(pod, ("metadata", "creationTimestamp"))))
+    ends.add("scheduled", _passed_at(pod, "PodScheduled"))
+    if _at(pod, ("spec", "initContainers")):
+        initializers = _at(pod, ("status", "initContainerStatuses")) or ()
+        over = _at(next(iter(initializers), {}), ("state", "terminated")) or {}
+        ends.add(
+            "files downloaded", _time(over.get("finishedAt")) if not over.get("exitCode") else None
+        )
+    server = server_of(pod)
+    started = _first_start(server)
     # Of a server that restarted more than once, the first start is known no more: no time is made
     # up for what came before it.
-    restarted = int((server or {}).get("restartCount") or 0) > 1
-    return _as_steps(ends, release.created_at, untimed={"image pulled"} if restarted else set())
+    first = int(server.get("restartCount") or 0) <= 1
+    pulled = pulled_at or started
+    if pulled is None and _at(server, ("state", "waiting", "reason")) in NOT_STARTED:
+        pulled = ends.known[-1][1]
+    ends.add("image pulled", pulled, timed=pulled_at is not None or (first and started is not None))
+    ends.add("server up", started, timed=first)
+    ready = _passed_at(pod, "Ready") if model_ready else None
+    ended = release.settled_at
+    proven = kubelet_asks_the_model(pod, release.service, release.intent.package.protocol)
+    again = ready is not None and ended is not None and ready > ended
+    ends.add("model loaded", ready, timed=proven and not again)
+
+
+def _test_step(release: Release, steps: Sequence[Step]) -> Step:
+    """The test inference: what is recorded of it, once everything before it is over."""
+    if any(step.state is not StepState.DONE for step in steps):
+        return Step(TEST_STEP, StepState.PENDING)
+    ends = [
+        step.started_at + timedelta(seconds=step.took_s)
+        for step in steps
+        if step.started_at is not None and step.took_s is not None
+    ]
+    since = max(ends, default=release.created_at)
+    running = Step(TEST_STEP, StepState.RUNNING, since)
+    why = release.cause.why if release.cause else ""
+    match release.outcome:
+        case Outcome.VERIFIED:
+            return judged(running, StepState.DONE, release.settled_at)
+        case Outcome.SERVING:
+            return judged(running, StepState.SKIPPED, None, why)
+        case Outcome.FAILED:
+            return judged(running, StepState.FAILED, release.settled_at, why)
+        case _:
+            return running
 
 
 def _first_start(container: Json) -> datetime | None:
@@ -1262,9 +1347,7 @@ def written_at(service: Json) -> datetime | None:
 
 def server_started_at(pod: Json) -> datetime | None:
     """When the model server's present instance started; None while none runs."""
-    states = _at(pod, ("status", "containerStatuses")) or ()
-    server: Json = next((state for state in states if state.get("name") == CONTAINER), {})
-    return _time((_at(server, ("state", "running")) or {}).get("startedAt"))
+    return _time((_at(server_of(pod), ("state", "running")) or {}).get("startedAt"))
 
 
 def _passed_at(pod: Json | None, kind: str) -> datetime | None:

@@ -183,6 +183,8 @@ class KServeServing:
         """What `services` made of the same objects the last time: watches leave most as they
         were."""
         self._log_looked: dict[str, float] = {}
+        self._pulled: dict[str, datetime | None] = {}
+        """When a pod's node had its server's image."""
         self._reachable: dict[tuple[str, str], tuple[bool, float]] = {}
         self._gateway_address: dict[str, str] = {}
         self._gateways_denied: Denied | None = None
@@ -254,7 +256,8 @@ class KServeServing:
         facts = objects.read(look, self._journal.history(name))
         model_ready = self._model_ready(name, facts)
         failure = None if facts.stopped else self._failure(look, facts, model_ready)
-        steps = objects.steps_of(facts, look, model_ready=model_ready)
+        pulled_at = self._pulled_at(objects.rollout_pod(facts))
+        steps = objects.steps_of(facts, look, model_ready=model_ready, pulled_at=pulled_at)
         if failure is not None:
             steps = tuple(
                 replace(step, state=StepState.FAILED) if step.state is StepState.RUNNING else step
@@ -370,6 +373,22 @@ class KServeServing:
         if response.status in {401, 403, 502, 503, 504}:  # the way there, not the server
             return objects.kubelet_asks_the_model(pod, name, protocol)
         return response.status == 200
+
+    def _pulled_at(self, pod: Json | None) -> datetime | None:
+        """When the pod's node had the server's image, by its event; None when nobody knows."""
+        server = objects.server_of(pod) if pod else {}
+        if pod is None or not server.get("containerID"):
+            return None  # it is told once the container is there
+        name = pod["metadata"]["name"]
+        if name not in self._pulled:
+            with suppress(Denied, Unreachable):  # a step's time is worth no roll-out
+                events = self._cluster.items(
+                    f"/api/v1/namespaces/{path_part(self._namespace)}/events",
+                    doing=f"read when the image of {name} was pulled",
+                    fields=f"involvedObject.name={name},reason=Pulled",
+                )
+                self._pulled[name] = objects.pulled_at(events)
+        return self._pulled.get(name)
 
     def _failure(
         self, look: objects.Look, facts: objects.Facts, model_ready: bool | None

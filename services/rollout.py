@@ -24,6 +24,7 @@ from services import checks
 from services.bench import request_for_example
 from services.compare import signature_changes
 from services.domain import (
+    TEST_STEP,
     Action,
     AliasRef,
     AuditEntry,
@@ -47,10 +48,12 @@ from services.domain import (
     Resources,
     Scale,
     Service,
+    StepState,
     TestResult,
     Verdict,
     VersionDetails,
     WayIn,
+    judged,
     parse_ref,
     service_name_problem,
     spec_differences,
@@ -716,7 +719,7 @@ def _settled(ops: Ops, name: str, history: Sequence[Release], now: Now) -> Progr
     if progress.phase is Phase.STOPPED:
         return _recorded(ops, release, progress, Outcome.STOPPED)
     if progress.phase is Phase.READY:
-        return _undone(ops, release, _tested(ops, release, seen, progress, now()))
+        return _undone(ops, release, _tested(ops, release, seen, progress, now))
     if now() - release.created_at > timedelta(seconds=DEADLINE_S):
         cause = Cause(
             f"{name} was not ready after {DEADLINE_S:.0f} s; it may still become ready.",
@@ -949,9 +952,7 @@ def _woken(ops: Ops, release: Release, seen: Observed) -> Observed:
     return ops.serving.observe(release.service)
 
 
-def _tested(
-    ops: Ops, release: Release, seen: Observed, progress: Progress, at: datetime
-) -> Progress:
+def _tested(ops: Ops, release: Release, seen: Observed, progress: Progress, now: Now) -> Progress:
     result, detail = (
         (seen.test, seen.test_detail)
         if seen.test is not TestResult.NOT_RUN
@@ -959,8 +960,10 @@ def _tested(
     )
     if result is TestResult.PASS:
         behind = "" if seen.test is TestResult.PASS else address_behind(ops, release)
+        at = now()
         if not behind:
-            return _recorded(ops, release, progress, Outcome.VERIFIED)
+            passed = _with_test(progress, StepState.DONE, at)
+            return _recorded(ops, release, passed, Outcome.VERIFIED)
         if at - _ready_since(seen, release) < timedelta(seconds=ADDRESS_GRACE_S):
             waiting = replace(progress, phase=Phase.ROLLING_OUT, release=release.number)
             return replace(waiting, message=f"its pods passed the test; {behind}")
@@ -972,11 +975,26 @@ def _tested(
             fix="Send the example on the Predict page, and look at the log.",
         )
         failed = replace(progress, phase=Phase.FAILED, message=cause.what, cause=cause)
+        failed = _with_test(failed, StepState.FAILED, now(), detail)
         return _recorded(ops, release, failed, Outcome.FAILED, cause)
     if seen.asleep:
         detail = f"it is asleep and was not woken: {detail}"
     unmeasured = replace(progress, message=f"ready, not verified: {detail}")
+    unmeasured = _with_test(unmeasured, StepState.SKIPPED, None, detail)
     return _recorded(ops, release, unmeasured, Outcome.SERVING, Cause("Not verified", why=detail))
+
+
+def _with_test(
+    progress: Progress, state: StepState, at: datetime | None, detail: str = ""
+) -> Progress:
+    """The progress with the test inference's step as it ended; where the target told it, as is."""
+    steps = tuple(
+        judged(step, state, at, detail)
+        if step.name == TEST_STEP and step.state is StepState.RUNNING
+        else step
+        for step in progress.steps
+    )
+    return replace(progress, steps=steps)
 
 
 def try_inference(ops: Ops, release: Release) -> tuple[TestResult, str]:

@@ -18,7 +18,7 @@ from enum import StrEnum
 from services import diagnosis
 from services.domain import Cause, Drift, Intent, Json, PackageKind
 from services.errors import one_line
-from services.inferenceservice import Stuck, source_of
+from services.inferenceservice import NOT_STARTED, Stuck, source_of
 
 UNSCHEDULABLE_GRACE = timedelta(seconds=8)
 """A node may be freed by the pod that is just leaving; an autoscaler needs minutes, and says so."""
@@ -40,7 +40,6 @@ _IMAGE_REASONS = {
     "ImageInspectError",
     "RegistryUnavailable",
 }
-_CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 _EVIDENCE_LINES = 12
 _WHY_LIMIT = 200
 """Characters of an error that are shown: one line on a screen."""
@@ -165,7 +164,7 @@ def _container_trouble(pod: str, state: Json, kind: Kind) -> Trouble | None:
     reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
     if reason in _IMAGE_REASONS:
         return Trouble(Kind.IMAGE, reason, message, pod, name)
-    if reason in _CONFIG_REASONS:
+    if reason in NOT_STARTED:
         return Trouble(Kind.CONFIG, reason, message, pod, name)
     ended = present.get("terminated")
     before = (state.get("lastState") or {}).get("terminated")

@@ -16,6 +16,7 @@ from pathlib import Path
 from services import checks
 from services.domain import (
     LATEST,
+    TEST_STEP,
     Action,
     AliasRef,
     Answering,
@@ -417,8 +418,23 @@ class MemoryServing:
             test=self._test(held),
             test_detail="" if held.intent.example else "the version has no input example",
             answering=held.answering,
-            steps=(Step("model loaded", done, held.settled_at or at, 1.0 if ready else None),),
+            steps=(
+                Step("model loaded", done, held.settled_at or at, 1.0 if ready else None),
+                Step(TEST_STEP, self._test_state(held) if ready else StepState.PENDING, at),
+            ),
         )
+
+    def _test_state(self, held: _Held) -> StepState:
+        """What is known of the test of a release that is ready: on a cluster, what is recorded."""
+        if self.via is WayIn.LOOPBACK:
+            return StepState.DONE if held.intent.example else StepState.SKIPPED
+        history = self.world.journal.history(held.intent.service)
+        outcome = next((r.outcome for r in history if r.number == held.release), None)
+        return {
+            Outcome.VERIFIED: StepState.DONE,
+            Outcome.SERVING: StepState.SKIPPED,
+            Outcome.FAILED: StepState.FAILED,
+        }.get(outcome or Outcome.OPEN, StepState.RUNNING)
 
     def _test(self, held: _Held) -> TestResult:
         """Behind an ingress it is a cluster, which leaves the test inference to rollout."""

@@ -28,6 +28,7 @@ from services.domain import (
     Phase,
     Plan,
     Release,
+    StepState,
     VersionRef,
 )
 from services.facilities import Facilities
@@ -205,6 +206,24 @@ def test_pods_that_load_other_files_than_the_spec_says_are_not_verified(
     seen = KServeServing(cluster, "models", past_of(look["service"])).observe("wine")
     assert seen.failure is not None
     assert "gs://models/other was seen" in seen.failure.why
+
+
+def test_a_model_that_does_not_load_is_told_of_the_model_and_not_of_its_container(
+    api: ApiServer, cluster: Cluster
+) -> None:
+    text = (SAMPLES.parent / "skops_on_old.json").read_text("utf-8")
+    look: Json = json.loads(text)
+    show(api, look)
+    intent = objects.live_intent(look["service"])
+    written = objects.written_at(look["service"])
+    assert written is not None
+    release = Release(1, intent.service, Action.DEPLOY, intent, "ana", "", written, workload=1)
+    seen = KServeServing(cluster, "models", Past(release)).observe(intent.service)
+    states = {step.name: step.state for step in seen.steps}
+    assert states["image pulled"] is StepState.DONE
+    assert states["server up"] is StepState.DONE
+    assert states["model loaded"] is StepState.FAILED
+    assert states["verified"] is StepState.PENDING
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -24,7 +24,6 @@ from services.domain import (
     Release,
     Resources,
     Scale,
-    StepState,
     VersionRef,
 )
 from services.errors import NotDeployable, NotOffered
@@ -576,14 +575,129 @@ def test_a_revision_without_pods_is_asleep_and_not_broken() -> None:
     assert facts.all_serve
 
 
-def test_the_steps_of_a_roll_out_have_their_times() -> None:
-    release = release_of(1, intent_of(1))
+def at(second: int) -> str:
+    return f"2026-11-23T12:00:{second:02d}Z"
+
+
+def rolled_pod(*, ready: int | None = None, asks: bool = True, **server: Json) -> Json:
+    """A pod as it comes: made at 1, scheduled at 2, its files there at 5, its server as given."""
+    made = pod(1)
+    probe = {"httpGet": {"path": "/v2/models/wine/ready" if asks else "/", "port": 8080}}
+    made["spec"] = {
+        "initContainers": [{"name": "storage-initializer"}],
+        "containers": [{"name": "kserve-container", "readinessProbe": probe}],
+    }
+    conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": at(2)}]
+    if ready is not None:
+        conditions.append({"type": "Ready", "status": "True", "lastTransitionTime": at(ready)})
+    made["status"] = {
+        "conditions": conditions,
+        "initContainerStatuses": [{"state": {"terminated": {"exitCode": 0, "finishedAt": at(5)}}}],
+        "containerStatuses": [{"name": "kserve-container", **server}],
+    }
+    return made
+
+
+RUNNING: Json = {"state": {"running": {"startedAt": at(12)}}}
+CRASHING: Json = {
+    "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+    "lastState": {"terminated": {"startedAt": at(12), "exitCode": 0}},
+    "restartCount": 1,
+}
+
+
+def steps_of(
+    made: Json | None, *, model_ready: bool | None = None, pulled: int | None = None, **record: Json
+) -> dict[str, tuple[str, float | None]]:
+    """State and time of each step of release 1, in order."""
+    release = release_of(1, intent_of(1), **record)
     service = applied(release.intent, 1)
-    service["metadata"]["managedFields"] = [{"manager": "slipway", "time": "2026-11-23T12:00:00Z"}]
-    look = objects.Look(service, deployment(1, release.intent), pods=(pod(1),))
-    steps = objects.steps_of(objects.read(look, (release,)), look, model_ready=None)
-    assert [step.name for step in steps][:2] == ["applied", "reconciled"]
-    assert steps[0].state is StepState.DONE
+    service["metadata"]["managedFields"] = [{"manager": "slipway", "time": at(0)}]
+    pods = () if made is None else (made,)
+    look = objects.Look(service, deployment(1, release.intent), pods=pods)
+    facts = objects.read(look, (release,))
+    pulled_at = None if pulled is None else datetime.fromisoformat(at(pulled))
+    steps = objects.steps_of(facts, look, model_ready=model_ready, pulled_at=pulled_at)
+    return {step.name: (step.state.value, step.took_s) for step in steps}
+
+
+def test_each_step_of_a_roll_out_has_the_time_of_its_own_evidence() -> None:
+    settled: Json = {"outcome": Outcome.VERIFIED, "settled_at": datetime.fromisoformat(at(50))}
+    found = steps_of(rolled_pod(ready=49, **RUNNING), model_ready=True, pulled=11, **settled)
+    assert list(found.items()) == [
+        ("applied", ("done", 0.0)),
+        ("reconciled", ("done", 1.0)),
+        ("scheduled", ("done", 1.0)),
+        ("files downloaded", ("done", 3.0)),
+        ("image pulled", ("done", 6.0)),
+        ("server up", ("done", 1.0)),
+        ("model loaded", ("done", 37.0)),
+        ("verified", ("done", 1.0)),
+    ]
+
+
+def test_a_server_that_is_up_loads_its_model_before_its_pod_is_ready() -> None:
+    found = steps_of(rolled_pod(**RUNNING))
+    assert [found[name][0] for name in ("server up", "model loaded", "verified")] == [
+        "done",
+        "running",
+        "pending",
+    ]
+
+
+def test_a_model_that_does_not_load_is_not_told_of_the_server() -> None:
+    found = steps_of(rolled_pod(**CRASHING))
+    assert (found["server up"][0], found["model loaded"][0]) == ("done", "running")
+
+
+def test_a_container_that_cannot_be_started_has_its_image() -> None:
+    waiting: Json = {"state": {"waiting": {"reason": "CreateContainerConfigError"}}}
+    found = steps_of(rolled_pod(**waiting))
+    assert found["image pulled"] == ("done", None)
+    assert found["server up"][0] == "running"
+
+
+def test_readiness_that_asks_no_model_gives_its_loading_no_time() -> None:
+    found = steps_of(rolled_pod(ready=14, asks=False, **RUNNING), model_ready=True)
+    assert found["model loaded"] == ("done", None)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [
+        (Outcome.OPEN, "running"),
+        (Outcome.SERVING, "skipped"),
+        (Outcome.FAILED, "failed"),
+    ],
+)
+def test_the_test_inference_is_a_step_as_it_is_recorded(outcome: Outcome, state: str) -> None:
+    found = steps_of(rolled_pod(ready=49, **RUNNING), model_ready=True, outcome=outcome)
+    assert found["verified"] == (state, None)
+
+
+def test_pods_that_came_after_a_roll_out_lend_it_no_times() -> None:
+    later = rolled_pod(ready=49, **RUNNING)
+    later["metadata"]["creationTimestamp"] = "2026-11-24T12:00:00Z"
+    settled: Json = {"outcome": Outcome.VERIFIED, "settled_at": datetime.fromisoformat(at(50))}
+    assert list(steps_of(later, model_ready=True, **settled)) == ["applied", "verified"]
+
+
+def test_what_was_adopted_rolled_nothing_out() -> None:
+    assert steps_of(rolled_pod(ready=49, **RUNNING), action=Action.ADOPT) == {}
+
+
+def test_the_first_pull_of_the_servers_own_image_counts() -> None:
+    def pulled(container: str, second: int) -> Json:
+        about = {"fieldPath": f"spec.{container}"}
+        return {"involvedObject": about, "firstTimestamp": at(second)}
+
+    events = [
+        pulled("initContainers{storage-initializer}", 2),
+        pulled("containers{kserve-container}", 30),
+        pulled("containers{kserve-container}", 11),
+    ]
+    assert objects.pulled_at(events) == datetime.fromisoformat(at(11))
+    assert objects.pulled_at(events[:1]) is None
 
 
 @given(st.data())

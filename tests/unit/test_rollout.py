@@ -22,6 +22,8 @@ from services.domain import (
     Registration,
     Release,
     Signature,
+    Step,
+    StepState,
     ValueKind,
     Verdict,
     VersionRef,
@@ -158,6 +160,34 @@ def test_a_version_without_an_example_serves_but_is_not_verified(world: World) -
     progress = settle(world)
     assert progress.outcome is Outcome.SERVING
     assert "no input example" in progress.message
+
+
+def step_of(progress: Progress) -> Step:
+    (found,) = [step for step in progress.steps if step.name == "verified"]
+    return found
+
+
+def test_the_test_inference_is_a_step_with_its_time(world: World) -> None:
+    world.registry.add("wine")
+    world.serving.via = WayIn.INGRESS
+    deploy(world, "wine/1")
+    step = step_of(settle(world))
+    assert step.state is StepState.DONE
+    assert step.took_s is not None
+
+
+def test_a_test_inference_that_failed_or_was_not_made_is_told_as_such(world: World) -> None:
+    world.serving.via = WayIn.INGRESS
+    world.registry.add("wine", example=None)
+    deploy(world, "wine/1")
+    unmeasured = step_of(settle(world))
+    assert unmeasured.state is StepState.SKIPPED
+    assert "no input example" in unmeasured.detail
+    world.registry.add("wine", 2)
+    world.predictor.fails = InferenceFailed("It answered 500.")
+    deploy(world, "wine/2")
+    failed = step_of(settle(world))
+    assert (failed.state, failed.detail) == (StepState.FAILED, "It answered 500.")
 
 
 def test_pods_that_answer_as_another_version_are_not_verified(world: World) -> None:
