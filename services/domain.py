@@ -952,6 +952,11 @@ def service_name_problem(name: str) -> str:
     return ""
 
 
+def may_name_a_service(name: str) -> bool:
+    """Whether any service can be called so; those that others made may have longer names."""
+    return _SERVICE_NAME.fullmatch(name) is not None
+
+
 def proposed_service_name(model: str) -> str:
     """A valid service name near `model`: letters and digits kept, the rest as single hyphens."""
     slug = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")

@@ -149,13 +149,7 @@ def intent_for(
     NotDeployable for a name that cannot be, a version that is not registered, or a service that
     belongs to another registered model.
     """
-    problem = service_name_problem(name)
-    if problem:
-        raise NotDeployable(
-            f"{name!r} cannot name a service. Nothing was changed.",
-            why=problem,
-            fix="Choose another name, for example the model's in small letters and hyphens.",
-        )
+    refuse_bad_name(name)
     if version.registration is not Registration.READY:
         said = f": {version.registration_message}" if version.registration_message else ""
         raise NotDeployable(
@@ -194,6 +188,17 @@ def intent_for(
         requirements=details.requirements,
         python_version=details.python_version,
     )
+
+
+def refuse_bad_name(name: str) -> None:
+    """NotDeployable for a name that no service can have: before anything of that name is read."""
+    problem = service_name_problem(name)
+    if problem:
+        raise NotDeployable(
+            f"{name!r} cannot name a service. Nothing was changed.",
+            why=problem,
+            fix="Choose another name, for example the model's in small letters and hyphens.",
+        )
 
 
 def _chosen(wished: T | None, kept: T) -> T:
@@ -382,9 +387,18 @@ def plan_adopt(current: Service) -> Plan:
 
     From then on it can be deployed to, and its present state can be returned to.
     """
-    if current.owner or current.managed:
-        why = f"It belongs to {current.owner}." if current.owner else "Slipway made it."
-        raise NotDeployable(f"{current.name} cannot be adopted. Nothing was changed.", why=why)
+    if current.owner:
+        raise NotDeployable(
+            f"{current.name} cannot be adopted. Nothing was changed.",
+            why=f"It belongs to {current.owner}.",
+        )
+    if current.managed:
+        recorded = f"Its present state is release {current.release}. " if current.release else ""
+        raise NotDeployable(
+            f"{current.name} need not be adopted. Nothing was changed.",
+            why=f"{recorded}Slipway manages it already.",
+            fix=f"Deploy to it; `slipway history {current.name}` shows what it had.",
+        )
     # Before and after are equal on purpose: the release is what is new.
     return _plan(Action.ADOPT, current, _intent_of(current), retry=True)
 
@@ -1001,9 +1015,12 @@ def try_inference(ops: Ops, release: Release) -> tuple[TestResult, str]:
     """One request from the release's example to exactly its pods; the result and why, in words."""
     intent = release.intent
     if intent.example is None:
-        known = intent.version is not None
-        said = "the version has" if known else "which version it serves is not known: there is"
-        return TestResult.COULD_NOT_MEASURE, f"{said} no input example"
+        if intent.version is not None:
+            return TestResult.COULD_NOT_MEASURE, "the version has no input example"
+        unknown = (
+            "which version it serves is not known, so there is no input example to test it with"
+        )
+        return TestResult.COULD_NOT_MEASURE, unknown
     try:
         endpoint = ops.serving.endpoint(release.service, release.workload)
         request = request_for_example(
@@ -1143,6 +1160,7 @@ class Prepared:
 
 def prepare_deploy(ops: Ops, reference: str, *, name: str, wish: Wish = Wish()) -> Prepared:
     """Read the version, propose its package, plan, rehearse. Writes nothing that serves."""
+    refuse_bad_name(name)
     version = ops.registry.version(parse_ref(reference))
     details = ops.registry.details(version.ref)
     current = ops.serving.service(name)
@@ -1209,6 +1227,7 @@ def prepare_render(ops: Ops, reference: str, *, name: str, wish: Wish = Wish()) 
     What a service of others has now is not kept: only what is asked for is in its manifest, so that
     the same request gives the same text, without what webhooks filled in.
     """
+    refuse_bad_name(name)
     version = ops.registry.version(parse_ref(reference))
     details = ops.registry.details(version.ref)
     current = ops.serving.service(name)

@@ -206,7 +206,9 @@ def test_of_an_unknown_version_it_is_not_said_that_it_has_no_example(world: Worl
     (release,) = world.journal.history("wine")
     unknown = replace(release, intent=replace(release.intent, version=None, example=None))
     _, why = rollout.try_inference(world, unknown)
-    assert why == "which version it serves is not known: there is no input example"
+    assert (
+        why == "which version it serves is not known, so there is no input example to test it with"
+    )
 
 
 def test_settling_twice_is_settling_once(world: World) -> None:
@@ -698,6 +700,25 @@ def test_adopting_records_what_is_there_and_opens_the_way_to_deploys(world: Worl
     assert world.journal.history("wine")[0].action is Action.ADOPT
     deploy(world, "wine/1")
     assert settle(world).outcome is Outcome.VERIFIED
+
+
+def test_what_was_adopted_is_not_said_to_be_made_by_slipway(world: World) -> None:
+    world.foreign("wine")
+    rollout.apply(rollout.plan_adopt(rollout.require(world, "wine")), world, actor="ana")
+    with pytest.raises(NotDeployable, match="need not be adopted") as refused:
+        rollout.plan_adopt(rollout.require(world, "wine"))
+    assert refused.value.why == "Its present state is release 1. Slipway manages it already."
+
+
+@pytest.mark.parametrize("name", ["", " ", "Wine", "wine\n"])
+def test_a_name_that_no_service_can_have_is_refused_before_anything_is_read(
+    world: World, name: str
+) -> None:
+    world.registry.broken = world.serving.broken = Unreachable("Nothing answers.")
+    with pytest.raises(NotDeployable, match="cannot name a service"):
+        rollout.prepare_deploy(world, "wine/1", name=name)
+    with pytest.raises(NotDeployable, match="cannot name a service"):
+        rollout.prepare_render(world, "wine/1", name=name)
 
 
 def test_what_a_gitops_tool_owns_is_not_adopted(world: World) -> None:
