@@ -31,8 +31,8 @@ from dashboard.commands.session import (
     log,
 )
 from dashboard.terminal import Terminal, silence_broken_pipe
-from services.domain import Protocol
-from services.errors import ConfigError, SlipwayError, one_line
+from services.domain import Protocol, may_name_a_service, service_name_problem
+from services.errors import ConfigError, NotFound, SlipwayError, one_line
 
 if TYPE_CHECKING:
     from services.settings import Settings
@@ -172,8 +172,19 @@ def _image_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _service(text: str) -> str:
+    """The name of a service that may be there. NotFound for one that no service can have."""
+    if may_name_a_service(text):
+        return text
+    raise NotFound(
+        f"There is no service {one_line(repr(text), 80)}.",
+        why=service_name_problem(text),
+        fix="List what there is: slipway status.",
+    )
+
+
 def _name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="the service")
+    parser.add_argument("name", metavar="NAME", type=_service, help="the service")
 
 
 def _named(parser: argparse.ArgumentParser) -> None:
@@ -304,7 +315,7 @@ def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _status_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", nargs="?", help="one service")
+    parser.add_argument("name", metavar="NAME", type=_service, nargs="?", help="one service")
 
 
 def _logs_arguments(parser: argparse.ArgumentParser) -> None:

@@ -310,9 +310,7 @@ def cause_box(cause: Cause, progress: Progress | None = None) -> None:
     with st.container(gap=None):
         if cause.why:
             st.text(one_line(cause.why, 1000))
-        where = " ".join(
-            filter(None, [cause.where, f"exit {cause.exit_code}" if cause.exit_code else ""])
-        )
+        where = views.where_text(cause.where, cause.exit_code)
         if where:
             st.caption(widgets.literal(where))
         if cause.fix:

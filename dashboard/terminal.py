@@ -8,6 +8,7 @@ text cannot speak to the runner.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import time
@@ -140,7 +141,8 @@ class Terminal:
             if line == last and now - shown_at < 2:
                 return
             last, shown_at = line, now
-            part = "" if ratio is None else f" ({ratio:.0%})"
+            # Rounded down: what is at 100 % is done.
+            part = "" if ratio is None else f" ({math.floor(min(ratio, 1) * 100 + 1e-9)}%)"
             self.say(f"  {one_line(line)}{part}")
 
         return show

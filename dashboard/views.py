@@ -867,6 +867,15 @@ def cause_document(cause: Cause | None) -> CauseDocument | None:
     }
 
 
+def where_text(where: str, exit_code: int | None) -> str:
+    """Pod and container, or the process, and the code that it ended with, as far as known.
+
+    Code 0 is told, too: a model server that ends has failed, whatever it says.
+    """
+    ended = "" if exit_code is None else f"exit code {exit_code}"
+    return ", ".join(part for part in (one_line(where), ended) if part)
+
+
 def traffic_rows(answering: Iterable[Answering]) -> list[TrafficRow]:
     """Who takes which share, as read back."""
     return [

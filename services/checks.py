@@ -368,7 +368,7 @@ def name_finding(name: str, namespace: str, mode: Mode) -> Finding:
             check,
             Verdict.FAIL,
             f"The host label {label} has {len(label)} characters; {MAX_LABEL} are the most.",
-            f"Take a name that is {over} characters shorter.",
+            f"Take a name that is {over} character{'' if over == 1 else 's'} shorter.",
         )
     return Finding(check, Verdict.PASS, f"{label} fits a host label.")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -562,6 +562,18 @@ class Step:
     detail: str = ""
 
 
+TEST_STEP = "verified"
+"""Name of the step that is the test inference, on every target."""
+
+
+def judged(step: Step, state: StepState, at: datetime | None, detail: str = "") -> Step:
+    """The step as it ended at `at`; None = it took no time that is known."""
+    if step.started_at is None or at is None:
+        return replace(step, state=state, detail=detail)
+    took = max(0.0, (at - step.started_at).total_seconds())
+    return replace(step, state=state, took_s=took, detail=detail)
+
+
 class TestResult(StrEnum):
     """The four results of a test inference. Only FAIL says anything against the release."""
 
@@ -938,6 +950,11 @@ def service_name_problem(name: str) -> str:
             " with a letter or digit."
         )
     return ""
+
+
+def may_name_a_service(name: str) -> bool:
+    """Whether any service can be called so; those that others made may have longer names."""
+    return _SERVICE_NAME.fullmatch(name) is not None
 
 
 def proposed_service_name(model: str) -> str:

@@ -15,12 +15,13 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import yaml
 
 from services.checks import Format, Runtime
 from services.domain import (
+    TEST_STEP,
     Action,
     Answering,
     Change,
@@ -38,6 +39,7 @@ from services.domain import (
     Step,
     StepState,
     VersionRef,
+    judged,
     spec_differences,
 )
 from services.errors import NotDeployable, NotFound, NotOffered, one_line
@@ -69,6 +71,8 @@ KIND = "InferenceService"
 CONTAINER = "kserve-container"
 INITIALIZER = "storage-initializer"
 HTTP_PORT = 8080
+_SOURCE = "storage-initializer-sourceuri"
+"""End of the annotation in which KServe notes a pod's URI; its prefix differs by version."""
 DRAIN_S = 5
 """Between a pod's leaving and its server's end; ingresses follow endpoints within a second or
 two."""
@@ -143,7 +147,7 @@ def manifest(
         },
         "spec": {"predictor": predictor},
     }
-    return _patched(made, intent.patch) if intent.patch.strip() else made
+    return _patched(made, intent) if intent.patch.strip() else made
 
 
 def canary_not_offered(service: str) -> NotOffered:
@@ -217,7 +221,6 @@ def _container(intent: Intent) -> dict[str, Json]:
         "ports": [{"name": "http1", "containerPort": HTTP_PORT, "protocol": "TCP"}],
         "env": [
             *(_V2_ENV if intent.package.protocol is Protocol.V2 else ()),
-            {"name": "MLSERVER_MODEL_NAME", "value": intent.service},
             *_env(intent),
         ],
         **_gentle(intent),
@@ -250,13 +253,40 @@ def _gentle(intent: Intent) -> dict[str, Json]:
     return gentle
 
 
+_MODEL_ENV = (
+    "MLSERVER_MODEL_NAME",
+    "MLSERVER_MODEL_VERSION",
+    "MLSERVER_MODEL_URI",
+    # KServe v0.20.0: turns the storage initializer on, for any container.
+    "STORAGE_URI",
+)
+"""Variables that say which model a server loads, and as what it answers."""
+
+
 def _env(intent: Intent) -> list[dict[str, str]]:
     env = dict(intent.env)
     if intent.version is not None:
+        # What an adopted service says there would make a version answer as another, or be another.
+        env = {name: value for name, value in env.items() if name not in _MODEL_ENV}
         # MLServer 1.7.1 names the answering version in every V2 answer only when it is told it.
-        # What an adopted service or a wish says there would make a version answer as another.
-        env["MLSERVER_MODEL_VERSION"] = str(intent.version.number)
+        env = {"MLSERVER_MODEL_VERSION": str(intent.version.number), **env}
+    if intent.package.kind is PackageKind.IMAGE:
+        # Of files, KServe and the runtime tell the server.
+        env = {"MLSERVER_MODEL_NAME": intent.service, **env}
     return [{"name": name, "value": value} for name, value in env.items()]
+
+
+def wished_model_env(before: Intent | None, after: Intent) -> tuple[str, ...]:
+    """Variables of `_MODEL_ENV` that a plan would add to a version: a wish that has no effect.
+
+    What an adopted service had already is kept quiet about: nobody asks for it.
+    """
+    if after.version is None:
+        return ()
+    ours = {item["name"]: item["value"] for item in _env(after)}
+    had = before.env if before else ()
+    new = [pair for pair in after.env if pair[0] in _MODEL_ENV and pair not in had]
+    return tuple(name for name, value in new if ours.get(name) != value)
 
 
 def _resources(resources: Resources) -> dict[str, Json]:
@@ -268,22 +298,62 @@ def _resources(resources: Resources) -> dict[str, Json]:
     return {"requests": dict(wanted), "limits": dict(wanted)} if wanted else {}
 
 
-_FIXED = (
-    ("apiVersion",),
-    ("kind",),
-    ("metadata", "name"),
-    ("metadata", "namespace"),
-    ("metadata", "labels", WORKLOAD_LABEL),
-    ("metadata", "annotations", VERSION_ANNOTATION),
-    ("metadata", "annotations", DIGEST_ANNOTATION),
-    ("metadata", "annotations", MODE_ANNOTATION),
-    ("spec", "predictor", "canaryTrafficPercent"),
+_TOLD_APART = "Slipway tells releases apart by it."
+_ANOTHER_MODEL = (
+    "It says which model the pods load: another one would answer in the version's name."
 )
 
+_FIXED = (
+    *(
+        (path, _TOLD_APART)
+        for path in (
+            ("apiVersion",),
+            ("kind",),
+            ("metadata", "name"),
+            ("metadata", "namespace"),
+            ("metadata", "labels", WORKLOAD_LABEL),
+            ("metadata", "annotations", VERSION_ANNOTATION),
+            ("metadata", "annotations", DIGEST_ANNOTATION),
+            ("metadata", "annotations", MODE_ANNOTATION),
+            ("metadata", "annotations", STOP_ANNOTATION),
+            ("spec", "predictor", "canaryTrafficPercent"),
+        )
+    ),
+    *(
+        (path, _ANOTHER_MODEL)
+        for path in (
+            ("spec", "canary"),
+            ("spec", "predictor", "storageUris"),
+            ("spec", "predictor", "model", "storageUri"),
+            ("spec", "predictor", "model", "storageUris"),
+            ("spec", "predictor", "model", "storage"),
+            ("spec", "predictor", "model", "modelFormat"),
+        )
+    ),
+)
+"""What a patch leaves as it is, and why: without it a release would be another thing than it says.
+"""
 
-def _patched(made: dict[str, Json], patch: str) -> dict[str, Json]:
+MODEL_FOLDER = "/mnt/models"
+"""Where the storage initializer puts a model's files, and servers load them from."""
+
+
+def _patched(made: dict[str, Json], intent: Intent) -> dict[str, Json]:
+    merged = _merge(made, _patch_of(intent))
+    changed = next(((p, why) for p, why in _FIXED if _at(merged, p) != _at(made, p)), None)
+    if changed is not None:
+        raise _not_to_patch(".".join(changed[0]), changed[1], intent)
+    part = _changed_model(made, merged)
+    if part:
+        raise _not_to_patch(part, _ANOTHER_MODEL, intent)
+    assert isinstance(merged, dict)
+    return merged
+
+
+def _patch_of(intent: Intent) -> dict[str, Json]:
+    """What the patch says. NotDeployable when it is no mapping."""
     try:
-        extra = yaml.safe_load(patch)
+        extra = yaml.safe_load(intent.patch)
     except yaml.YAMLError as error:
         raise NotDeployable(
             "The patch is no YAML. Nothing was changed.", why=one_line(error)
@@ -293,16 +363,54 @@ def _patched(made: dict[str, Json], patch: str) -> dict[str, Json]:
             "The patch is no mapping. Nothing was changed.",
             fix="Write fields as in an InferenceService, for example spec: {predictor: {…}}.",
         )
-    for path in _FIXED:
-        if _at(extra, path) is not None and _at(extra, path) != _at(made, path):
-            raise NotDeployable(
-                f"The patch may not set {'.'.join(path)}. Nothing was changed.",
-                why="Slipway tells releases apart by it.",
-                fix="Take it out of the patch.",
-            )
-    merged = _merge(made, extra)
-    assert isinstance(merged, dict)
-    return merged
+    return extra
+
+
+def _not_to_patch(part: str, why: str, intent: Intent) -> NotDeployable:
+    another = f" Another model is deployed by its own reference, not as {intent.version}."
+    return NotDeployable(
+        f"The patch may not set {part}. Nothing was changed.",
+        why=why,
+        fix=f"Take it out of the patch.{another if why is _ANOTHER_MODEL else ''}",
+    )
+
+
+def _changed_model(made: Json, merged: Json) -> str:
+    """The part by which a patch makes the pods load, or answer as, another model; "" for none."""
+    before, after = _loading_parts(made), _loading_parts(merged)
+    for name in sorted(before.keys() ^ after.keys()):
+        return f"the container {name}"
+    for name, part in after.items():
+        if name == CONTAINER and part.get("image") != before[name].get("image"):
+            return f"the image of {name}"
+        ours, theirs = _env_of(before[name]), _env_of(part)
+        changed = next((env for env in _MODEL_ENV if ours.get(env) != theirs.get(env)), "")
+        if changed:
+            return f"the environment variable {changed}"
+        mounts = part.get("volumeMounts")
+        for mount in mounts if isinstance(mounts, list) else ():
+            path = mount.get("mountPath") if isinstance(mount, dict) else ""
+            if f"{path}/".startswith(f"{MODEL_FOLDER}/"):
+                return f"a volume at {MODEL_FOLDER}"
+    return ""
+
+
+def _loading_parts(made: Json) -> dict[str, Json]:
+    """The parts of a manifest that decide what is loaded, by name."""
+    predictor = _at(made, ("spec", "predictor")) or {}
+    model = predictor.get("model")
+    parts = {"model": model} if isinstance(model, dict) else {}
+    for place in ("containers", "initContainers"):
+        listed = predictor.get(place)
+        for each in listed if isinstance(listed, list) else ():
+            if isinstance(each, dict) and each.get("name") in {CONTAINER, INITIALIZER}:
+                parts[str(each["name"])] = each
+    return parts
+
+
+def _env_of(part: Json) -> dict[str, Json]:
+    listed = part.get("env")
+    return {each["name"]: each for each in listed} if _named(listed) else {}
 
 
 def _merge(base: Json, extra: Json) -> Json:
@@ -408,7 +516,8 @@ def live_intent(service: Json) -> Intent:
     """The intent that the object's spec amounts to: for services that others made."""
     predictor = _at(service, ("spec", "predictor")) or {}
     model = predictor.get("model") or {}
-    container: Json = next(iter(predictor.get("containers") or ()), {})
+    # Containers beside a model are others: a proxy, say.
+    container = {} if model else _server_of(predictor.get("containers") or ())
     holder = container or model
     metadata = service["metadata"]
     if container:
@@ -440,6 +549,12 @@ def live_intent(service: Json) -> Intent:
         canary_percent=live_percent(service),
         stopped=is_stopped(service),
     )
+
+
+def _server_of(containers: Sequence[Json]) -> Json:
+    """The model server among a pod's containers: the one that KServe calls so, else the first."""
+    named = (container for container in containers if container.get("name") == CONTAINER)
+    return next(named, next(iter(containers), {}))
 
 
 def _text(value: object) -> str | None:
@@ -497,13 +612,45 @@ def drift_of(service: Json, release: Release) -> tuple[Drift, ...]:
         *((f"env {name}", value, live_env.get(name)) for name, value in recorded_env.items()),
     ]
     if intent.patch.strip():
-        # What a patch sets is not modelled; only what it leaves alone can be compared.
-        compared = compared[:1]
+        # What a patch sets is not modelled; only what it has to leave alone can be compared.
+        compared = [each for each in compared if each[0] in _MODEL_FIELDS]
     return tuple(
         Drift(name, _said(recorded), _said(seen), _changed_by(service))
         for name, recorded, seen in compared
         if recorded != seen
     )
+
+
+_MODEL_FIELDS = frozenset({"package", *(f"env {name}" for name in _MODEL_ENV)})
+"""Drifted fields by which the pods carry, or answer as, another model than the release's."""
+
+
+def carries_another(look: Look, wanted: Release, pods: Iterable[Json]) -> Drift | None:
+    """What makes the release's pods another model than it says; None when nothing does.
+
+    The label that tells pods apart is left by an edit of others, so what they load is compared.
+    """
+    recorded = wanted.intent.package.uri
+    for drift in drift_of(look.service, wanted):
+        if drift.field in _MODEL_FIELDS:
+            return drift
+    if wanted.intent.package.kind is PackageKind.IMAGE or not recorded:
+        return None  # a pod may name an image by its digest: its template is compared instead
+    loaded = (source_of(pod) for pod in pods)
+    other = next((uri for uri in loaded if uri and uri != recorded), "")
+    return Drift("package", one_line(recorded), one_line(other)) if other else None
+
+
+def source_of(pod: Json) -> str:
+    """The URI from which a pod's initializer loads; "" when it has none.
+
+    KServe v0.20.0: it stands in an annotation and is the initializer's first argument.
+    """
+    for container in _at(pod, ("spec", "initContainers")) or ():
+        if container.get("name") == INITIALIZER and container.get("args"):
+            return str(container["args"][0])
+    noted = (value for key, value in _annotations(pod).items() if key.endswith(_SOURCE))
+    return str(next(noted, ""))
 
 
 _COUNTS = frozenset({"minimum replicas", "maximum replicas"})
@@ -751,7 +898,7 @@ def image_drift(look: Look, release: Release) -> Drift | None:
 
     KServe rolls services when their runtime is edited (kserve/kserve#3299, #3683).
     """
-    recorded = release.intent.runtime_image
+    recorded = _image_of(release.intent)
     mine = [r for r in look.revisions if workload_of(r) == release.workload]
     newest = max(mine, key=lambda r: str(r["metadata"].get("creationTimestamp")), default=None)
     holder = newest or _at(look.deployment, ("spec", "template"))
@@ -760,6 +907,22 @@ def image_drift(look: Look, release: Release) -> Drift | None:
     if not recorded or not seen or seen == recorded:
         return None
     return Drift("runtime image", one_line(recorded), one_line(seen))
+
+
+def _image_of(intent: Intent) -> str:
+    """The model server's image as the release itself has it; "" when that is not known."""
+    if not intent.patch.strip():
+        return intent.runtime_image
+    try:
+        model = _at(_patch_of(intent), ("spec", "predictor", "model"))
+    except NotDeployable:
+        return ""
+    if not isinstance(model, dict):
+        return intent.runtime_image
+    if model.get("image"):
+        return str(model["image"])
+    # Another runtime, or another tag of its image: which image that gives is the cluster's matter.
+    return "" if model.keys() & {"runtime", "runtimeVersion"} else intent.runtime_image
 
 
 def fields_of_others(service: Json) -> tuple[tuple[str, str], ...]:
@@ -947,11 +1110,7 @@ def _carries_package(template: Json, service: Json) -> bool:
     predictor = _at(service, ("spec", "predictor")) or {}
     model = predictor.get("model") or {}
     if model.get("storageUri"):
-        sources = [
-            value
-            for key, value in _annotations(template).items()
-            if key.endswith("storage-initializer-sourceuri")
-        ]
+        sources = [value for key, value in _annotations(template).items() if key.endswith(_SOURCE)]
         return not sources or model["storageUri"] in sources
     image = next((c.get("image") for c in predictor.get("containers") or ()), None)
     images = [c.get("image") for c in _at(template, ("spec", "containers")) or ()]
@@ -1021,45 +1180,128 @@ def pod_ready(pod: Json) -> bool:
     return bool(condition and condition.get("status") == "True")
 
 
-STEPS = (
-    "applied",
-    "reconciled",
-    "scheduled",
-    "files downloaded",
-    "image pulled",
-    "container up",
-    "model ready",
-)
+NOT_STARTED = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+"""Why a container waits whose image is there and which cannot be started."""
 
 
-def steps_of(facts: Facts, look: Look, *, model_ready: bool | None) -> tuple[Step, ...]:
-    """The steps of the roll-out of the wanted workload with their times, from the newest pod."""
-    pod = facts.pods[0] if facts.pods else None
+def steps_of(
+    facts: Facts, look: Look, *, model_ready: bool | None, pulled_at: datetime | None = None
+) -> tuple[Step, ...]:
+    """The steps of the wanted release's roll-out with their times, from the newest of its pods.
+
+    Each ends when its evidence says so: the object's write, the pod's conditions, the ends of the
+    initializer, the start of the server, the pod's readiness (whose probe asks the model), the
+    record of the test. `pulled_at`: when the node had the server's image, by its event; None when
+    nobody knows. () where nothing rolls out.
+    """
     release = facts.wanted
-    if facts.stopped or release is None:
+    if facts.stopped or release is None or release.action is Action.ADOPT:
         return ()
-    status = (pod or {}).get("status") or {}
-    ends: list[tuple[str, datetime | None]] = [("applied", written_at(look.service))]
-    created = pod["metadata"].get("creationTimestamp") if pod else None
-    ends.append(("reconciled", _time(created)))
-    ends.append(("scheduled", _passed_at(pod, "PodScheduled")))
-    initializer = next(iter(status.get("initContainerStatuses") or ()), None)
-    has_initializer = bool(pod and _at(pod, ("spec", "initContainers")))
-    if has_initializer:
-        done = _at(initializer or {}, ("state", "terminated")) or {}
-        ended = _time(done.get("finishedAt")) if done.get("exitCode") == 0 else None
-        ends.append(("files downloaded", ended))
-    server = next(
-        (c for c in status.get("containerStatuses") or () if c.get("name") == CONTAINER), None
-    )
-    ends.append(("image pulled", _first_start(server or {})))
-    ends.append(("container up", _passed_at(pod, "Ready")))
-    ready_at = _passed_at(pod, "Ready") if model_ready else None
-    ends.append(("model ready", ready_at))
+    ends = _Ends([("applied", written_at(look.service))])
+    pod = rollout_pod(facts)
+    done = facts.asleep or release.outcome in {Outcome.VERIFIED, Outcome.SERVING}
+    if pod is not None or not done:  # of pods that are gone nobody knows more than that
+        _add_pod_steps(ends, pod or {}, release, model_ready=model_ready, pulled_at=pulled_at)
+    steps = ends.steps(release.created_at)
+    return (*steps, _test_step(release, steps))
+
+
+def rollout_pod(facts: Facts) -> Json | None:
+    """The newest pod of the wanted release's roll-out; those that came after it are not its."""
+    settled = facts.wanted.settled_at if facts.wanted else None
+    if settled is None or facts.wanted is None or facts.wanted.outcome is Outcome.FAILED:
+        return next(iter(facts.pods), None)
+    created = ((pod, _time(pod["metadata"].get("creationTimestamp"))) for pod in facts.pods)
+    return next((pod for pod, at in created if at is None or at <= settled), None)
+
+
+def server_of(pod: Json) -> Json:
+    """The status of the pod's model server; empty while there is none."""
+    states = _at(pod, ("status", "containerStatuses")) or ()
+    return next((state for state in states if state.get("name") == CONTAINER), {})
+
+
+def pulled_at(events: Iterable[Json]) -> datetime | None:
+    """When the node had the server's image for the first time, by the pod's events."""
+    times = [
+        _time(event.get("firstTimestamp") or event.get("eventTime"))
+        for event in events
+        if f"{{{CONTAINER}}}" in str(_at(event, ("involvedObject", "fieldPath")))
+    ]
+    return min((time for time in times if time), default=None)
+
+
+@dataclass
+class _Ends:
+    """When each step ended; None while it has not."""
+
+    known: list[tuple[str, datetime | None]]
+    untimed: set[str] = field(default_factory=set)
+    """Steps that are over, and of which nobody knows how long they took."""
+
+    def add(self, name: str, ended: datetime | None, *, timed: bool = True) -> None:
+        self.known.append((name, ended))
+        if not timed:
+            self.untimed.add(name)
+
+    def steps(self, began: datetime) -> tuple[Step, ...]:
+        return _as_steps(self.known, began, self.untimed)
+
+
+def _add_pod_steps(
+    ends: _Ends,
+    pod: Json,
+    release: Release,
+    *,
+    model_ready: bool | None,
+    pulled_at: datetime | None,
+) -> None:
+    ends.add("reconciled", _time(_at(pod, ("metadata", "creationTimestamp"))))
+    ends.add("scheduled", _passed_at(pod, "PodScheduled"))
+    if _at(pod, ("spec", "initContainers")):
+        initializers = _at(pod, ("status", "initContainerStatuses")) or ()
+        over = _at(next(iter(initializers), {}), ("state", "terminated")) or {}
+        ends.add(
+            "files downloaded", _time(over.get("finishedAt")) if not over.get("exitCode") else None
+        )
+    server = server_of(pod)
+    started = _first_start(server)
     # Of a server that restarted more than once, the first start is known no more: no time is made
     # up for what came before it.
-    restarted = int((server or {}).get("restartCount") or 0) > 1
-    return _as_steps(ends, release.created_at, untimed={"image pulled"} if restarted else set())
+    first = int(server.get("restartCount") or 0) <= 1
+    pulled = pulled_at or started
+    if pulled is None and _at(server, ("state", "waiting", "reason")) in NOT_STARTED:
+        pulled = ends.known[-1][1]
+    ends.add("image pulled", pulled, timed=pulled_at is not None or (first and started is not None))
+    ends.add("server up", started, timed=first)
+    ready = _passed_at(pod, "Ready") if model_ready else None
+    ended = release.settled_at
+    proven = kubelet_asks_the_model(pod, release.service, release.intent.package.protocol)
+    again = ready is not None and ended is not None and ready > ended
+    ends.add("model loaded", ready, timed=proven and not again)
+
+
+def _test_step(release: Release, steps: Sequence[Step]) -> Step:
+    """The test inference: what is recorded of it, once everything before it is over."""
+    if any(step.state is not StepState.DONE for step in steps):
+        return Step(TEST_STEP, StepState.PENDING)
+    ends = [
+        step.started_at + timedelta(seconds=step.took_s)
+        for step in steps
+        if step.started_at is not None and step.took_s is not None
+    ]
+    since = max(ends, default=release.created_at)
+    running = Step(TEST_STEP, StepState.RUNNING, since)
+    why = release.cause.why if release.cause else ""
+    match release.outcome:
+        case Outcome.VERIFIED:
+            return judged(running, StepState.DONE, release.settled_at)
+        case Outcome.SERVING:
+            return judged(running, StepState.SKIPPED, None, why)
+        case Outcome.FAILED:
+            return judged(running, StepState.FAILED, release.settled_at, why)
+        case _:
+            return running
 
 
 def _first_start(container: Json) -> datetime | None:
@@ -1105,9 +1347,7 @@ def written_at(service: Json) -> datetime | None:
 
 def server_started_at(pod: Json) -> datetime | None:
     """When the model server's present instance started; None while none runs."""
-    states = _at(pod, ("status", "containerStatuses")) or ()
-    server: Json = next((state for state in states if state.get("name") == CONTAINER), {})
-    return _time((_at(server, ("state", "running")) or {}).get("startedAt"))
+    return _time((_at(server_of(pod), ("state", "running")) or {}).get("startedAt"))
 
 
 def _passed_at(pod: Json | None, kind: str) -> datetime | None:

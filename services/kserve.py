@@ -183,6 +183,8 @@ class KServeServing:
         """What `services` made of the same objects the last time: watches leave most as they
         were."""
         self._log_looked: dict[str, float] = {}
+        self._pulled: dict[str, datetime | None] = {}
+        """When a pod's node had its server's image."""
         self._reachable: dict[tuple[str, str], tuple[bool, float]] = {}
         self._gateway_address: dict[str, str] = {}
         self._gateways_denied: Denied | None = None
@@ -254,7 +256,8 @@ class KServeServing:
         facts = objects.read(look, self._journal.history(name))
         model_ready = self._model_ready(name, facts)
         failure = None if facts.stopped else self._failure(look, facts, model_ready)
-        steps = objects.steps_of(facts, look, model_ready=model_ready)
+        pulled_at = self._pulled_at(objects.rollout_pod(facts))
+        steps = objects.steps_of(facts, look, model_ready=model_ready, pulled_at=pulled_at)
         if failure is not None:
             steps = tuple(
                 replace(step, state=StepState.FAILED) if step.state is StepState.RUNNING else step
@@ -371,12 +374,34 @@ class KServeServing:
             return objects.kubelet_asks_the_model(pod, name, protocol)
         return response.status == 200
 
+    def _pulled_at(self, pod: Json | None) -> datetime | None:
+        """When the pod's node had the server's image, by its event; None when nobody knows."""
+        server = objects.server_of(pod) if pod else {}
+        if pod is None or not server.get("containerID"):
+            return None  # it is told once the container is there
+        name = pod["metadata"]["name"]
+        if name not in self._pulled:
+            with suppress(Denied, Unreachable):  # a step's time is worth no roll-out
+                events = self._cluster.items(
+                    f"/api/v1/namespaces/{path_part(self._namespace)}/events",
+                    doing=f"read when the image of {name} was pulled",
+                    fields=f"involvedObject.name={name},reason=Pulled",
+                )
+                self._pulled[name] = objects.pulled_at(events)
+        return self._pulled.get(name)
+
     def _failure(
         self, look: objects.Look, facts: objects.Facts, model_ready: bool | None
     ) -> Cause | None:
         """The first concrete cause on the new pods, with the log lines that say so."""
         wanted = facts.wanted
-        if wanted is None or (facts.all_serve and model_ready):
+        if wanted is None:
+            return None
+        if wanted.outcome in {Outcome.OPEN, Outcome.TIMEOUT}:  # what comes later is drift
+            other = objects.carries_another(look, wanted, facts.pods)
+            if other is not None:
+                return symptoms.another_model(other, wanted.intent)
+        if facts.all_serve and model_ready:
             return None
         now = datetime.now(UTC)
         written_at = objects.written_at(look.service) or wanted.created_at
@@ -503,6 +528,15 @@ class KServeServing:
         intent = plan.after
         assert intent is not None
         yield from self._facilities.plan_findings(intent, creates=plan.based_on is None)
+        wished = objects.wished_model_env(plan.before, intent)
+        if wished:
+            yield Finding(
+                "environment variables",
+                Verdict.FAIL,
+                f"{', '.join(wished)} says which model the server loads and as what it answers:"
+                f" with another value it would not be {intent.version}.",
+                f"Leave {', '.join(wished)} out.",
+            )
         takes_over = plan.for_others or self._takes_over(live)
         if takes_over and live is not None and not plan.for_others:
             yield Finding(

@@ -24,6 +24,7 @@ from services import checks
 from services.bench import request_for_example
 from services.compare import signature_changes
 from services.domain import (
+    TEST_STEP,
     Action,
     AliasRef,
     AuditEntry,
@@ -47,10 +48,12 @@ from services.domain import (
     Resources,
     Scale,
     Service,
+    StepState,
     TestResult,
     Verdict,
     VersionDetails,
     WayIn,
+    judged,
     parse_ref,
     service_name_problem,
     spec_differences,
@@ -146,13 +149,7 @@ def intent_for(
     NotDeployable for a name that cannot be, a version that is not registered, or a service that
     belongs to another registered model.
     """
-    problem = service_name_problem(name)
-    if problem:
-        raise NotDeployable(
-            f"{name!r} cannot name a service. Nothing was changed.",
-            why=problem,
-            fix="Choose another name, for example the model's in small letters and hyphens.",
-        )
+    refuse_bad_name(name)
     if version.registration is not Registration.READY:
         said = f": {version.registration_message}" if version.registration_message else ""
         raise NotDeployable(
@@ -191,6 +188,17 @@ def intent_for(
         requirements=details.requirements,
         python_version=details.python_version,
     )
+
+
+def refuse_bad_name(name: str) -> None:
+    """NotDeployable for a name that no service can have: before anything of that name is read."""
+    problem = service_name_problem(name)
+    if problem:
+        raise NotDeployable(
+            f"{name!r} cannot name a service. Nothing was changed.",
+            why=problem,
+            fix="Choose another name, for example the model's in small letters and hyphens.",
+        )
 
 
 def _chosen(wished: T | None, kept: T) -> T:
@@ -379,9 +387,18 @@ def plan_adopt(current: Service) -> Plan:
 
     From then on it can be deployed to, and its present state can be returned to.
     """
-    if current.owner or current.managed:
-        why = f"It belongs to {current.owner}." if current.owner else "Slipway made it."
-        raise NotDeployable(f"{current.name} cannot be adopted. Nothing was changed.", why=why)
+    if current.owner:
+        raise NotDeployable(
+            f"{current.name} cannot be adopted. Nothing was changed.",
+            why=f"It belongs to {current.owner}.",
+        )
+    if current.managed:
+        recorded = f"Its present state is release {current.release}. " if current.release else ""
+        raise NotDeployable(
+            f"{current.name} need not be adopted. Nothing was changed.",
+            why=f"{recorded}Slipway manages it already.",
+            fix=f"Deploy to it; `slipway history {current.name}` shows what it had.",
+        )
     # Before and after are equal on purpose: the release is what is new.
     return _plan(Action.ADOPT, current, _intent_of(current), retry=True)
 
@@ -716,7 +733,7 @@ def _settled(ops: Ops, name: str, history: Sequence[Release], now: Now) -> Progr
     if progress.phase is Phase.STOPPED:
         return _recorded(ops, release, progress, Outcome.STOPPED)
     if progress.phase is Phase.READY:
-        return _undone(ops, release, _tested(ops, release, seen, progress, now()))
+        return _undone(ops, release, _tested(ops, release, seen, progress, now))
     if now() - release.created_at > timedelta(seconds=DEADLINE_S):
         cause = Cause(
             f"{name} was not ready after {DEADLINE_S:.0f} s; it may still become ready.",
@@ -949,9 +966,7 @@ def _woken(ops: Ops, release: Release, seen: Observed) -> Observed:
     return ops.serving.observe(release.service)
 
 
-def _tested(
-    ops: Ops, release: Release, seen: Observed, progress: Progress, at: datetime
-) -> Progress:
+def _tested(ops: Ops, release: Release, seen: Observed, progress: Progress, now: Now) -> Progress:
     result, detail = (
         (seen.test, seen.test_detail)
         if seen.test is not TestResult.NOT_RUN
@@ -959,8 +974,10 @@ def _tested(
     )
     if result is TestResult.PASS:
         behind = "" if seen.test is TestResult.PASS else address_behind(ops, release)
+        at = now()
         if not behind:
-            return _recorded(ops, release, progress, Outcome.VERIFIED)
+            passed = _with_test(progress, StepState.DONE, at)
+            return _recorded(ops, release, passed, Outcome.VERIFIED)
         if at - _ready_since(seen, release) < timedelta(seconds=ADDRESS_GRACE_S):
             waiting = replace(progress, phase=Phase.ROLLING_OUT, release=release.number)
             return replace(waiting, message=f"its pods passed the test; {behind}")
@@ -972,20 +989,38 @@ def _tested(
             fix="Send the example on the Predict page, and look at the log.",
         )
         failed = replace(progress, phase=Phase.FAILED, message=cause.what, cause=cause)
+        failed = _with_test(failed, StepState.FAILED, now(), detail)
         return _recorded(ops, release, failed, Outcome.FAILED, cause)
     if seen.asleep:
         detail = f"it is asleep and was not woken: {detail}"
     unmeasured = replace(progress, message=f"ready, not verified: {detail}")
+    unmeasured = _with_test(unmeasured, StepState.SKIPPED, None, detail)
     return _recorded(ops, release, unmeasured, Outcome.SERVING, Cause("Not verified", why=detail))
+
+
+def _with_test(
+    progress: Progress, state: StepState, at: datetime | None, detail: str = ""
+) -> Progress:
+    """The progress with the test inference's step as it ended; where the target told it, as is."""
+    steps = tuple(
+        judged(step, state, at, detail)
+        if step.name == TEST_STEP and step.state is StepState.RUNNING
+        else step
+        for step in progress.steps
+    )
+    return replace(progress, steps=steps)
 
 
 def try_inference(ops: Ops, release: Release) -> tuple[TestResult, str]:
     """One request from the release's example to exactly its pods; the result and why, in words."""
     intent = release.intent
     if intent.example is None:
-        known = intent.version is not None
-        said = "the version has" if known else "which version it serves is not known: there is"
-        return TestResult.COULD_NOT_MEASURE, f"{said} no input example"
+        if intent.version is not None:
+            return TestResult.COULD_NOT_MEASURE, "the version has no input example"
+        unknown = (
+            "which version it serves is not known, so there is no input example to test it with"
+        )
+        return TestResult.COULD_NOT_MEASURE, unknown
     try:
         endpoint = ops.serving.endpoint(release.service, release.workload)
         request = request_for_example(
@@ -994,11 +1029,14 @@ def try_inference(ops: Ops, release: Release) -> tuple[TestResult, str]:
             model_name=endpoint.model_name,
             protocol=intent.package.protocol,
         )
-        ops.predictor.infer(endpoint, request)
+        answer = ops.predictor.infer(endpoint, request)
     except InferenceFailed as error:
         return TestResult.FAIL, f"{error.what} {error.why}".strip()
     except (Unreachable, Denied, NotFound) as error:
         return TestResult.COULD_NOT_MEASURE, f"{error.what} {error.why}".strip()
+    named = answer.version
+    if intent.version is not None and named is not None and named.number != intent.version.number:
+        return TestResult.FAIL, f"Its pods answer as {named}."
     return TestResult.PASS, ""
 
 
@@ -1122,6 +1160,7 @@ class Prepared:
 
 def prepare_deploy(ops: Ops, reference: str, *, name: str, wish: Wish = Wish()) -> Prepared:
     """Read the version, propose its package, plan, rehearse. Writes nothing that serves."""
+    refuse_bad_name(name)
     version = ops.registry.version(parse_ref(reference))
     details = ops.registry.details(version.ref)
     current = ops.serving.service(name)
@@ -1188,6 +1227,7 @@ def prepare_render(ops: Ops, reference: str, *, name: str, wish: Wish = Wish()) 
     What a service of others has now is not kept: only what is asked for is in its manifest, so that
     the same request gives the same text, without what webhooks filled in.
     """
+    refuse_bad_name(name)
     version = ops.registry.version(parse_ref(reference))
     details = ops.registry.details(version.ref)
     current = ops.serving.service(name)

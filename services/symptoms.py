@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from services import diagnosis
-from services.domain import Cause, Intent, Json, PackageKind
+from services.domain import Cause, Drift, Intent, Json, PackageKind
 from services.errors import one_line
-from services.inferenceservice import Stuck
+from services.inferenceservice import NOT_STARTED, Stuck, source_of
 
 UNSCHEDULABLE_GRACE = timedelta(seconds=8)
 """A node may be freed by the pod that is just leaving; an autoscaler needs minutes, and says so."""
@@ -40,7 +40,6 @@ _IMAGE_REASONS = {
     "ImageInspectError",
     "RegistryUnavailable",
 }
-_CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 _EVIDENCE_LINES = 12
 _WHY_LIMIT = 200
 """Characters of an error that are shown: one line on a screen."""
@@ -74,6 +73,8 @@ class Trouble:
     previous: bool = False
     """The log to read is that of the container's earlier instance."""
     requested: str = ""
+    source: str = ""
+    """From where the pod's initializer loads; "" when the pod does not say."""
 
     @property
     def where(self) -> str:
@@ -135,7 +136,7 @@ def _pod_trouble(pod: Json, now: datetime) -> Trouble | None:
     for state in status.get("initContainerStatuses") or ():
         found = _container_trouble(name, state, Kind.INITIALIZER)
         if found is not None:
-            return found
+            return replace(found, source=source_of(pod))
     for state in status.get("containerStatuses") or ():
         found = _container_trouble(name, state, Kind.SERVER)
         if found is not None:
@@ -163,7 +164,7 @@ def _container_trouble(pod: str, state: Json, kind: Kind) -> Trouble | None:
     reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
     if reason in _IMAGE_REASONS:
         return Trouble(Kind.IMAGE, reason, message, pod, name)
-    if reason in _CONFIG_REASONS:
+    if reason in NOT_STARTED:
         return Trouble(Kind.CONFIG, reason, message, pod, name)
     ended = present.get("terminated")
     before = (state.get("lastState") or {}).get("terminated")
@@ -245,6 +246,16 @@ def _by_kind(trouble: Trouble, intent: Intent, lines: Sequence[str]) -> Cause:
                 if lacks
                 else "Does every Secret and ConfigMap that it names exist in the namespace?",
             )
+
+
+def another_model(found: Drift, intent: Intent) -> Cause:
+    """The words for pods that carry another model than their release says."""
+    by = f" {found.by} changed it." if found.by else ""
+    return Cause(
+        f"What its pods carry is not {intent.version or 'what the release says'}",
+        f"{found.field}: {found.recorded} is recorded, {found.seen or 'nothing'} was seen.{by}",
+        "Undo that where it was done, or deploy the version again.",
+    )
 
 
 def _said(trouble: Trouble, what: str, fix: str, code: str = "", why: str = "") -> Cause:
@@ -377,7 +388,7 @@ def _refused_spec(trouble: Trouble) -> Cause:
 
 
 def _initializer(trouble: Trouble, intent: Intent, lines: Sequence[str]) -> Cause:
-    uri = one_line(intent.package.uri)
+    uri = one_line(trouble.source or intent.package.uri)
     text = "\n".join(lines) or trouble.message
     evidence = tuple(one_line(line) for line in lines if line.strip())[-_EVIDENCE_LINES:]
     last = evidence[-1] if evidence else one_line(trouble.message)

@@ -370,11 +370,15 @@ def _refusal(status: int, message: str) -> Json:
 
 
 def _selected(thing: Json, query: Mapping[str, str]) -> bool:
-    """By labels and, of the fields, by name."""
+    """By labels and by fields, each a path into the object."""
     labels = thing["metadata"].get("labels") or {}
-    name = query.get("fieldSelector", "").removeprefix("metadata.name=")
-    if name and thing["metadata"]["name"] != name:
-        return False
+    for part in filter(None, query.get("fieldSelector", "").split(",")):
+        path, _, value = part.partition("=")
+        found = thing
+        for key in path.split("."):
+            found = found.get(key) or {}
+        if found != value:
+            return False
     selector = query.get("labelSelector", "")
     for part in selector.split(",") if selector else ():
         key, equals, value = part.partition("=")

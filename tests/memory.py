@@ -16,6 +16,7 @@ from pathlib import Path
 from services import checks
 from services.domain import (
     LATEST,
+    TEST_STEP,
     Action,
     AliasRef,
     Answering,
@@ -417,8 +418,23 @@ class MemoryServing:
             test=self._test(held),
             test_detail="" if held.intent.example else "the version has no input example",
             answering=held.answering,
-            steps=(Step("model loaded", done, held.settled_at or at, 1.0 if ready else None),),
+            steps=(
+                Step("model loaded", done, held.settled_at or at, 1.0 if ready else None),
+                Step(TEST_STEP, self._test_state(held) if ready else StepState.PENDING, at),
+            ),
         )
+
+    def _test_state(self, held: _Held) -> StepState:
+        """What is known of the test of a release that is ready: on a cluster, what is recorded."""
+        if self.via is WayIn.LOOPBACK:
+            return StepState.DONE if held.intent.example else StepState.SKIPPED
+        history = self.world.journal.history(held.intent.service)
+        outcome = next((r.outcome for r in history if r.number == held.release), None)
+        return {
+            Outcome.VERIFIED: StepState.DONE,
+            Outcome.SERVING: StepState.SKIPPED,
+            Outcome.FAILED: StepState.FAILED,
+        }.get(outcome or Outcome.OPEN, StepState.RUNNING)
 
     def _test(self, held: _Held) -> TestResult:
         """Behind an ingress it is a cluster, which leaves the test inference to rollout."""
@@ -540,6 +556,8 @@ class MemoryPredictor:
         self.fails: InferenceFailed | None = None
         self.behind: VersionRef | InferenceFailed | None = None
         """What the service's own address answers while it lags behind the pods."""
+        self.pods_answer_as: VersionRef | None = None
+        """The version that a release's own pods name, where it is not theirs."""
         self.sent: list[InferRequest] = []
 
     def ready(self, endpoint: Endpoint, timeout_s: float = 2.0) -> bool:
@@ -553,11 +571,12 @@ class MemoryPredictor:
         self.sent.append(request)
         if self.world.serving.wakes:
             self.world.serving.asleep.discard(endpoint.model_name)
-        behind = self.behind if endpoint.release is None else None
+        behind = self.behind if endpoint.release is None else self.pods_answer_as
         if isinstance(behind, InferenceFailed):
             raise behind
         held = self.world.serving.held.get(endpoint.model_name)
-        side = max(held.answering, key=lambda a: a.percent, default=None) if held else None
+        sides = [s for s in held.answering if endpoint.release in {None, s.release}] if held else []
+        side = max(sides, key=lambda a: a.percent, default=None)
         return Prediction(
             outputs=(Output("output-1", "INT64", (request.rows, 1), (1,) * request.rows),),
             http_status=200,

@@ -301,6 +301,9 @@ def _finished(
         why = f" ({cause['why'] or cause['what']})" if cause else ""
         terminal.warn(f"{plan.service} is ready, but no test inference could verify it{why}.")
     if outcome is Outcome.FAILED and document["cause"]:
+        where = views.where_text(document["cause"]["where"], document["cause"]["exit_code"])
+        if where:
+            terminal.say(f"  in {where}:")
         for line in document["cause"]["evidence"][-5:]:
             terminal.say(f"  | {line}")
     result: dict[str, Any] = dict(document)

@@ -102,6 +102,7 @@ class Watcher:
 def watch(session: Session) -> Answer:
     """Deploy what the alias points to, once or for ever; a line for each decision."""
     args = session.args
+    rollout.refuse_bad_name(args.name)
     if session.ops.protected and args.confirm is None:
         raise ConfigError(
             f"The target {session.ops.target} is protected: nobody is there to confirm a deploy.",

@@ -133,7 +133,7 @@ def test_in_standard_mode_a_version_goes_live_a_bad_one_fails_in_words_and_is_ta
     press(page, "Deploy wine/1")
     verified(page, 1)
     page.get_by_text("Steps", exact=True).click()
-    for step in ("applied", "reconciled", "scheduled", "files downloaded", "container up"):
+    for step in ("applied", "reconciled", "scheduled", "files downloaded", "server up"):
         says(page, step)
     answered_by(page, "wine", ashore.url, "wine/1")
 

@@ -218,6 +218,69 @@ def test_a_failed_roll_out_says_what_still_answers(cli: Cli, world: World) -> No
     assert ran.document["error"]["kind"] == "RolloutFailed"
 
 
+def test_a_failed_roll_out_says_in_which_container_and_with_which_code(
+    cli: Cli, world: World
+) -> None:
+    """Code 0 as well: MLServer ends with it when its model does not load."""
+    world.serving.fails[VersionRef("wine", 3)] = Cause(
+        "it did not load", where="wine-7/kserve-container", exit_code=0, evidence=("No module",)
+    )
+
+    ran = cli("deploy", "wine/3", "--name", "wine")
+
+    assert "  in wine-7/kserve-container, exit code 0:\n  | No module\n" in ran.err
+
+
+@pytest.mark.parametrize("name", ["", " ", "Wine", "no/way"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("status",),
+        ("history",),
+        ("logs",),
+        ("events",),
+        ("predict",),
+        ("bench", "--rate", "1", "--duration", "1"),
+        ("canary", "--percent", "5"),
+        ("promote",),
+        ("abort",),
+        ("rollback",),
+        ("adopt",),
+        ("stop",),
+        ("start",),
+        ("delete", "--confirm", "x"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_name_that_no_service_can_have_names_none(
+    cli: Cli, verb: tuple[str, ...], name: str
+) -> None:
+    ran = cli(verb[0], name, *verb[1:], "--json")
+
+    assert ran.code == 5
+    assert ran.document["error"]["kind"] == "NotFound"
+    assert repr(name) in ran.document["error"]["what"]
+
+
+@pytest.mark.parametrize("name", ["", " ", "Wine"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("plan", "wine/3"),
+        ("deploy", "wine/3"),
+        ("watch", "--model", "wine", "--alias", "champion"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_name_that_no_service_can_have_is_refused(
+    cli: Cli, verb: tuple[str, ...], name: str
+) -> None:
+    ran = cli(*verb, "--name", name, "--json")
+
+    assert ran.code == 7
+    assert "cannot name a service" in ran.document["error"]["what"]
+
+
 def test_a_failure_that_is_undone_by_itself_is_a_failure_with_both_ends(
     cli: Cli, world: World
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dashboard.cli import VERBS, main
-from dashboard.terminal import literal, table
+from dashboard.terminal import Terminal, literal, table
 from services.domain import (
     Finding,
     LogLine,
@@ -34,6 +34,14 @@ def world(world: World) -> World:
     world.registry.add("wine", 2, aliases=("champion",))
     world.serves("wine", (1,))
     return world
+
+
+def test_progress_is_at_a_hundred_percent_when_it_is_done_and_not_before() -> None:
+    words = io.StringIO()
+    show = Terminal(io.StringIO(), words, None).report()
+    for line, ratio in (("six", 0.997), ("half", 0.29), ("seven", 1.0)):
+        show(line, ratio)
+    assert words.getvalue().split("\n")[:3] == ["  six (99%)", "  half (29%)", "  seven (100%)"]
 
 
 # ── Options ───────────────────────────────────────────────────────────────────────────────────

@@ -28,6 +28,7 @@ from services.domain import (
     Phase,
     Plan,
     Release,
+    StepState,
     VersionRef,
 )
 from services.facilities import Facilities
@@ -166,6 +167,63 @@ def test_pods_that_somebody_changed_after_the_test_are_not_called_verified(
     (service,) = KServeServing(cluster, "models", past).services()
     assert service.verified is verified
     assert bool(service.drift) is bool(edit)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        ({"storageUri": "gs://models/other"}, "gs://models/other was seen"),
+        (
+            {"env": [{"name": "MLSERVER_MODEL_VERSION", "value": "9"}]},
+            "env MLSERVER_MODEL_VERSION: 2 is recorded, 9 was seen",
+        ),
+    ],
+    ids=["other files", "other name"],
+)
+def test_a_roll_out_of_which_somebody_changed_the_model_is_failed_and_not_verified(
+    api: ApiServer, cluster: Cluster, edit: Json, said: str
+) -> None:
+    look = copy.deepcopy(looks(VERSIONS[-1])["standard ready"])
+    look["service"]["spec"]["predictor"]["model"] |= edit
+    past = past_of(looks(VERSIONS[-1])["standard ready"]["service"])
+    show(api, look)
+    progress = rollout.progress_of(KServeServing(cluster, "models", past).observe("wine"))
+    assert progress.phase is Phase.FAILED
+    assert progress.cause is not None
+    assert progress.cause.what == "What its pods carry is not wine/2"
+    assert said in progress.cause.why
+
+
+def test_pods_that_load_other_files_than_the_spec_says_are_not_verified(
+    api: ApiServer, cluster: Cluster
+) -> None:
+    look = copy.deepcopy(looks(VERSIONS[-1])["standard ready"])
+    for pod in look["pods"]:
+        pod["spec"]["initContainers"] = [
+            {"name": "storage-initializer", "args": ["gs://models/other", "/mnt/models"]}
+        ]
+    show(api, look)
+    seen = KServeServing(cluster, "models", past_of(look["service"])).observe("wine")
+    assert seen.failure is not None
+    assert "gs://models/other was seen" in seen.failure.why
+
+
+def test_a_model_that_does_not_load_is_told_of_the_model_and_not_of_its_container(
+    api: ApiServer, cluster: Cluster
+) -> None:
+    text = (SAMPLES.parent / "skops_on_old.json").read_text("utf-8")
+    look: Json = json.loads(text)
+    show(api, look)
+    intent = objects.live_intent(look["service"])
+    written = objects.written_at(look["service"])
+    assert written is not None
+    release = Release(1, intent.service, Action.DEPLOY, intent, "ana", "", written, workload=1)
+    seen = KServeServing(cluster, "models", Past(release)).observe(intent.service)
+    states = {step.name: step.state for step in seen.steps}
+    assert states["image pulled"] is StepState.DONE
+    assert states["server up"] is StepState.DONE
+    assert states["model loaded"] is StepState.FAILED
+    assert states["verified"] is StepState.PENDING
 
 
 @pytest.mark.parametrize("version", VERSIONS)

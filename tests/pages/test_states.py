@@ -28,7 +28,12 @@ def _fail(world: World) -> None:
     world.serves("wine", [1])
     world.registry.add("wine", 2)
     world.serving.fails[VersionRef("wine", 2)] = Cause(
-        "wine/2 did not load", "No module named 'xgboost'.", "Add it.", evidence=("ModuleNotFound",)
+        "wine/2 did not load",
+        "No module named 'xgboost'.",
+        "Add it.",
+        where="wine-2/kserve-container",
+        exit_code=0,
+        evidence=("ModuleNotFound",),
     )
     made = rollout.prepare_deploy(world, "wine/2", name="wine")
     rollout.apply(made.plan, world, actor="ana", version=made.version)
@@ -49,6 +54,14 @@ def test_a_normal_world_is_drawn(page: str, world: World, open_page: OpenPage) -
     app = open_page(page)
     assert not app.exception
     assert not app.error
+
+
+def test_a_failed_roll_out_names_its_container_and_exit_code(
+    world: World, open_page: OpenPage
+) -> None:
+    _fail(world)
+    app = open_page("endpoints", service="wine")
+    assert "wine-2/kserve-container, exit code 0" in words_of(app).replace("\\", "")
 
 
 @pytest.mark.parametrize("page", PAGES)

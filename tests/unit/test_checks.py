@@ -91,6 +91,12 @@ def test_names_that_kserve_chokes_on_are_refused(
     assert checks.name_finding(name, namespace, mode).verdict is verdict
 
 
+@pytest.mark.parametrize(("too_long", "words"), [(1, "1 character shorter"), (2, "2 characters")])
+def test_by_how_much_a_name_is_too_long_is_said_in_english(too_long: int, words: str) -> None:
+    name = "a" * (checks.MAX_LABEL - len("-predictor-models") + too_long)
+    assert words in checks.name_finding(name, "models", Mode.STANDARD).fix
+
+
 SMALL = checks.Room("small", Decimal("0.3"), Decimal(2**30))
 WIDE = checks.Room("wide", Decimal(4), Decimal(8 * 2**30))
 

@@ -24,7 +24,6 @@ from services.domain import (
     Release,
     Resources,
     Scale,
-    StepState,
     VersionRef,
 )
 from services.errors import NotDeployable, NotOffered
@@ -197,6 +196,94 @@ def test_a_patch_cannot_move_the_object_or_forge_a_release(patch: str) -> None:
         applied(intent_of(patch=patch))
 
 
+OTHER = "gs://models/wine/2"
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        f"spec: {{predictor: {{model: {{storageUri: {OTHER}}}}}}}",
+        "spec: {predictor: {model: {storageUri: null}}}",
+        "spec: {predictor: {model: null}}",
+        f"spec: {{predictor: {{model: {{storageUris: [{{uri: {OTHER}}}]}}}}}}",
+        f"spec: {{predictor: {{storageUris: [{{uri: {OTHER}}}]}}}}",
+        "spec: {predictor: {model: {storage: {key: k, path: wine/2}}}}",
+        "spec: {predictor: {model: {modelFormat: {name: sklearn}}}}",
+        "spec: {predictor: {model: {env: [{name: MLSERVER_MODEL_VERSION, value: '9'}]}}}",
+        "spec: {predictor: {model: {env: [{value: '9'}]}}}",
+        "spec: {predictor: {model: {env: [{name: MLSERVER_MODEL_NAME, value: other}]}}}",
+        "spec: {predictor: {model: {env: [{name: MLSERVER_MODEL_URI, value: /other}]}}}",
+        f"spec: {{predictor: {{model: {{env: [{{name: STORAGE_URI, value: '{OTHER}'}}]}}}}}}",
+        "spec: {predictor: {model: {volumeMounts: [{name: v, mountPath: /mnt/models/data}]}}}",
+        "spec: {predictor: {containers: [{name: kserve-container, image: other}]}}",
+        "spec: {predictor: {initContainers: [{name: storage-initializer, image: other}]}}",
+        "spec: {canary: [{trafficPercent: 50, predictor: {name: other}}]}",
+    ],
+)
+def test_a_patch_cannot_put_another_model_under_a_release(patch: str) -> None:
+    with pytest.raises(NotDeployable, match="The patch may not set") as refused:
+        applied(intent_of(patch=patch))
+    assert "which model the pods load" in refused.value.why
+    assert "wine/1" in refused.value.fix
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "spec: {predictor: {containers: [{name: kserve-container, image: other}]}}",
+        "spec: {predictor: {containers: [{image: other}]}}",
+        f"spec: {{predictor: {{model: {{storageUri: {OTHER}}}}}}}",
+        (
+            "spec: {predictor: {containers: [{name: kserve-container,"
+            " env: [{name: MLSERVER_MODEL_NAME, value: other}]}]}}"
+        ),
+    ],
+)
+def test_a_patch_cannot_put_another_image_under_a_release(patch: str) -> None:
+    package = Package(PackageKind.IMAGE, "dev.local/wine:1", "")
+    with pytest.raises(NotDeployable, match="The patch may not set"):
+        applied(intent_of(package=package, patch=patch))
+
+
+@pytest.mark.parametrize(
+    "patch",
+    ["metadata: {labels: null}", "metadata: {annotations: {serving.kserve.io/stop: 'true'}}"],
+)
+def test_a_patch_cannot_take_away_what_a_release_is_known_by(patch: str) -> None:
+    with pytest.raises(NotDeployable, match="may not set metadata"):
+        applied(intent_of(patch=patch))
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "spec: {predictor: {model: {image: registry.example/mlserver:2}}}",
+        "spec: {predictor: {containers: [{name: proxy, image: envoy}]}}",
+        "spec: {predictor: {model: {volumeMounts: [{name: v, mountPath: /mnt/models-cache}]}}}",
+        f"spec: {{predictor: {{model: {{storageUri: {intent_of().package.uri}}}}}}}",
+    ],
+)
+def test_a_patch_may_set_what_leaves_the_model_alone(patch: str) -> None:
+    wished = intent_of(patch=patch)
+    assert objects.drift_of(applied(wished), release_of(1, wished)) == ()
+
+
+def test_a_wish_cannot_say_by_its_environment_which_model_is_loaded() -> None:
+    wished = intent_of(env=(("MLSERVER_MODEL_URI", OTHER), ("A", "b")))
+    assert objects.wished_model_env(None, wished) == ("MLSERVER_MODEL_URI",)
+    names = [entry["name"] for entry in applied(wished)["spec"]["predictor"]["model"]["env"]]
+    assert names == ["MLSERVER_MODEL_VERSION", "A"]
+
+
+def test_what_an_adopted_service_says_there_is_dropped_without_a_word() -> None:
+    adopted = intent_of(env=(("MLSERVER_MODEL_NAME", "old"),), version=None)
+    wished = replace(adopted, version=VersionRef("wine", 2))
+    assert objects.wished_model_env(adopted, wished) == ()
+    assert applied(adopted)["spec"]["predictor"]["model"]["env"] == [
+        {"name": "MLSERVER_MODEL_NAME", "value": "old"}
+    ]
+
+
 @given(st.text(max_size=60))
 def test_any_models_name_is_data_in_the_manifest(name: str) -> None:
     intent = replace(intent_of(), version=VersionRef(name, 1))
@@ -287,6 +374,69 @@ def test_an_edit_by_others_is_drift_with_its_manager() -> None:
         "gs://elsewhere/9",
         "kubectl-edit",
     )
+
+
+@pytest.mark.parametrize(
+    ("patch", "drifts"),
+    [
+        ("spec: {predictor: {model: {image: registry.example/mlserver:2}}}", False),
+        ("spec: {predictor: {model: {runtimeVersion: '2'}}}", False),
+        ("spec: {predictor: {tolerations: []}}", True),
+        ("", True),
+    ],
+)
+def test_an_image_that_the_release_itself_set_is_no_drift(patch: str, drifts: bool) -> None:
+    release = release_of(1, intent_of(patch=patch, runtime_image="registry.example/mlserver:1"))
+    made = deployment(1, release.intent)
+    made["spec"]["template"]["spec"] = {
+        "containers": [{"name": "kserve-container", "image": "registry.example/mlserver:2"}]
+    }
+    look = objects.Look(applied(release.intent), made)
+    assert (objects.image_drift(look, release) is not None) is drifts
+
+
+def test_an_image_that_a_patch_set_and_somebody_changed_is_drift() -> None:
+    patch = "spec: {predictor: {model: {image: registry.example/mlserver:2}}}"
+    release = release_of(1, intent_of(patch=patch, runtime_image="registry.example/mlserver:1"))
+    made = deployment(1, release.intent)
+    made["spec"]["template"]["spec"] = {
+        "containers": [{"name": "kserve-container", "image": "registry.example/mlserver:3"}]
+    }
+    drift = objects.image_drift(objects.Look(applied(release.intent), made), release)
+    assert drift is not None
+    assert drift.recorded == "registry.example/mlserver:2"
+
+
+@pytest.mark.parametrize("patch", ["", "spec: {predictor: {tolerations: []}}"])
+@pytest.mark.parametrize(
+    ("edit", "field"),
+    [
+        ({"storageUri": OTHER}, "package"),
+        (
+            {"env": [{"name": "MLSERVER_MODEL_VERSION", "value": "2"}]},
+            "env MLSERVER_MODEL_VERSION",
+        ),
+    ],
+)
+def test_a_spec_that_names_another_model_than_the_release_is_seen(
+    patch: str, edit: Json, field: str
+) -> None:
+    release = release_of(1, intent_of(patch=patch))
+    service = applied(release.intent)
+    service["spec"]["predictor"]["model"] |= edit
+    found = objects.carries_another(objects.Look(service), release, ())
+    assert found is not None
+    assert found.field == field
+
+
+def test_pods_that_load_another_model_than_the_release_are_seen() -> None:
+    release = release_of(1, intent_of())
+    look = objects.Look(applied(release.intent))
+    mine, other = pod(1, uri=release.intent.package.uri), pod(1, uri=OTHER)
+    assert objects.carries_another(look, release, (mine, pod(1))) is None
+    found = objects.carries_another(look, release, (mine, other))
+    assert found is not None
+    assert found.seen == OTHER
 
 
 # ── Roll-outs ─────────────────────────────────────────────────────────────────────────────────
@@ -425,14 +575,129 @@ def test_a_revision_without_pods_is_asleep_and_not_broken() -> None:
     assert facts.all_serve
 
 
-def test_the_steps_of_a_roll_out_have_their_times() -> None:
-    release = release_of(1, intent_of(1))
+def at(second: int) -> str:
+    return f"2026-11-23T12:00:{second:02d}Z"
+
+
+def rolled_pod(*, ready: int | None = None, asks: bool = True, **server: Json) -> Json:
+    """A pod as it comes: made at 1, scheduled at 2, its files there at 5, its server as given."""
+    made = pod(1)
+    probe = {"httpGet": {"path": "/v2/models/wine/ready" if asks else "/", "port": 8080}}
+    made["spec"] = {
+        "initContainers": [{"name": "storage-initializer"}],
+        "containers": [{"name": "kserve-container", "readinessProbe": probe}],
+    }
+    conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": at(2)}]
+    if ready is not None:
+        conditions.append({"type": "Ready", "status": "True", "lastTransitionTime": at(ready)})
+    made["status"] = {
+        "conditions": conditions,
+        "initContainerStatuses": [{"state": {"terminated": {"exitCode": 0, "finishedAt": at(5)}}}],
+        "containerStatuses": [{"name": "kserve-container", **server}],
+    }
+    return made
+
+
+RUNNING: Json = {"state": {"running": {"startedAt": at(12)}}}
+CRASHING: Json = {
+    "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+    "lastState": {"terminated": {"startedAt": at(12), "exitCode": 0}},
+    "restartCount": 1,
+}
+
+
+def steps_of(
+    made: Json | None, *, model_ready: bool | None = None, pulled: int | None = None, **record: Json
+) -> dict[str, tuple[str, float | None]]:
+    """State and time of each step of release 1, in order."""
+    release = release_of(1, intent_of(1), **record)
     service = applied(release.intent, 1)
-    service["metadata"]["managedFields"] = [{"manager": "slipway", "time": "2026-11-23T12:00:00Z"}]
-    look = objects.Look(service, deployment(1, release.intent), pods=(pod(1),))
-    steps = objects.steps_of(objects.read(look, (release,)), look, model_ready=None)
-    assert [step.name for step in steps][:2] == ["applied", "reconciled"]
-    assert steps[0].state is StepState.DONE
+    service["metadata"]["managedFields"] = [{"manager": "slipway", "time": at(0)}]
+    pods = () if made is None else (made,)
+    look = objects.Look(service, deployment(1, release.intent), pods=pods)
+    facts = objects.read(look, (release,))
+    pulled_at = None if pulled is None else datetime.fromisoformat(at(pulled))
+    steps = objects.steps_of(facts, look, model_ready=model_ready, pulled_at=pulled_at)
+    return {step.name: (step.state.value, step.took_s) for step in steps}
+
+
+def test_each_step_of_a_roll_out_has_the_time_of_its_own_evidence() -> None:
+    settled: Json = {"outcome": Outcome.VERIFIED, "settled_at": datetime.fromisoformat(at(50))}
+    found = steps_of(rolled_pod(ready=49, **RUNNING), model_ready=True, pulled=11, **settled)
+    assert list(found.items()) == [
+        ("applied", ("done", 0.0)),
+        ("reconciled", ("done", 1.0)),
+        ("scheduled", ("done", 1.0)),
+        ("files downloaded", ("done", 3.0)),
+        ("image pulled", ("done", 6.0)),
+        ("server up", ("done", 1.0)),
+        ("model loaded", ("done", 37.0)),
+        ("verified", ("done", 1.0)),
+    ]
+
+
+def test_a_server_that_is_up_loads_its_model_before_its_pod_is_ready() -> None:
+    found = steps_of(rolled_pod(**RUNNING))
+    assert [found[name][0] for name in ("server up", "model loaded", "verified")] == [
+        "done",
+        "running",
+        "pending",
+    ]
+
+
+def test_a_model_that_does_not_load_is_not_told_of_the_server() -> None:
+    found = steps_of(rolled_pod(**CRASHING))
+    assert (found["server up"][0], found["model loaded"][0]) == ("done", "running")
+
+
+def test_a_container_that_cannot_be_started_has_its_image() -> None:
+    waiting: Json = {"state": {"waiting": {"reason": "CreateContainerConfigError"}}}
+    found = steps_of(rolled_pod(**waiting))
+    assert found["image pulled"] == ("done", None)
+    assert found["server up"][0] == "running"
+
+
+def test_readiness_that_asks_no_model_gives_its_loading_no_time() -> None:
+    found = steps_of(rolled_pod(ready=14, asks=False, **RUNNING), model_ready=True)
+    assert found["model loaded"] == ("done", None)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [
+        (Outcome.OPEN, "running"),
+        (Outcome.SERVING, "skipped"),
+        (Outcome.FAILED, "failed"),
+    ],
+)
+def test_the_test_inference_is_a_step_as_it_is_recorded(outcome: Outcome, state: str) -> None:
+    found = steps_of(rolled_pod(ready=49, **RUNNING), model_ready=True, outcome=outcome)
+    assert found["verified"] == (state, None)
+
+
+def test_pods_that_came_after_a_roll_out_lend_it_no_times() -> None:
+    later = rolled_pod(ready=49, **RUNNING)
+    later["metadata"]["creationTimestamp"] = "2026-11-24T12:00:00Z"
+    settled: Json = {"outcome": Outcome.VERIFIED, "settled_at": datetime.fromisoformat(at(50))}
+    assert list(steps_of(later, model_ready=True, **settled)) == ["applied", "verified"]
+
+
+def test_what_was_adopted_rolled_nothing_out() -> None:
+    assert steps_of(rolled_pod(ready=49, **RUNNING), action=Action.ADOPT) == {}
+
+
+def test_the_first_pull_of_the_servers_own_image_counts() -> None:
+    def pulled(container: str, second: int) -> Json:
+        about = {"fieldPath": f"spec.{container}"}
+        return {"involvedObject": about, "firstTimestamp": at(second)}
+
+    events = [
+        pulled("initContainers{storage-initializer}", 2),
+        pulled("containers{kserve-container}", 30),
+        pulled("containers{kserve-container}", 11),
+    ]
+    assert objects.pulled_at(events) == datetime.fromisoformat(at(11))
+    assert objects.pulled_at(events[:1]) is None
 
 
 @given(st.data())

@@ -22,6 +22,8 @@ from services.domain import (
     Registration,
     Release,
     Signature,
+    Step,
+    StepState,
     ValueKind,
     Verdict,
     VersionRef,
@@ -160,12 +162,53 @@ def test_a_version_without_an_example_serves_but_is_not_verified(world: World) -
     assert "no input example" in progress.message
 
 
+def step_of(progress: Progress) -> Step:
+    (found,) = [step for step in progress.steps if step.name == "verified"]
+    return found
+
+
+def test_the_test_inference_is_a_step_with_its_time(world: World) -> None:
+    world.registry.add("wine")
+    world.serving.via = WayIn.INGRESS
+    deploy(world, "wine/1")
+    step = step_of(settle(world))
+    assert step.state is StepState.DONE
+    assert step.took_s is not None
+
+
+def test_a_test_inference_that_failed_or_was_not_made_is_told_as_such(world: World) -> None:
+    world.serving.via = WayIn.INGRESS
+    world.registry.add("wine", example=None)
+    deploy(world, "wine/1")
+    unmeasured = step_of(settle(world))
+    assert unmeasured.state is StepState.SKIPPED
+    assert "no input example" in unmeasured.detail
+    world.registry.add("wine", 2)
+    world.predictor.fails = InferenceFailed("It answered 500.")
+    deploy(world, "wine/2")
+    failed = step_of(settle(world))
+    assert (failed.state, failed.detail) == (StepState.FAILED, "It answered 500.")
+
+
+def test_pods_that_answer_as_another_version_are_not_verified(world: World) -> None:
+    world.registry.add("wine")
+    world.serving.via = WayIn.INGRESS
+    world.predictor.pods_answer_as = VersionRef("wine", 2)
+    deploy(world, "wine/1")
+    progress = settle(world)
+    assert progress.outcome is Outcome.FAILED
+    assert progress.cause is not None
+    assert progress.cause.why == "Its pods answer as wine/2."
+
+
 def test_of_an_unknown_version_it_is_not_said_that_it_has_no_example(world: World) -> None:
     world.serves("wine", [1])
     (release,) = world.journal.history("wine")
     unknown = replace(release, intent=replace(release.intent, version=None, example=None))
     _, why = rollout.try_inference(world, unknown)
-    assert why == "which version it serves is not known: there is no input example"
+    assert (
+        why == "which version it serves is not known, so there is no input example to test it with"
+    )
 
 
 def test_settling_twice_is_settling_once(world: World) -> None:
@@ -657,6 +700,25 @@ def test_adopting_records_what_is_there_and_opens_the_way_to_deploys(world: Worl
     assert world.journal.history("wine")[0].action is Action.ADOPT
     deploy(world, "wine/1")
     assert settle(world).outcome is Outcome.VERIFIED
+
+
+def test_what_was_adopted_is_not_said_to_be_made_by_slipway(world: World) -> None:
+    world.foreign("wine")
+    rollout.apply(rollout.plan_adopt(rollout.require(world, "wine")), world, actor="ana")
+    with pytest.raises(NotDeployable, match="need not be adopted") as refused:
+        rollout.plan_adopt(rollout.require(world, "wine"))
+    assert refused.value.why == "Its present state is release 1. Slipway manages it already."
+
+
+@pytest.mark.parametrize("name", ["", " ", "Wine", "wine\n"])
+def test_a_name_that_no_service_can_have_is_refused_before_anything_is_read(
+    world: World, name: str
+) -> None:
+    world.registry.broken = world.serving.broken = Unreachable("Nothing answers.")
+    with pytest.raises(NotDeployable, match="cannot name a service"):
+        rollout.prepare_deploy(world, "wine/1", name=name)
+    with pytest.raises(NotDeployable, match="cannot name a service"):
+        rollout.prepare_render(world, "wine/1", name=name)
 
 
 def test_what_a_gitops_tool_owns_is_not_adopted(world: World) -> None:

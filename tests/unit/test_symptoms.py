@@ -126,6 +126,18 @@ def test_that_a_webhook_is_silent_is_said_meanwhile() -> None:
     assert "webhook for pods does not answer; Kubernetes tries again" in facts.message
 
 
+def test_files_are_missed_where_the_pod_looked_for_them() -> None:
+    found = sample("files_gone")
+    trouble = trouble_in(found)
+    assert trouble is not None
+    intent = replace(
+        release_of(found).intent, package=Package(PackageKind.GCS, "gs://models/wine/1")
+    )
+    lines = found["logs"]["storage-initializer/true"] or found["logs"]["storage-initializer/false"]
+    why = symptoms.cause_of(trouble, intent, lines).why
+    assert why == "There is nothing at gs://slipway-ks/m/nothing."
+
+
 def test_a_server_that_ended_with_code_zero_is_a_failure() -> None:
     trouble = trouble_in(sample("skops_on_old"))
     assert trouble is not None
