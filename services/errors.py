@@ -15,7 +15,8 @@
     ├── RolloutTimeout       not settled in time; it may still settle                          9
     └── InferenceFailed      the endpoint answered with an error                              10
         ├── SignatureMismatch    not sent: the rows do not fit the signature
-        └── ObjectiveMissed      a load test missed the SLO that it was given
+        ├── ObjectiveMissed      a load test missed the SLO that it was given
+        └── ObjectiveNotJudged   a load test could not tell whether it was met
 
 A class exists only where the operator can do something different. Foreign errors are translated at
 one door per adapter, always with ``raise … from``. Anything that is no SlipwayError is a bug of
@@ -135,3 +136,7 @@ class SignatureMismatch(InferenceFailed):
 
 class ObjectiveMissed(InferenceFailed):
     """A load test missed the objective that it was given."""
+
+
+class ObjectiveNotJudged(InferenceFailed):
+    """A load test was too short, or its client too busy, to tell whether its objective was met."""

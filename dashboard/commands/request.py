@@ -30,6 +30,7 @@ from services.errors import (
     InferenceFailed,
     NotFound,
     ObjectiveMissed,
+    ObjectiveNotJudged,
     SignatureMismatch,
     SlipwayError,
     Unreachable,
@@ -241,7 +242,7 @@ def _prediction_lines(document: views.PredictionDocument) -> Iterator[str]:
 
 
 def bench(session: Session) -> Answer:
-    """A load test: a burst or a steady rate. ObjectiveMissed, InferenceFailed."""
+    """A load test: a burst or a steady rate. ObjectiveMissed, -NotJudged, InferenceFailed."""
     args, ops = session.args, session.ops
     service = _awake(rollout.require(ops, args.name))
     service = rollout.as_answering(service, ops.journal.history(service.name))
@@ -281,7 +282,8 @@ def bench(session: Session) -> Answer:
             session, service, load, summary, ticks, cold_start_s=cold_start_s
         )
     tell_workflow(session, f"Slipway: bench {service.name}", _load_summary(document))
-    return Answer(document, _load_lines(document, summary, ticks), _load_error(service, summary))
+    error = _load_error(service, summary, load.objective)
+    return Answer(document, _load_lines(document, summary, ticks), error)
 
 
 def _woken(session: Session, service: Service, load: Load) -> float | None:
@@ -312,7 +314,9 @@ def _load_summary(document: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-def _load_error(service: Service, summary: LoadSummary) -> SlipwayError | None:
+def _load_error(
+    service: Service, summary: LoadSummary, objective: Objective
+) -> SlipwayError | None:
     if summary.requests and not summary.ok:
         kinds = ", ".join(f"{count} × {kind}" for kind, count in summary.errors.items())
         return InferenceFailed(
@@ -325,6 +329,14 @@ def _load_error(service: Service, summary: LoadSummary) -> SlipwayError | None:
             f"{service.name} missed its objective.",
             why=summary.verdict,
             fix="Look at the percentiles; give it more resources, or ask for less.",
+        )
+    if summary.objective_met is None and objective != Objective():
+        return ObjectiveNotJudged(
+            f"Whether {service.name} keeps its objective cannot be told.",
+            why=summary.verdict,
+            fix="Measure at a lower rate, or from a machine with a free core."
+            if summary.client_limited
+            else "Send more requests: a longer --duration, or a higher --rate.",
         )
     return None
 

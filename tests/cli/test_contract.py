@@ -21,6 +21,7 @@ from services.errors import (
     NothingToRollBackTo,
     NotOffered,
     ObjectiveMissed,
+    ObjectiveNotJudged,
     RolloutFailed,
     RolloutTimeout,
     SignatureMismatch,
@@ -429,6 +430,38 @@ def test_a_bench_can_be_kept(cli: Cli, world: World) -> None:
     assert json.loads(world.store.kept[0].settings)["concurrency"] == 4
 
 
+BENCH = ("bench", "wine", "--rate", "50", "--duration", "2", "--json")
+
+
+@pytest.mark.parametrize(
+    ("met", "options", "code"),
+    [
+        (False, ("--max-p99", "0.1"), 10),
+        (None, ("--max-p99", "0.1"), 10),
+        (True, ("--max-p99", "0.1"), 0),
+        (None, (), 0),
+    ],
+)
+def test_a_bench_is_green_only_for_an_objective_that_was_met(
+    cli: Cli, world: World, met: bool | None, options: tuple[str, ...], code: int
+) -> None:
+    world.engine.objective_met = met
+
+    assert cli(*BENCH, *options).code == code
+
+
+def test_an_objective_that_could_not_be_judged_is_told_apart_from_one_that_was_missed(
+    cli: Cli, world: World
+) -> None:
+    world.engine.objective_met = False
+    missed = cli(*BENCH, "--max-p99", "0.1").document["error"]
+    world.engine.objective_met = None
+    unjudged = cli(*BENCH, "--max-p99", "0.1").document["error"]
+
+    assert (missed["kind"], unjudged["kind"]) == ("ObjectiveMissed", "ObjectiveNotJudged")
+    assert "more requests" in unjudged["fix"]
+
+
 def test_publish(cli: Cli) -> None:
     ran = cli("publish", "wine/3", "--json")
 
@@ -484,6 +517,7 @@ CODES: dict[type[SlipwayError], int] = {
     InferenceFailed: 10,
     SignatureMismatch: 10,
     ObjectiveMissed: 10,
+    ObjectiveNotJudged: 10,
 }
 
 
