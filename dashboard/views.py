@@ -465,6 +465,7 @@ class LoadDocument(TypedDict):
     latency_s: PercentilesRow
     service_time_s: PercentilesRow
     by_release: dict[str, int]
+    by_version: dict[str, int]
     client_limited: bool
     objective_met: bool | None
     verdict: str
@@ -1106,6 +1107,7 @@ def load_document(summary: LoadSummary, ticks: Sequence[Tick] = ()) -> LoadDocum
         "latency_s": percentiles_row(summary.response),
         "service_time_s": percentiles_row(summary.service),
         "by_release": {str(release): count for release, count in summary.by_release.items()},
+        "by_version": dict(summary.by_version),
         "client_limited": summary.client_limited,
         "objective_met": summary.objective_met,
         "verdict": summary.verdict,

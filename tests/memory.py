@@ -7,6 +7,7 @@ and the `fails`, `slow` sets say what a target would do, so that a test decides 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -619,7 +620,10 @@ class MemoryLoad:
                 {1: int(rate)},
                 by_version=by_version,
             )
-        count = int(rate * load.duration_s)
+        count = min(int(rate * load.duration_s), load.max_requests)
+        mixed = Counter[str]()
+        for second_answers in self.answered:
+            mixed.update(second_answers)
         yield LoadSummary(
             requests=count,
             ok=count,
@@ -634,6 +638,7 @@ class MemoryLoad:
             verdict="The figures can be trusted.",
             objective_met=self.objective_met,
             by_release={1: count},
+            by_version=dict(mixed),
             histogram=((0.005, count // 2), (0.012, count - count // 2)),
             began_at=LOAD_BEGAN_AT,
         )

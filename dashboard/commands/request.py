@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from dashboard import views
 from dashboard.commands.session import Answer, Session, tell_workflow
 from dashboard.terminal import pairs, table
 from services import bench as requests
-from services import changeover, coldstart, rollout, split
+from services import changeover, coldstart, latency, rollout, split
 from services.domain import (
     Endpoint,
     InferRequest,
@@ -41,6 +42,9 @@ from services.ports import Run
 INPUT_BYTES_LIMIT = 64 * 1024 * 1024
 """What of an input is read; `bench` refuses it long before."""
 
+
+MOST_CONNECTIONS = 64
+"""Of a steady rate: a server that keeps all of them busy is slower than the rate."""
 
 MOST_BODIES = 10_000
 """Requests in rotation; all of them are kept in memory, up to INPUT_BYTES_LIMIT together."""
@@ -245,20 +249,28 @@ def bench(session: Session) -> Answer:
     """A load test: a burst or a steady rate. ObjectiveMissed, -NotJudged, InferenceFailed."""
     args, ops = session.args, session.ops
     service = _awake(rollout.require(ops, args.name))
-    service = rollout.as_answering(service, ops.journal.history(service.name))
-    endpoint = ops.serving.endpoint(service.name)
+    side = _release_of(service, args.version)
+    endpoint = ops.serving.endpoint(service.name, side)
+    service = rollout.as_answering(service, ops.journal.history(service.name), side)
+    objective = _objective(session, service)
     load = Load(
         endpoint=endpoint,
         requests=_rotation(session, service, endpoint.model_name),
         mode=LoadMode.STEADY_RATE if args.rate is not None else LoadMode.BURST,
         duration_s=args.duration,
         rate=args.rate,
-        concurrency=args.concurrency or 64,
-        objective=Objective(p99_s=args.max_p99, error_ratio=args.max_error_ratio),
+        concurrency=MOST_CONNECTIONS if args.concurrency is None else args.concurrency,
+        warm_up_s=args.warm_up,
+        objective=objective,
     )
-    warning = requests.way_warning(endpoint.via)
-    if warning:
-        session.terminal.warn(warning)
+    if args.requests is not None:
+        load = replace(load, max_requests=args.requests)
+    if args.max_errors is not None:
+        # Who says how many failures are too many may want to see an outage to its end.
+        load = replace(load, max_errors=args.max_errors, all_failing_s=None)
+    for warning in (requests.way_warning(endpoint.via), _too_few_warning(session, load)):
+        if warning:
+            session.terminal.warn(warning)
     cold_start_s = _woken(session, service, load)
     ticks: list[Tick] = []
     summary: LoadSummary | None = None
@@ -275,15 +287,62 @@ def bench(session: Session) -> Answer:
             fix="Look at the log file, and try a smaller load.",
         )
     document: dict[str, Any] = dict(views.load_document(summary, ticks)) | {
-        "cold_start_s": cold_start_s
+        "cold_start_s": cold_start_s,
+        "objective": {"p99_s": objective.p99_s, "error_ratio": objective.error_ratio},
     }
     if args.save:
         document["run"] = _saved_run(
             session, service, load, summary, ticks, cold_start_s=cold_start_s
         )
+        if args.max_p99 is not None or args.max_error_ratio is not None:
+            ops.store.keep_objective(ops.target, ops.namespace, service.name, objective)
     tell_workflow(session, f"Slipway: bench {service.name}", _load_summary(document))
     error = _load_error(service, summary, load.objective)
     return Answer(document, _load_lines(document, summary, ticks), error)
+
+
+def _objective(session: Session, service: Service) -> Objective:
+    """What the service's users were promised, as the options say it, else as it is kept."""
+    args, ops = session.args, session.ops
+    kept = Objective()
+    if args.max_p99 is None or args.max_error_ratio is None:
+        kept = ops.store.objective(ops.target, ops.namespace, service.name)
+    p99_s, ratio = kept.p99_s, kept.error_ratio
+    if args.max_p99 is not None:
+        p99_s = args.max_p99 or None
+    if args.max_error_ratio is not None:
+        ratio = args.max_error_ratio if args.max_error_ratio < 1 else None
+    taken = [
+        *([f"p99 within {latency.in_words(p99_s)}"] if p99_s and args.max_p99 is None else []),
+        *(
+            [f"at most {ratio:.3%} of the requests failed"]
+            if ratio is not None and args.max_error_ratio is None
+            else []
+        ),
+    ]
+    if taken:
+        session.terminal.say(
+            f"The objective kept for {service.name}: {', '.join(taken)}. Without it:"
+            f" --max-p99 none --max-error-ratio none."
+        )
+    return Objective(p99_s, ratio)
+
+
+def _too_few_warning(session: Session, load: Load) -> str:
+    """That the asked requests are too few to judge a p99 whatever it is; "" when they may do."""
+    most = load.max_requests if session.args.requests is not None else math.inf
+    if load.rate is not None:
+        most = min(most, round(load.rate * load.duration_s))
+    if load.objective.p99_s is None or most >= latency.ENOUGH_FOR_P99:
+        return ""
+    enough = f"--requests {latency.ENOUGH_FOR_P99}"
+    if load.rate is not None:
+        enough = f"--duration {math.ceil(latency.ENOUGH_FOR_P99 / load.rate)}"
+    return (
+        f"These are {most:,} requests. A p99 needs {latency.ENOUGH_FOR_P99:,}"
+        f" ({latency.MIN_TAIL} that lie behind it): with fewer, one late answer is enough to leave"
+        f" the objective unjudged, which ends with exit 10. {enough} sends them."
+    )
 
 
 def _woken(session: Session, service: Service, load: Load) -> float | None:
@@ -306,8 +365,8 @@ def _woken(session: Session, service: Service, load: Load) -> float | None:
 def _load_summary(document: Mapping[str, Any]) -> dict[str, object]:
     times = document["latency_s"]
     return {
-        "Requests": document["requests"],
-        "Failed": sum(document["errors"].values()),
+        "Requests": f"{document['requests']:,}",
+        "Failed": f"{sum(document['errors'].values()):,}",
         "Rate": f"{document['rate']:.1f}/s",
         **{name: views.seconds_text(times[name]) for name in ("p50", "p95", "p99")},
         "Verdict": document["verdict"],
@@ -318,7 +377,7 @@ def _load_error(
     service: Service, summary: LoadSummary, objective: Objective
 ) -> SlipwayError | None:
     if summary.requests and not summary.ok:
-        kinds = ", ".join(f"{count} × {kind}" for kind, count in summary.errors.items())
+        kinds = ", ".join(f"{count:,} × {kind}" for kind, count in summary.errors.items())
         return InferenceFailed(
             f"No request of the load test of {service.name} was answered.",
             why=f"{kinds}.",
@@ -350,12 +409,21 @@ def _saved_run(
     *,
     cold_start_s: float | None,
 ) -> int:
-    version = service.intent.version if service.intent else None
+    version, release = service.intent.version if service.intent else None, service.release
+    called = str(version or "")
+    mix = latency.answered_words(summary, version.model if version else "")
+    if max(len(summary.by_version), len(summary.by_release)) > 1:
+        # Of several that answered none can be named as the one that was measured.
+        called, release = mix, None
+    asked = "" if session.args.version is None else f" version {session.args.version}"
     settings = {
         "mode": load.mode.value,
         "duration_s": load.duration_s,
         "rate": load.rate,
         "concurrency": load.concurrency,
+        "warm_up_s": load.warm_up_s,
+        "max_requests": load.max_requests,
+        "asked_version": session.args.version,
         "rows": load.requests[0].rows,
         "bodies": len(load.requests),
         "cold_start_s": cold_start_s,
@@ -368,14 +436,14 @@ def _saved_run(
     }
     run = Run(
         id=None,
-        name=session.args.label or f"{service.name} {load.mode.value}",
+        name=session.args.label or f"{service.name}{asked} {load.mode.value}",
         actor=session.surroundings.actor,
         created_at=rollout.utc_now().isoformat(timespec="seconds"),
         target=service.target,
         namespace=service.namespace,
         service=service.name,
-        release=service.release,
-        version=str(version or ""),
+        release=release,
+        version=called,
         settings=json.dumps(settings),
         summary=summary,
         ticks=tuple(ticks),
@@ -385,7 +453,7 @@ def _saved_run(
 
 def _tick_line(tick: Tick) -> str:
     failed = sum(tick.errors.values())
-    tail = f", {failed} failed" if failed else ""
+    tail = f", {failed:,} failed" if failed else ""
     return (
         f"  {tick.at_s:>5.0f} s  {tick.rate:>8.1f}/s  p50 {views.seconds_text(tick.response.p50)}"
         f"  p99 {views.seconds_text(tick.response.p99)}{tail}"
@@ -410,8 +478,9 @@ def _load_lines(
             "cold start": views.seconds_text(document["cold_start_s"])
             if document["cold_start_s"] is not None
             else "",
-            "requests": document["requests"],
-            "failed": ", ".join(f"{n} × {kind}" for kind, n in document["errors"].items()),
+            "requests": f"{document['requests']:,}",
+            "failed": ", ".join(f"{n:,} × {kind}" for kind, n in document["errors"].items()),
+            "answered by": latency.answered_words(summary),
             "rate": f"{document['rate']:.1f}/s",
             "asked": f"{document['target_rate']:.1f}/s" if document["target_rate"] else "",
             "kept as run": document.get("run"),
