@@ -13,7 +13,7 @@ from dashboard import views
 from dashboard.commands.session import Answer, Session, tell_workflow
 from dashboard.terminal import pairs, table
 from services import bench as requests
-from services import changeover, coldstart, latency, rollout, split
+from services import changeover, coldstart, latency, rollout, split, tabular
 from services.domain import (
     Endpoint,
     InferRequest,
@@ -24,6 +24,7 @@ from services.domain import (
     Phase,
     Protocol,
     Service,
+    Signature,
     Tick,
 )
 from services.errors import (
@@ -65,6 +66,11 @@ def predict(session: Session) -> Answer:
     document = views.prediction_document(prediction, cold=service.asleep)
     if endpoint.why:
         session.terminal.say(f"Reached via {endpoint.via}: {endpoint.why}")
+    if prediction.cut:
+        session.terminal.warn(
+            f"The answer is longer than {len(prediction.raw) / 2**20:.0f} MiB, which is all that"
+            " Slipway reads: it is cut, and its outputs are not shown. Send fewer rows at a time."
+        )
     if service.asleep:
         session.terminal.say("It was asleep: this is the time of waking it, not of a warm answer.")
     who = document["answered_by"]
@@ -138,7 +144,7 @@ def _request(session: Session, service: Service, model_name: str) -> InferReques
     args, intent = session.args, service.intent
     signature = intent.signature if intent else None
     if args.input is not None:
-        rows = requests.parse_rows(_input_text(session, args.input), signature)
+        rows = _rows(args.input, _input_bytes(session, args.input), signature)
     else:
         rows = requests.example_rows(signature, intent.example if intent else None)
     protocol = _protocol(session, service)
@@ -162,18 +168,19 @@ def _rotation(session: Session, service: Service, model_name: str) -> tuple[Infe
     made: list[InferRequest] = []
     room = INPUT_BYTES_LIMIT
     for source in sources:
-        text = _input_text(session, source)
+        text = _input_bytes(session, source)
         room -= len(text)
         for where, part in _parts(source, text):
             try:
-                rows = requests.parse_rows(part, signature)
+                rows = _rows(source, part, signature)
                 made.append(
                     requests.request_for(signature, rows, model_name=model_name, protocol=protocol)
                 )
             except SignatureMismatch as error:
                 if where:
                     raise SignatureMismatch(
-                        f"{where} cannot be sent. No load was started.", error.why, error.fix
+                        f"{where} cannot be sent. No load was started.",
+                        *(error.why, error.fix, error.problems),
                     ) from error
                 raise
         if len(made) > MOST_BODIES or room < 0:
@@ -196,7 +203,16 @@ def _parts(source: str, text: bytes) -> Iterator[tuple[str, bytes]]:
             yield f"Line {number} of {one_line(source, 80)}", line
 
 
-def _input_text(session: Session, source: str) -> bytes:
+def _rows(source: str, content: bytes, signature: Signature | None) -> requests.Rows:
+    """Rows of a file by what it is: parquet by its name or its first bytes, CSV by its name."""
+    name = source.lower()
+    if name.endswith(".parquet") or content.startswith(tabular.MAGIC):
+        rows = tabular.rows_from_parquet(content)
+        return requests.check_rows(rows, signature) if signature else rows
+    return requests.parse_rows(content, signature, content="csv" if name.endswith(".csv") else None)
+
+
+def _input_bytes(session: Session, source: str) -> bytes:
     """What stands in the file, or on stdin for "-"."""
     try:
         if source == "-":
@@ -212,12 +228,27 @@ def _input_text(session: Session, source: str) -> bytes:
         raise ConfigError(
             f"The input {one_line(source)!r} cannot be read.",
             why=f"{one_line(error.strerror)}.",
-            fix="Give a JSON or CSV file, or - for standard input.",
+            fix="Give a JSON, CSV or parquet file, or - for standard input.",
         ) from error
 
 
 def _prediction_lines(document: views.PredictionDocument) -> Iterator[str]:
     outputs = document["outputs"]
+    if document["cut"]:
+        yield "The answer was too long to read; it is cut."
+    else:
+        yield from _output_lines(outputs)
+    answered = document["answered_by"]
+    who = f"version {answered['version']}" if answered["version"] is not None else "unknown version"
+    release = f", release {answered['release']}" if answered["release"] is not None else ""
+    yield ""
+    yield (
+        f"HTTP {document['http_status']} in {views.seconds_text(document['latency_s'])}"
+        f" from {who}{release}, by {document['protocol']} via {document['via']}"
+    )
+
+
+def _output_lines(outputs: Sequence[views.OutputRow]) -> Iterator[str]:
     rows = max((len(output["values"]) for output in outputs), default=0)
     shown = min(rows, 50)
     yield from table(
@@ -234,15 +265,7 @@ def _prediction_lines(document: views.PredictionDocument) -> Iterator[str]:
         ),
     )
     if rows > shown:
-        yield f"… and {rows - shown} more; --json has them all."
-    answered = document["answered_by"]
-    who = f"version {answered['version']}" if answered["version"] is not None else "unknown version"
-    release = f", release {answered['release']}" if answered["release"] is not None else ""
-    yield ""
-    yield (
-        f"HTTP {document['http_status']} in {views.seconds_text(document['latency_s'])}"
-        f" from {who}{release}, by {document['protocol']} via {document['via']}"
-    )
+        yield f"… and {rows - shown:,} more; --json has them all."
 
 
 def bench(session: Session) -> Answer:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from services import errors, rollout
@@ -357,6 +359,45 @@ def test_predict(cli: Cli) -> None:
     wanted = {"outputs", "latency_s", "http_status", "answered_by", "protocol", "url", "via"}
     assert wanted <= ran.document.keys()
     assert {"version", "release"} <= ran.document["answered_by"].keys()
+
+
+def test_an_answer_that_was_cut_is_marked_and_told(cli: Cli, world: World) -> None:
+    world.predictor.cut = True
+
+    ran = cli("predict", "wine", "--json")
+    assert (ran.document["cut"], ran.document["outputs"]) == (True, [])
+    assert "Warning: The answer is longer than" in ran.err
+    told = cli("predict", "wine").out
+    assert "too long to read" in told
+    assert "ROW" not in told
+
+
+@pytest.mark.parametrize("verb", [("predict",), ("bench", "--rate", "5", "--duration", "1")])
+@pytest.mark.parametrize("name", ["rows.parquet", "rows"])
+def test_rows_come_from_parquet_too(
+    cli: Cli, world: World, tmp_path: Path, verb: tuple[str, ...], name: str
+) -> None:
+    split = json.loads(WINE_EXAMPLE)["dataframe_split"]
+    table = pa.Table.from_pylist([dict(zip(split["columns"], split["data"][0], strict=True))])
+    pq.write_table(table, tmp_path / name)
+
+    ran = cli(verb[0], "wine", *verb[1:], "--input", str(tmp_path / name), "--json")
+
+    assert ran.code == 0
+    sent = world.engine.loads[0].requests[0] if verb[0] == "bench" else world.predictor.sent[-1]
+    assert sent.rows == 1
+
+
+def test_every_value_that_does_not_fit_is_told(cli: Cli, tmp_path: Path) -> None:
+    columns = json.loads(WINE_EXAMPLE)["dataframe_split"]["columns"]
+    rows = tmp_path / "rows.csv"
+    rows.write_text(f"{','.join(columns)}\n" + f"{','.join('x' for _ in columns)}\n" * 2)
+
+    ran = cli("predict", "wine", "--input", str(rows), "--json")
+
+    problems = ran.document["error"]["problems"]
+    assert {"column", "row", "why", "fix", "told"} <= problems[0].keys()
+    assert all(f"  {problem['told']}" in ran.err for problem in problems)
 
 
 def test_bench(cli: Cli) -> None:
