@@ -321,7 +321,9 @@ def bench(session: Session) -> Answer:
             ops.store.keep_objective(ops.target, ops.namespace, service.name, objective)
     tell_workflow(session, f"Slipway: bench {service.name}", _load_summary(document))
     error = _load_error(service, summary, load.objective)
-    return Answer(document, _load_lines(document, summary, ticks), error)
+    model = service.intent.version.model if service.intent and service.intent.version else ""
+    who = latency.answered_words(summary, model)
+    return Answer(document, _load_lines(document, summary, ticks, who), error)
 
 
 def _objective(session: Session, service: Service) -> Objective:
@@ -484,7 +486,7 @@ def _tick_line(tick: Tick) -> str:
 
 
 def _load_lines(
-    document: Mapping[str, Any], summary: LoadSummary, ticks: Sequence[Tick]
+    document: Mapping[str, Any], summary: LoadSummary, ticks: Sequence[Tick], answered_by: str
 ) -> Iterator[str]:
     began_at = summary.began_at.astimezone() if summary.began_at else None
     names = ("p50", "p90", "p95", "p99", "p99_9", "max", "mean")
@@ -503,7 +505,7 @@ def _load_lines(
             else "",
             "requests": f"{document['requests']:,}",
             "failed": ", ".join(f"{n:,} × {kind}" for kind, n in document["errors"].items()),
-            "answered by": latency.answered_words(summary),
+            "answered by": answered_by,
             "rate": f"{document['rate']:.1f}/s",
             "asked": f"{document['target_rate']:.1f}/s" if document["target_rate"] else "",
             "kept as run": document.get("run"),

@@ -20,7 +20,7 @@ from services.engine.connection import STALE_NS, Connection, Head, Shot
 from services.engine.pipe import SLICE_S, Config, slice_as_wire
 from services.engine.schedule import NEVER, Schedule
 from services.errors import one_line
-from services.latency import NS, Answerer, Histogram, Slice
+from services.latency import LEAVE_WITHIN_S, NOT_SENT, NS, Answerer, Histogram, Slice
 
 _FULL_CHECK_EVERY = 64
 _FULL_CHECKS_AT_FIRST = 32
@@ -34,8 +34,6 @@ _PAUSE_S = 0.01
 """In a burst, after a failed connection: a dead server would be asked without end."""
 _DRAIN_S = 0.4
 """After a stop by hand, what is under way has so long to come in."""
-_LEAVE_WITHIN_S = 1.0
-"""What still waits for a connection when the schedule is over has so long to leave."""
 _FEWEST_FAILURES = 10
 """Fewer in a row are no reason to give up, however long they took to come."""
 _MODEL_VERSION = re.compile(rb'"model_version"\s*:\s*"([^"\\]{1,64})"')
@@ -468,7 +466,7 @@ class LoadProcess:
         if self.steady:
             self.poll()
             # A server that is too slow for the rate would be loaded on and on by what waits.
-            leave_within_s = min(_LEAVE_WITHIN_S, config.timeout_s)
+            leave_within_s = min(LEAVE_WITHIN_S, config.timeout_s)
             self.loop.call_at(self.loop_time(self.schedule.end_ns) + leave_within_s, self.give_up)
         else:
             ready, self.idle = self.idle, deque()
@@ -565,7 +563,7 @@ class LoadProcess:
     def give_up(self) -> None:
         """The schedule is over: what never left counts as a failure of its own kind."""
         if not self.ended and self.schedule.unsent:
-            self.piece.errors["not-sent"] += self.schedule.drop()
+            self.piece.errors[NOT_SENT] += self.schedule.drop()
         self.end_if_done()
 
     def stop(self, why: str) -> None:

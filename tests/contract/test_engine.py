@@ -672,6 +672,16 @@ def test_a_server_too_slow_for_the_rate_does_not_lengthen_the_test() -> None:
     assert "still waited for a free connection when the test's time was over" in summary.verdict
 
 
+def test_a_warm_up_that_the_server_cannot_follow_leaves_the_measured_time_alone() -> None:
+    async def slow(exchange: Exchange) -> None:
+        await asyncio.sleep(0.1)
+        await exchange.say(answer())
+
+    with ScriptedServer(slow) as server:
+        _, summary = run(steady(server.port, rate=100, duration_s=1, concurrency=2, warm_up_s=2))
+    assert summary.ok >= 10
+
+
 def test_what_waits_for_a_moment_at_the_end_still_leaves() -> None:
     async def stalls_once(exchange: Exchange) -> None:
         if exchange.number == 20:
