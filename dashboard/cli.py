@@ -75,6 +75,34 @@ def _ratio(text: str) -> float:
     return value
 
 
+def _no_promise(text: str) -> bool:
+    return text.strip().lower() == "none"
+
+
+def _promised_s(text: str) -> float:
+    # 0 stands for no promise: nothing is answered in no time.
+    return 0.0 if _no_promise(text) or float(text) == 0 else _positive(text)
+
+
+def _promised_ratio(text: str) -> float:
+    # 1 stands for no promise: all may fail.
+    return 1.0 if _no_promise(text) else _ratio(text)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not 0 or more")
+    return value
+
+
+def _one_or_more(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 1 or more")
+    return value
+
+
 def _count(text: str) -> int:
     value = int(text)
     if value < 0:
@@ -113,6 +141,10 @@ def _quantity(text: str) -> str:
 for _kind, _said in (
     (_positive, "number"),
     (_ratio, "ratio"),
+    (_promised_s, "number of seconds"),
+    (_promised_ratio, "ratio"),
+    (_seconds, "number"),
+    (_one_or_more, "number"),
     (_count, "number"),
     (_port, "port"),
     (_positive_count, "number"),
@@ -331,11 +363,12 @@ def _request_arguments(parser: argparse.ArgumentParser, *, several: bool = False
     rows = parser.add_mutually_exclusive_group()
     if several:
         said = (
-            "JSON, CSV, or .jsonl with a request a line; given again, they take turns; - is stdin"
+            "JSON, CSV, .parquet, or .jsonl with a request a line; given again, they take turns;"
+            " - is stdin"
         )
         rows.add_argument("--input", metavar="FILE", action="append", help=said)
     else:
-        rows.add_argument("--input", metavar="FILE", help="JSON or CSV; - for standard input")
+        rows.add_argument("--input", metavar="FILE", help="JSON, CSV or .parquet; - is stdin")
     rows.add_argument("--example", action="store_true", help="the input example (the default)")
     parser.add_argument(
         "--protocol", choices=tuple(Protocol), type=str, help="default: what the server speaks"
@@ -355,15 +388,36 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     _request_arguments(parser, several=True)
     pace = parser.add_mutually_exclusive_group(required=True)
     pace.add_argument("--rate", metavar="R", type=_positive, help="requests per second")
-    pace.add_argument("--concurrency", metavar="C", type=_count, help="at a time")
+    pace.add_argument("--concurrency", metavar="C", type=_one_or_more, help="at a time")
     parser.add_argument("--duration", metavar="S", type=_positive, required=True, help="seconds")
+    parser.add_argument("--requests", metavar="N", type=_one_or_more, help="no more than so many")
+    parser.add_argument(
+        "--warm-up", metavar="S", type=_seconds, default=1.0, help="not measured; default: 1"
+    )
+    parser.add_argument(
+        "--max-errors",
+        metavar="N",
+        type=_count,
+        help="more failures end it; default: 1000, or nothing but failures for 5 s",
+    )
+    parser.add_argument("--version", metavar="N", type=_count, help="this side of a canary")
     parser.add_argument(
         "--cold", action="store_true", help="let it fall asleep first, and time its waking apart"
     )
     parser.add_argument("--save", action="store_true", help="keep it for comparison")
     parser.add_argument("--label", metavar="TEXT", help="name of the kept run")
-    parser.add_argument("--max-p99", metavar="S", type=_positive, help="objective, seconds")
-    parser.add_argument("--max-error-ratio", metavar="R", type=_ratio, help="objective, 0 to 1")
+    parser.add_argument(
+        "--max-p99",
+        metavar="S",
+        type=_promised_s,
+        help="objective, seconds; none: without; default: the service's",
+    )
+    parser.add_argument(
+        "--max-error-ratio",
+        metavar="R",
+        type=_promised_ratio,
+        help="objective, 0 to 1; none: without; default: the service's",
+    )
 
 
 def _render_arguments(parser: argparse.ArgumentParser) -> None:

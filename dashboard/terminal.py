@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from dashboard import views
 from services.domain import Progress, Step, StepState
-from services.errors import SlipwayError, one_line
+from services.errors import SignatureMismatch, SlipwayError, one_line
 from services.ports import Report
 
 log = logging.getLogger("slipway.cli")
@@ -98,9 +98,14 @@ class Terminal:
 
     def error(self, error: SlipwayError) -> None:
         """What, why and fix on lines of their own; an annotation in GitHub Actions."""
-        for part in (error.what, error.why, error.fix):
+        for part in (error.what, error.why):
             if part:
                 self.say(one_line(part, _LINE))
+        if isinstance(error, SignatureMismatch) and len(error.problems) > 1:
+            for problem in error.problems:
+                self.say(f"  {one_line(problem['told'], _LINE)}")
+        if error.fix:
+            self.say(one_line(error.fix, _LINE))
         if self.in_github:
             self._annotate("error", error.kind, str(error))
 

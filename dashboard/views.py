@@ -46,7 +46,7 @@ from services.domain import (
     VersionDetails,
     VersionRef,
 )
-from services.errors import SlipwayError, one_line
+from services.errors import SignatureMismatch, SlipwayError, one_line
 from services.split import Split
 
 if TYPE_CHECKING:
@@ -58,12 +58,13 @@ if TYPE_CHECKING:
 
 
 class ErrorRow(TypedDict):
-    """An error in its parts."""
+    """An error in its parts; `problems` where it has several reasons."""
 
     kind: str
     what: str
     why: str
     fix: str
+    problems: NotRequired[list[dict[str, str | int | None]]]
 
 
 class ServingRow(TypedDict):
@@ -439,6 +440,7 @@ class PredictionDocument(TypedDict):
     url: str
     via: str
     cold_start: bool
+    cut: bool
 
 
 class PercentilesRow(TypedDict):
@@ -465,6 +467,7 @@ class LoadDocument(TypedDict):
     latency_s: PercentilesRow
     service_time_s: PercentilesRow
     by_release: dict[str, int]
+    by_version: dict[str, int]
     client_limited: bool
     objective_met: bool | None
     verdict: str
@@ -587,7 +590,15 @@ def error_document(error: SlipwayError) -> dict[str, ErrorRow]:
 
 def error_row(error: SlipwayError) -> ErrorRow:
     """An error in its parts."""
-    return {"kind": error.kind, "what": error.what, "why": error.why, "fix": error.fix}
+    row: ErrorRow = {
+        "kind": error.kind,
+        "what": error.what,
+        "why": error.why,
+        "fix": error.fix,
+    }
+    if isinstance(error, SignatureMismatch) and error.problems:
+        row["problems"] = [dict(problem) for problem in error.problems]
+    return row
 
 
 # ── Registry ──────────────────────────────────────────────────────────────────────────────────
@@ -1089,6 +1100,7 @@ def prediction_document(prediction: Prediction, *, cold: bool = False) -> Predic
         "url": prediction.url,
         "via": prediction.via.value,
         "cold_start": cold,
+        "cut": prediction.cut,
     }
 
 
@@ -1115,6 +1127,7 @@ def load_document(summary: LoadSummary, ticks: Sequence[Tick] = ()) -> LoadDocum
         "latency_s": percentiles_row(summary.response),
         "service_time_s": percentiles_row(summary.service),
         "by_release": {str(release): count for release, count in summary.by_release.items()},
+        "by_version": dict(summary.by_version),
         "client_limited": summary.client_limited,
         "objective_met": summary.objective_met,
         "verdict": summary.verdict,

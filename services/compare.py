@@ -242,7 +242,7 @@ def _count(specs: Sequence[Spec]) -> str:
     if not specs:
         return ""
     word = "tensor" if isinstance(specs[0], TensorSpec) else "column"
-    return f"{len(specs)} {word}{'' if len(specs) == 1 else 's'}"
+    return f"{len(specs):,} {word}{'' if len(specs) == 1 else 's'}"
 
 
 # ── All but the signature ─────────────────────────────────────────────────────────────────────

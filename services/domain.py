@@ -812,6 +812,8 @@ class Load:
     """Connections (burst); the most connections (steady rate)."""
     max_requests: int = 1_000_000
     max_errors: int = 1_000
+    all_failing_s: float | None = 5.0
+    """Nothing but failures for so long end it, too: at a low rate `max_errors` is far away."""
     warm_up_s: float = 0.0
     timeout_s: float = 10.0
     objective: Objective = Objective()

@@ -15,7 +15,8 @@
     ├── RolloutTimeout       not settled in time; it may still settle                          9
     └── InferenceFailed      the endpoint answered with an error                              10
         ├── SignatureMismatch    not sent: the rows do not fit the signature
-        └── ObjectiveMissed      a load test missed the SLO that it was given
+        ├── ObjectiveMissed      a load test missed the SLO that it was given
+        └── ObjectiveNotJudged   a load test could not tell whether it was met
 
 A class exists only where the operator can do something different. Foreign errors are translated at
 one door per adapter, always with ``raise … from``. Anything that is no SlipwayError is a bug of
@@ -23,6 +24,8 @@ ours: exit 1, one line on the screen, the traceback in the log.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 _LINE_LIMIT = 256
 
@@ -63,7 +66,7 @@ class SlipwayError(Exception):
     def __str__(self) -> str:
         return " ".join(part for part in (self.what, self.why, self.fix) if part)
 
-    def __reduce__(self) -> tuple[type[SlipwayError], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[type[SlipwayError], tuple[object, ...]]:
         return (type(self), (self.what, self.why, self.fix))
 
 
@@ -130,8 +133,29 @@ class InferenceFailed(SlipwayError):
 
 
 class SignatureMismatch(InferenceFailed):
-    """The rows do not fit the signature. The request was not sent."""
+    """The rows do not fit the signature. The request was not sent.
+
+    `problems`: each value that does not fit, as plain data: `column` ("" when it concerns the
+    whole), `row` (1-based; None for every row), `part`, `why`, `fix`, and `told`, all in one line.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        why: str = "",
+        fix: str = "",
+        problems: Sequence[Mapping[str, str | int | None]] = (),
+    ) -> None:
+        super().__init__(what, why, fix)
+        self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[type[SlipwayError], tuple[object, ...]]:
+        return (type(self), (self.what, self.why, self.fix, self.problems))
 
 
 class ObjectiveMissed(InferenceFailed):
     """A load test missed the objective that it was given."""
+
+
+class ObjectiveNotJudged(InferenceFailed):
+    """A load test was too short, or its client too busy, to tell whether its objective was met."""

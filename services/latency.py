@@ -28,6 +28,10 @@ from services.errors import ConfigError
 MIN_TAIL = 10
 """Samples that must lie behind a percentile: with fewer it is one request's luck."""
 
+NOT_SENT = "not-sent"
+LEAVE_WITHIN_S = 1.0
+"""What still waits for a connection when a steady rate's time is over has so long to leave."""
+
 ERROR_KINDS: Mapping[str, str] = {
     "refused": "nothing listens at the address",
     "unreachable": "no way to the address, or the connection could not be made",
@@ -39,7 +43,7 @@ ERROR_KINDS: Mapping[str, str] = {
     "http-5xx": "the server failed",
     "wrong-body": "a good status, but no prediction in the body",
     "not-http": "the answer is not HTTP",
-    "not-sent": "still waiting for a free connection when the test ended",
+    NOT_SENT: "still waiting for a free connection when the test ended",
 }
 """Every kind of failure that a load test tells apart, in words."""
 
@@ -380,12 +384,13 @@ class Recorder:
         )
         limit = _client_limit(summary, whole.service.quantile_s(500))
         summary = replace(summary, client_limited=bool(limit))
-        met, judgement = judge(summary, self._objective)
+        met, judgement = judge(summary, self._objective, response, whole.lateness)
         sentences = [
             f"Stopped early: {stopped}." if stopped else "",
-            limit or _trust(summary),
             _failures(summary),
+            limit or _trust(summary),
             _waiting(summary),
+            _not_sent(summary),
             judgement,
         ]
         return replace(summary, verdict=" ".join(filter(None, sentences)), objective_met=met)
@@ -460,9 +465,10 @@ def _client_limit(summary: LoadSummary, median_s: float | None) -> str:
     late_s, busy = summary.lateness_p99_s, summary.cpu_ratio or 0.0
     advice = "Measure at a lower rate, or from a machine with a free core."
     if late_s is not None and late_s > max(LATE_S, LATE_SHARE * (median_s or 0.0)):
+        who = "1 in 100 requests left" if summary.requests >= 100 else "a request left"
         return (
-            f"Client-limited: 1 in 100 requests left {in_words(late_s)} late or later, because this"
-            f" machine was too busy. {advice}"
+            f"Client-limited: {who} {in_words(late_s)} late or later, because this machine was too"
+            f" busy. {advice}"
         )
     if busy >= BUSY_RATIO:
         return (
@@ -477,7 +483,7 @@ def _trust(summary: LoadSummary) -> str:
         return "No request was measured."
     if not summary.ok:
         return "No request was answered, so there are no times to read."
-    if summary.lateness_p99_s is None:
+    if summary.lateness_p99_s is None or summary.requests < 100:
         return "The figures can be trusted: the load engine was not the limit."
     return (
         "The figures can be trusted: 99 of 100 requests left within"
@@ -507,6 +513,17 @@ def _waiting(summary: LoadSummary) -> str:
     )
 
 
+def _not_sent(summary: LoadSummary) -> str:
+    count = summary.errors.get(NOT_SENT, 0)
+    if not count:
+        return ""
+    requests, were = ("requests", "were") if count > 1 else ("request", "was")
+    return (
+        f"{count:,} {requests} still waited for a free connection when the test's time was over,"
+        f" and {were} not sent."
+    )
+
+
 def in_words(seconds: float) -> str:
     """A duration with three digits and its unit: 0.00123 → "1.23 ms"."""
     if seconds >= 1:
@@ -516,17 +533,24 @@ def in_words(seconds: float) -> str:
     return f"{seconds * 1e6:.0f} µs"
 
 
-def judge(summary: LoadSummary, objective: Objective) -> tuple[bool | None, str]:
+ENOUGH_FOR_P99 = MIN_TAIL * 100
+"""Answers from which on a p99 is shown, and judged whatever it is."""
+
+
+def judge(
+    summary: LoadSummary, objective: Objective, response: Histogram, lateness: Histogram
+) -> tuple[bool | None, str]:
     """Whether the run kept what users were promised, and why, in a sentence.
 
-    None when nothing was promised, and when the run cannot tell: too few requests for a p99, no
-    answer at all, or a p99 missed while the client was the limit.
+    `response` and `lateness`: all of the run's. None when nothing was promised, and when the run
+    cannot tell: too few answers for a p99, or one missed while the client was the limit. A run with
+    slower answers or more failures is never judged better, one with more of the same never less.
     """
     verdicts: list[tuple[bool | None, str]] = []
     if objective.error_ratio is not None:
         verdicts.append(_judge_errors(summary, objective.error_ratio))
     if objective.p99_s is not None:
-        verdicts.append(_judge_p99(summary, objective.p99_s))
+        verdicts.append(_judge_p99(summary, objective.p99_s, response, lateness))
     if not verdicts:
         return None, ""
     sentence = " ".join(text for _, text in verdicts)
@@ -545,22 +569,97 @@ def _judge_errors(summary: LoadSummary, allowed: float) -> tuple[bool | None, st
     return ratio <= allowed, f"{ratio:.3%} of the requests failed; {allowed:.3%} are allowed."
 
 
-def _judge_p99(summary: LoadSummary, allowed_s: float) -> tuple[bool | None, str]:
-    response, promised = summary.response, f"{in_words(allowed_s)} is promised."
-    if response.max is None:
-        return None, "No request was answered."
-    if response.p99 is None:
-        # Too few for a p99: the slowest answer bounds it above, the shown percentiles below.
-        if response.max <= allowed_s:
-            return True, f"Every answer came within {in_words(response.max)}; {promised}"
-        for name, value in (("p50", response.p50), ("p90", response.p90), ("p95", response.p95)):
-            if value is not None and value > allowed_s:
-                return False, f"{name} alone is {in_words(value)}; {promised}"
-        return None, f"{summary.ok:,} answers are too few for a p99 (1,000 are needed)."
-    told = f"p99 is {in_words(response.p99)}; {promised}"
-    if response.p99 > allowed_s and summary.client_limited:
-        return None, f"{told} But the client was the limit."
-    return response.p99 <= allowed_s, told
+def _judge_p99(
+    summary: LoadSummary, allowed_s: float, response: Histogram, lateness: Histogram
+) -> tuple[bool | None, str]:
+    """A p99 leaves room for 1 request in 100 that fails or comes later than promised."""
+    requests, failed = summary.requests, summary.requests - summary.ok
+    if not requests:
+        return None, "No request was made."
+    slow = response.over(allowed_s)
+    surely_slow = slow
+    # What counts for certain against the server while the client was the limit: of an answer's time
+    # what is not the client's lateness, and what never left unless the client was as late as that.
+    if summary.client_limited:
+        if lateness.max_ns >= LEAVE_WITHIN_S * NS:
+            not_sent = summary.errors.get(NOT_SENT, 0)
+            requests, failed = requests - not_sent, failed - not_sent
+        surely_slow = _slower_than(allowed_s, response, lateness)
+    room = requests // 100
+    promised = f"{in_words(allowed_s)} is promised."
+    if failed > room:
+        return False, (
+            f"{failed:,} of {requests:,} requests failed; a p99 leaves room for 1 in 100."
+        )
+    told = _p99_told(summary, response, requests, f"{slow:,} of {summary.ok:,} answers took longer")
+    # Up to MIN_TAIL slow ones may be luck, as behind any percentile; a failure is none.
+    if failed + surely_slow > max(room, MIN_TAIL):
+        own = ", more than this machine's own lateness explains" if summary.client_limited else ""
+        return False, f"{told}{own}; {promised}"
+    kept = summary.requests - summary.ok + slow <= summary.requests // 100
+    if kept and summary.ok >= ENOUGH_FOR_P99:
+        return True, f"{told}; {promised}"
+    if kept and not slow and response.n and summary.ok == summary.requests:
+        return True, f"Every answer came within {in_words(response.max_ns / NS)}; {promised}"
+    if summary.client_limited and not kept:
+        return None, f"{told}; {promised} But the client was the limit."
+    return None, (
+        f"{summary.ok:,} answers are too few for a p99 ({ENOUGH_FOR_P99:,} are needed), and not"
+        f" all came within {in_words(allowed_s)}."
+    )
+
+
+def _p99_told(summary: LoadSummary, response: Histogram, requests: int, otherwise: str) -> str:
+    """The p99 of all requests, failures behind the slowest answer; `otherwise` if there is none."""
+    if not response.n:
+        return "No request was answered"
+    rank = _rank(requests, 990)
+    if summary.ok < ENOUGH_FOR_P99 or rank > response.n:
+        return otherwise
+    counted = " with failures as the slowest" if requests > response.n else ""
+    return f"p99{counted} is {in_words(response._at_rank(rank))}"  # noqa: SLF001 - of this module
+
+
+def _slower_than(allowed_s: float, response: Histogram, lateness: Histogram) -> int:
+    """How many answers at least took longer, whichever of them were the late ones.
+
+    All but so many requests left at most x late; of the answers longer than allowed + x, as many
+    may be theirs, and the rest is the server's. The best x counts.
+    """
+    later, found = lateness.n, 0
+    for index in sorted(lateness.counts):
+        later -= lateness.counts[index]
+        found = max(found, response.over(allowed_s + _lowest(index + 1) / NS) - later)
+    return found
+
+
+# ── Who answered ──────────────────────────────────────────────────────────────────────────────
+
+
+def answered_words(summary: LoadSummary, model: str = "") -> str:
+    """Whose times a run's are, by its answers: "wine/1 70 %, wine/2 30 % as answered".
+
+    The one version alone, without a share; releases where no answer named a version; "" where none
+    named anything. `model`: of versions that answers name by their number alone.
+    """
+    counts: dict[str, int] = {}
+    for version, count in summary.by_version.items():
+        name = f"version {version}" if version.isdigit() else version
+        counts[f"{model}/{version}" if model and version.isdigit() else name] = count
+    if not counts:
+        counts = {f"release {release}": count for release, count in summary.by_release.items()}
+    if not counts:
+        return ""
+    unnamed = summary.ok - sum(counts.values())
+    if unnamed > 0:
+        counts["unnamed"] = unnamed
+    if len(counts) == 1:
+        return next(iter(counts))
+    whole = sum(counts.values())
+    digits = 0 if all(count * 100 >= whole for count in counts.values()) else 1
+    shares = sorted(counts.items(), key=lambda item: -item[1])
+    told = (f"{name} {max(count * 100 / whole, 0.1):.{digits}f} %" for name, count in shares)
+    return f"{', '.join(told)} as answered"
 
 
 # ── Comparing runs ────────────────────────────────────────────────────────────────────────────

@@ -30,6 +30,7 @@ from services.errors import SignatureMismatch, one_line
 from services.rows import (
     MAX_CELLS,
     MAX_TEXT_BYTES,
+    MISSING,
     Problem,
     Rows,
     check_rows,
@@ -74,20 +75,22 @@ def parse_rows(
         )
     if not raw.strip():
         raise refused("There are no rows: the text is empty.", "Start from the example.")
-    kind = content or _guessed_content(raw)
+    kind = content or _guessed_content(raw, signature)
     rows = _rows_of_csv(raw, signature) if kind == "csv" else _rows_of_json(raw, signature)
     return rows if signature is None else check_rows(rows, signature)
 
 
-def _guessed_content(raw: bytes) -> Literal["json", "csv"]:
-    """JSON begins with a bracket, or is one scalar without a second line; all else is CSV."""
+def _guessed_content(raw: bytes, signature: Signature | None) -> Literal["json", "csv"]:
+    """JSON begins with a bracket, or is one scalar; all else is CSV, were it only a header."""
     start = raw.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:1] in b"[{":
         return "json"
     try:
         orjson.loads(start)
     except orjson.JSONDecodeError:
-        return "csv" if b"\n" in start.rstrip() else "json"
+        line = start.rstrip()
+        is_header = b"," in line or line.decode("utf-8", "replace") in _names(signature)
+        return "csv" if b"\n" in line or is_header else "json"
     return "json"
 
 
@@ -103,7 +106,8 @@ def _rows_of_csv(raw: bytes, signature: Signature | None) -> Rows:
     lines = [line for line in lines if line]
     if len(lines) < 2:
         raise refused(
-            "The CSV has no rows below its header line.", "Put the column names in the first line."
+            "The CSV has no rows below its header line.",
+            "Put the column names in the first line and the values below.",
         )
     header = tuple(name.strip() for name in lines[0])
     for number, line in enumerate(lines[1:], start=1):
@@ -200,14 +204,16 @@ def _of_split(value: Json, _signature: Signature | None) -> Rows:
     return _of_lists(value["data"], columns)
 
 
-def _of_records(value: Json, _signature: Signature | None) -> Rows:
+def _of_records(value: Json, signature: Signature | None) -> Rows:
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         raise refused("dataframe_records is no list of objects.", 'Write [{"column": value}].')
     # A dict keeps the order in which names were first seen; a set would not.
     columns = tuple(dict.fromkeys(itertools.chain.from_iterable(value)))
     if len(columns) * len(value) > MAX_CELLS:  # a name of its own in every record multiplies
         raise refused(f"More than {MAX_CELLS:,} values.", "Send fewer rows at a time.")
-    return Rows(columns, tuple(tuple(row.get(name) for name in columns) for row in value))
+    # Tensors have no place for "missing", and without a signature nobody looks for it.
+    absent = None if signature is None or signature.is_tensor else MISSING
+    return Rows(columns, tuple(tuple(row.get(name, absent) for name in columns) for row in value))
 
 
 def _of_lists(value: Sequence[Json], columns: tuple[str, ...] = ()) -> Rows:

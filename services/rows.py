@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from typing import Final
 
 import orjson
 
@@ -34,6 +35,8 @@ MAX_TEXT_BYTES = 32 * 2**20
 """Typed or uploaded text. Ten-megabyte bodies are in use; more belongs in a batch job."""
 MAX_CELLS = 4_000_000
 """Values per request: 32 MiB of digits and commas hold about this many."""
+MAX_PROBLEMS_TOLD = 10
+"""Of those, told with an error."""
 MAX_PROBLEMS = 100
 """Problems listed at once; more help nobody."""
 
@@ -84,11 +87,33 @@ class Problem:
     part: str = "column"
     """What `column` names: a column, a tensor or a parameter."""
 
+    def as_row(self) -> dict[str, str | int | None]:
+        """Plain data; `told` is the whole in one line."""
+        return {
+            "column": one_line(self.column),
+            "row": self.row,
+            "part": self.part,
+            "why": self.why,
+            "fix": self.fix,
+            "told": str(self),
+        }
+
     def __str__(self) -> str:
         row = "" if self.row is None else f"row {self.row}"
         name = f'{self.part} "{one_line(self.column, 80)}"' if self.column else ""
         where = ", ".join(filter(None, (row, name)))
         return f"{where[:1].upper()}{where[1:]}: {self.why}" if where else self.why
+
+
+class _Missing:
+    """Stands where a record lacks a value that others have; see MISSING."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+MISSING: Final = _Missing()
+"""In the rows of records, until they are checked: not there, which is no null that was written."""
 
 
 class Misfit(Exception):
@@ -101,12 +126,15 @@ class Misfit(Exception):
 
 
 def mismatch(problems: Sequence[Problem]) -> SignatureMismatch:
-    """The error that names the first problem and counts the others."""
-    more = f" ({len(problems) - 1} more like this.)" if len(problems) > 1 else ""
+    """The error that names the first problem, counts the others and carries up to ten."""
+    others = len(problems) - 1
+    many = "or more " if len(problems) >= MAX_PROBLEMS else ""
+    more = f" ({others:,} {many}more {'does' if others == 1 else 'do'} not fit.)" if others else ""
     return SignatureMismatch(
         "The request was not sent.",
         why=f"{problems[0]}{more}",
         fix=problems[0].fix or "Write the rows as the signature asks, or start from the example.",
+        problems=[problem.as_row() for problem in problems[:MAX_PROBLEMS_TOLD]],
     )
 
 
@@ -308,6 +336,13 @@ def _is_ascii(values: Sequence[str]) -> bool:
 
 def _fitted(value: Json, shape: _Shape, *, required: bool, typed: bool) -> Json:
     """One value as its type wants it, or Misfit. Empty text of a CSV stands for no value."""
+    if value is MISSING:
+        if required and shape.kind is not ValueKind.ANY:
+            raise Misfit(
+                f"it is missing; the signature wants {shape.kind}.",
+                "Add it to the row: the column is not optional.",
+            )
+        return None
     if value is None or (not typed and value == "" and _empty_means_none(shape, required)):
         if required and shape.kind is not ValueKind.ANY:
             raise Misfit(

@@ -16,6 +16,8 @@ from services import rows
 from services.domain import Json
 from services.errors import SignatureMismatch, one_line
 
+MAGIC = b"PAR1"
+"""What every parquet file begins with."""
 _BATCH_ROWS = 256
 """Small: one value repeated is small in the file, and full-sized in every row of a batch."""
 _FEWER = "Send fewer rows at a time."
@@ -45,8 +47,8 @@ def rows_from_parquet(content: bytes) -> rows.Rows:
     except (pa.ArrowException, OSError) as error:
         raise SignatureMismatch(
             "The request was not sent.",
-            why=f"The file is no parquet that can be read: {one_line(error)}.",
-            fix="Write it by pandas' to_parquet(), or upload CSV.",
+            why=f"The file is no parquet that can be read: {one_line(error).rstrip('.')}.",
+            fix="Write it by pandas' to_parquet(), or send CSV.",
         ) from error
     return rows.Rows(tuple(columns), data)
 

@@ -7,6 +7,7 @@ and the `fails`, `slow` sets say what a target would do, so that a test decides 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,7 @@ from services.domain import (
     LogLine,
     Mode,
     ModelVersion,
+    Objective,
     Observed,
     Outcome,
     Output,
@@ -554,6 +556,8 @@ class MemoryPredictor:
     def __init__(self, world: World) -> None:
         self.world = world
         self.fails: InferenceFailed | None = None
+        self.cut = False
+        """Answers are longer than is read."""
         self.behind: VersionRef | InferenceFailed | None = None
         """What the service's own address answers while it lags behind the pods."""
         self.pods_answer_as: VersionRef | None = None
@@ -578,7 +582,10 @@ class MemoryPredictor:
         sides = [s for s in held.answering if endpoint.release in {None, s.release}] if held else []
         side = max(sides, key=lambda a: a.percent, default=None)
         return Prediction(
-            outputs=(Output("output-1", "INT64", (request.rows, 1), (1,) * request.rows),),
+            outputs=()
+            if self.cut
+            else (Output("output-1", "INT64", (request.rows, 1), (1,) * request.rows),),
+            cut=self.cut,
             http_status=200,
             timing=Timing(0.001, 0.004, 0.0005),
             url=endpoint.base_url + request.path,
@@ -637,7 +644,10 @@ class MemoryLoad:
                 {1: int(rate)},
                 by_version=by_version,
             )
-        count = int(rate * load.duration_s)
+        count = min(int(rate * load.duration_s), load.max_requests)
+        mixed = Counter[str]()
+        for second_answers in self.answered:
+            mixed.update(second_answers)
         yield LoadSummary(
             requests=count,
             ok=count,
@@ -652,6 +662,7 @@ class MemoryLoad:
             verdict="The figures can be trusted.",
             objective_met=self.objective_met,
             by_release={1: count},
+            by_version=dict(mixed),
             histogram=((0.005, count // 2), (0.012, count - count // 2)),
             began_at=LOAD_BEGAN_AT,
         )
@@ -678,6 +689,7 @@ class MemoryStore:
         self.audit: list[AuditEntry] = []
         self.kept: list[Run] = []
         self.kept_examples: dict[str, dict[str, str]] = {}
+        self.objectives: dict[tuple[str, str, str], Objective] = {}
         self.broken: SlipwayError | None = None
 
     def intend(self, entry: AuditEntry) -> int:
@@ -723,6 +735,14 @@ class MemoryStore:
     def runs(self, *, service: str | None = None, limit: int = 100) -> Sequence[Run]:
         found = [run for run in reversed(self.kept) if service in (None, run.service)]
         return tuple(found[:limit])
+
+    def objective(self, target: str, namespace: str, service: str) -> Objective:
+        return self.objectives.get((target, namespace, service), Objective())
+
+    def keep_objective(
+        self, target: str, namespace: str, service: str, objective: Objective
+    ) -> None:
+        self.objectives[target, namespace, service] = objective
 
     def save_example(self, model: str, name: str, body: str) -> None:
         self.kept_examples.setdefault(model, {})[name] = body

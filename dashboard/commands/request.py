@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from dashboard import views
 from dashboard.commands.session import Answer, Session, tell_workflow
 from dashboard.terminal import pairs, table
 from services import bench as requests
-from services import changeover, coldstart, rollout, split
+from services import changeover, coldstart, latency, rollout, split, tabular
 from services.domain import (
     Endpoint,
     InferRequest,
@@ -23,6 +24,7 @@ from services.domain import (
     Phase,
     Protocol,
     Service,
+    Signature,
     Tick,
 )
 from services.errors import (
@@ -30,6 +32,7 @@ from services.errors import (
     InferenceFailed,
     NotFound,
     ObjectiveMissed,
+    ObjectiveNotJudged,
     SignatureMismatch,
     SlipwayError,
     Unreachable,
@@ -40,6 +43,9 @@ from services.ports import Run
 INPUT_BYTES_LIMIT = 64 * 1024 * 1024
 """What of an input is read; `bench` refuses it long before."""
 
+
+MOST_CONNECTIONS = 64
+"""Of a steady rate: a server that keeps all of them busy is slower than the rate."""
 
 MOST_BODIES = 10_000
 """Requests in rotation; all of them are kept in memory, up to INPUT_BYTES_LIMIT together."""
@@ -60,6 +66,11 @@ def predict(session: Session) -> Answer:
     document = views.prediction_document(prediction, cold=service.asleep)
     if endpoint.why:
         session.terminal.say(f"Reached via {endpoint.via}: {endpoint.why}")
+    if prediction.cut:
+        session.terminal.warn(
+            f"The answer is longer than {len(prediction.raw) / 2**20:.0f} MiB, which is all that"
+            " Slipway reads: it is cut, and its outputs are not shown. Send fewer rows at a time."
+        )
     if service.asleep:
         session.terminal.say("It was asleep: this is the time of waking it, not of a warm answer.")
     who = document["answered_by"]
@@ -133,7 +144,7 @@ def _request(session: Session, service: Service, model_name: str) -> InferReques
     args, intent = session.args, service.intent
     signature = intent.signature if intent else None
     if args.input is not None:
-        rows = requests.parse_rows(_input_text(session, args.input), signature)
+        rows = _rows(args.input, _input_bytes(session, args.input), signature)
     else:
         rows = requests.example_rows(signature, intent.example if intent else None)
     protocol = _protocol(session, service)
@@ -157,18 +168,19 @@ def _rotation(session: Session, service: Service, model_name: str) -> tuple[Infe
     made: list[InferRequest] = []
     room = INPUT_BYTES_LIMIT
     for source in sources:
-        text = _input_text(session, source)
+        text = _input_bytes(session, source)
         room -= len(text)
         for where, part in _parts(source, text):
             try:
-                rows = requests.parse_rows(part, signature)
+                rows = _rows(source, part, signature)
                 made.append(
                     requests.request_for(signature, rows, model_name=model_name, protocol=protocol)
                 )
             except SignatureMismatch as error:
                 if where:
                     raise SignatureMismatch(
-                        f"{where} cannot be sent. No load was started.", error.why, error.fix
+                        f"{where} cannot be sent. No load was started.",
+                        *(error.why, error.fix, error.problems),
                     ) from error
                 raise
         if len(made) > MOST_BODIES or room < 0:
@@ -191,7 +203,16 @@ def _parts(source: str, text: bytes) -> Iterator[tuple[str, bytes]]:
             yield f"Line {number} of {one_line(source, 80)}", line
 
 
-def _input_text(session: Session, source: str) -> bytes:
+def _rows(source: str, content: bytes, signature: Signature | None) -> requests.Rows:
+    """Rows of a file by what it is: parquet by its name or its first bytes, CSV by its name."""
+    name = source.lower()
+    if name.endswith(".parquet") or content.startswith(tabular.MAGIC):
+        rows = tabular.rows_from_parquet(content)
+        return requests.check_rows(rows, signature) if signature else rows
+    return requests.parse_rows(content, signature, content="csv" if name.endswith(".csv") else None)
+
+
+def _input_bytes(session: Session, source: str) -> bytes:
     """What stands in the file, or on stdin for "-"."""
     try:
         if source == "-":
@@ -207,12 +228,27 @@ def _input_text(session: Session, source: str) -> bytes:
         raise ConfigError(
             f"The input {one_line(source)!r} cannot be read.",
             why=f"{one_line(error.strerror)}.",
-            fix="Give a JSON or CSV file, or - for standard input.",
+            fix="Give a JSON, CSV or parquet file, or - for standard input.",
         ) from error
 
 
 def _prediction_lines(document: views.PredictionDocument) -> Iterator[str]:
     outputs = document["outputs"]
+    if document["cut"]:
+        yield "The answer was too long to read; it is cut."
+    else:
+        yield from _output_lines(outputs)
+    answered = document["answered_by"]
+    who = f"version {answered['version']}" if answered["version"] is not None else "unknown version"
+    release = f", release {answered['release']}" if answered["release"] is not None else ""
+    yield ""
+    yield (
+        f"HTTP {document['http_status']} in {views.seconds_text(document['latency_s'])}"
+        f" from {who}{release}, by {document['protocol']} via {document['via']}"
+    )
+
+
+def _output_lines(outputs: Sequence[views.OutputRow]) -> Iterator[str]:
     rows = max((len(output["values"]) for output in outputs), default=0)
     shown = min(rows, 50)
     yield from table(
@@ -229,35 +265,35 @@ def _prediction_lines(document: views.PredictionDocument) -> Iterator[str]:
         ),
     )
     if rows > shown:
-        yield f"… and {rows - shown} more; --json has them all."
-    answered = document["answered_by"]
-    who = f"version {answered['version']}" if answered["version"] is not None else "unknown version"
-    release = f", release {answered['release']}" if answered["release"] is not None else ""
-    yield ""
-    yield (
-        f"HTTP {document['http_status']} in {views.seconds_text(document['latency_s'])}"
-        f" from {who}{release}, by {document['protocol']} via {document['via']}"
-    )
+        yield f"… and {rows - shown:,} more; --json has them all."
 
 
 def bench(session: Session) -> Answer:
-    """A load test: a burst or a steady rate. ObjectiveMissed, InferenceFailed."""
+    """A load test: a burst or a steady rate. ObjectiveMissed, -NotJudged, InferenceFailed."""
     args, ops = session.args, session.ops
     service = _awake(rollout.require(ops, args.name))
-    service = rollout.as_answering(service, ops.journal.history(service.name))
-    endpoint = ops.serving.endpoint(service.name)
+    side = _release_of(service, args.version)
+    endpoint = ops.serving.endpoint(service.name, side)
+    service = rollout.as_answering(service, ops.journal.history(service.name), side)
+    objective = _objective(session, service)
     load = Load(
         endpoint=endpoint,
         requests=_rotation(session, service, endpoint.model_name),
         mode=LoadMode.STEADY_RATE if args.rate is not None else LoadMode.BURST,
         duration_s=args.duration,
         rate=args.rate,
-        concurrency=args.concurrency or 64,
-        objective=Objective(p99_s=args.max_p99, error_ratio=args.max_error_ratio),
+        concurrency=MOST_CONNECTIONS if args.concurrency is None else args.concurrency,
+        warm_up_s=args.warm_up,
+        objective=objective,
     )
-    warning = requests.way_warning(endpoint.via)
-    if warning:
-        session.terminal.warn(warning)
+    if args.requests is not None:
+        load = replace(load, max_requests=args.requests)
+    if args.max_errors is not None:
+        # Who says how many failures are too many may want to see an outage to its end.
+        load = replace(load, max_errors=args.max_errors, all_failing_s=None)
+    for warning in (requests.way_warning(endpoint.via), _too_few_warning(session, load)):
+        if warning:
+            session.terminal.warn(warning)
     cold_start_s = _woken(session, service, load)
     ticks: list[Tick] = []
     summary: LoadSummary | None = None
@@ -274,14 +310,64 @@ def bench(session: Session) -> Answer:
             fix="Look at the log file, and try a smaller load.",
         )
     document: dict[str, Any] = dict(views.load_document(summary, ticks)) | {
-        "cold_start_s": cold_start_s
+        "cold_start_s": cold_start_s,
+        "objective": {"p99_s": objective.p99_s, "error_ratio": objective.error_ratio},
     }
     if args.save:
         document["run"] = _saved_run(
             session, service, load, summary, ticks, cold_start_s=cold_start_s
         )
+        if args.max_p99 is not None or args.max_error_ratio is not None:
+            ops.store.keep_objective(ops.target, ops.namespace, service.name, objective)
     tell_workflow(session, f"Slipway: bench {service.name}", _load_summary(document))
-    return Answer(document, _load_lines(document, summary, ticks), _load_error(service, summary))
+    error = _load_error(service, summary, load.objective)
+    model = service.intent.version.model if service.intent and service.intent.version else ""
+    who = latency.answered_words(summary, model)
+    return Answer(document, _load_lines(document, summary, ticks, who), error)
+
+
+def _objective(session: Session, service: Service) -> Objective:
+    """What the service's users were promised, as the options say it, else as it is kept."""
+    args, ops = session.args, session.ops
+    kept = Objective()
+    if args.max_p99 is None or args.max_error_ratio is None:
+        kept = ops.store.objective(ops.target, ops.namespace, service.name)
+    p99_s, ratio = kept.p99_s, kept.error_ratio
+    if args.max_p99 is not None:
+        p99_s = args.max_p99 or None
+    if args.max_error_ratio is not None:
+        ratio = args.max_error_ratio if args.max_error_ratio < 1 else None
+    taken = [
+        *([f"p99 within {latency.in_words(p99_s)}"] if p99_s and args.max_p99 is None else []),
+        *(
+            [f"at most {ratio:.3%} of the requests failed"]
+            if ratio is not None and args.max_error_ratio is None
+            else []
+        ),
+    ]
+    if taken:
+        session.terminal.say(
+            f"The objective kept for {service.name}: {', '.join(taken)}. Without it:"
+            f" --max-p99 none --max-error-ratio none."
+        )
+    return Objective(p99_s, ratio)
+
+
+def _too_few_warning(session: Session, load: Load) -> str:
+    """That the asked requests are too few to judge a p99 whatever it is; "" when they may do."""
+    most = load.max_requests if session.args.requests is not None else math.inf
+    if load.rate is not None:
+        most = min(most, round(load.rate * load.duration_s))
+    if load.objective.p99_s is None or most >= latency.ENOUGH_FOR_P99:
+        return ""
+    enough = f"--requests {latency.ENOUGH_FOR_P99}"
+    if load.rate is not None:
+        enough = f"--duration {math.ceil(latency.ENOUGH_FOR_P99 / load.rate)}"
+    return (
+        f"These are {most:,} requests. A p99 needs {latency.ENOUGH_FOR_P99:,}"
+        f" ({latency.MIN_TAIL} that lie behind it): with fewer, one late answer is enough to leave"
+        f" the objective unjudged, which ends with exit 10. {enough} sends them."
+    )
 
 
 def _woken(session: Session, service: Service, load: Load) -> float | None:
@@ -304,17 +390,19 @@ def _woken(session: Session, service: Service, load: Load) -> float | None:
 def _load_summary(document: Mapping[str, Any]) -> dict[str, object]:
     times = document["latency_s"]
     return {
-        "Requests": document["requests"],
-        "Failed": sum(document["errors"].values()),
+        "Requests": f"{document['requests']:,}",
+        "Failed": f"{sum(document['errors'].values()):,}",
         "Rate": f"{document['rate']:.1f}/s",
         **{name: views.seconds_text(times[name]) for name in ("p50", "p95", "p99")},
         "Verdict": document["verdict"],
     }
 
 
-def _load_error(service: Service, summary: LoadSummary) -> SlipwayError | None:
+def _load_error(
+    service: Service, summary: LoadSummary, objective: Objective
+) -> SlipwayError | None:
     if summary.requests and not summary.ok:
-        kinds = ", ".join(f"{count} × {kind}" for kind, count in summary.errors.items())
+        kinds = ", ".join(f"{count:,} × {kind}" for kind, count in summary.errors.items())
         return InferenceFailed(
             f"No request of the load test of {service.name} was answered.",
             why=f"{kinds}.",
@@ -325,6 +413,14 @@ def _load_error(service: Service, summary: LoadSummary) -> SlipwayError | None:
             f"{service.name} missed its objective.",
             why=summary.verdict,
             fix="Look at the percentiles; give it more resources, or ask for less.",
+        )
+    if summary.objective_met is None and objective != Objective():
+        return ObjectiveNotJudged(
+            f"Whether {service.name} keeps its objective cannot be told.",
+            why=summary.verdict,
+            fix="Measure at a lower rate, or from a machine with a free core."
+            if summary.client_limited
+            else "Send more requests: a longer --duration, or a higher --rate.",
         )
     return None
 
@@ -338,12 +434,21 @@ def _saved_run(
     *,
     cold_start_s: float | None,
 ) -> int:
-    version = service.intent.version if service.intent else None
+    version, release = service.intent.version if service.intent else None, service.release
+    called = str(version or "")
+    mix = latency.answered_words(summary, version.model if version else "")
+    if max(len(summary.by_version), len(summary.by_release)) > 1:
+        # Of several that answered none can be named as the one that was measured.
+        called, release = mix, None
+    asked = "" if session.args.version is None else f" version {session.args.version}"
     settings = {
         "mode": load.mode.value,
         "duration_s": load.duration_s,
         "rate": load.rate,
         "concurrency": load.concurrency,
+        "warm_up_s": load.warm_up_s,
+        "max_requests": load.max_requests,
+        "asked_version": session.args.version,
         "rows": load.requests[0].rows,
         "bodies": len(load.requests),
         "cold_start_s": cold_start_s,
@@ -356,14 +461,14 @@ def _saved_run(
     }
     run = Run(
         id=None,
-        name=session.args.label or f"{service.name} {load.mode.value}",
+        name=session.args.label or f"{service.name}{asked} {load.mode.value}",
         actor=session.surroundings.actor,
         created_at=rollout.utc_now().isoformat(timespec="seconds"),
         target=service.target,
         namespace=service.namespace,
         service=service.name,
-        release=service.release,
-        version=str(version or ""),
+        release=release,
+        version=called,
         settings=json.dumps(settings),
         summary=summary,
         ticks=tuple(ticks),
@@ -373,7 +478,7 @@ def _saved_run(
 
 def _tick_line(tick: Tick) -> str:
     failed = sum(tick.errors.values())
-    tail = f", {failed} failed" if failed else ""
+    tail = f", {failed:,} failed" if failed else ""
     return (
         f"  {tick.at_s:>5.0f} s  {tick.rate:>8.1f}/s  p50 {views.seconds_text(tick.response.p50)}"
         f"  p99 {views.seconds_text(tick.response.p99)}{tail}"
@@ -381,7 +486,7 @@ def _tick_line(tick: Tick) -> str:
 
 
 def _load_lines(
-    document: Mapping[str, Any], summary: LoadSummary, ticks: Sequence[Tick]
+    document: Mapping[str, Any], summary: LoadSummary, ticks: Sequence[Tick], answered_by: str
 ) -> Iterator[str]:
     began_at = summary.began_at.astimezone() if summary.began_at else None
     names = ("p50", "p90", "p95", "p99", "p99_9", "max", "mean")
@@ -398,8 +503,9 @@ def _load_lines(
             "cold start": views.seconds_text(document["cold_start_s"])
             if document["cold_start_s"] is not None
             else "",
-            "requests": document["requests"],
-            "failed": ", ".join(f"{n} × {kind}" for kind, n in document["errors"].items()),
+            "requests": f"{document['requests']:,}",
+            "failed": ", ".join(f"{n:,} × {kind}" for kind, n in document["errors"].items()),
+            "answered by": answered_by,
             "rate": f"{document['rate']:.1f}/s",
             "asked": f"{document['target_rate']:.1f}/s" if document["target_rate"] else "",
             "kept as run": document.get("run"),

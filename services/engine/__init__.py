@@ -244,6 +244,8 @@ def _check(load: Load) -> None:
         problem = f"Its time limit for a request is {load.timeout_s:g} s."
     elif load.max_requests < 1:
         problem = f"It allows {load.max_requests} requests."
+    elif load.max_errors < 0:
+        problem = f"It allows {load.max_errors} failures."
     elif load.mode is LoadMode.STEADY_RATE and not 0 < (load.rate or 0.0) <= MAX_RATE:
         problem = (
             f"Its rate is {load.rate or 0:g} requests a second; up to {MAX_RATE:,.0f} can be sent."

@@ -20,7 +20,7 @@ from services.engine.connection import STALE_NS, Connection, Head, Shot
 from services.engine.pipe import SLICE_S, Config, slice_as_wire
 from services.engine.schedule import NEVER, Schedule
 from services.errors import one_line
-from services.latency import NS, Answerer, Histogram, Slice
+from services.latency import LEAVE_WITHIN_S, NOT_SENT, NS, Answerer, Histogram, Slice
 
 _FULL_CHECK_EVERY = 64
 _FULL_CHECKS_AT_FIRST = 32
@@ -34,6 +34,8 @@ _PAUSE_S = 0.01
 """In a burst, after a failed connection: a dead server would be asked without end."""
 _DRAIN_S = 0.4
 """After a stop by hand, what is under way has so long to come in."""
+_FEWEST_FAILURES = 10
+"""Fewer in a row are no reason to give up, however long they took to come."""
 _MODEL_VERSION = re.compile(rb'"model_version"\s*:\s*"([^"\\]{1,64})"')
 # MLServer and KServe name model and version before the outputs.
 _VERSION_WITHIN = 512
@@ -90,6 +92,9 @@ class LoadProcess:
 
         self.start_ns = self.last_sent_ns = self.last_done_ns = 0
         self.failures = 0
+        # Since the last answer: how many failed, and when that began.
+        self.failures_in_a_row = 0
+        self.failing_since_ns = 0
         # A burst's own bounds: the moment and the count at which nothing more is sent.
         self.end_ns = 0
         self.left = config.max_requests
@@ -462,8 +467,9 @@ class LoadProcess:
         self.flush()
         if self.steady:
             self.poll()
-            # What still waits when the schedule is over has this long to leave.
-            self.loop.call_at(self.loop_time(self.schedule.end_ns) + config.timeout_s, self.give_up)
+            # A server that is too slow for the rate would be loaded on and on by what waits.
+            leave_within_s = min(LEAVE_WITHIN_S, config.timeout_s)
+            self.loop.call_at(self.loop_time(self.schedule.end_ns) + leave_within_s, self.give_up)
         else:
             ready, self.idle = self.idle, deque()
             for _ in range(config.concurrency - len(ready)):
@@ -512,8 +518,21 @@ class LoadProcess:
         now = clock()
         if not self.reader_lags():
             self.hand_over(now)
+            if self.fails_for_good(now):
+                self.stop(f"no request was answered for {self.config.all_failing_s:g} s")
+                self.end()
+                return
         until_next = SLICE_S - (now - self.start_ns) / NS % SLICE_S
         self.loop.call_later(max(until_next, 0.05), self.flush)
+
+    def fails_for_good(self, now: int) -> bool:
+        """True when nothing but failures came for longer than is worth waiting."""
+        limit_s = self.config.all_failing_s
+        return (
+            limit_s is not None
+            and self.failures_in_a_row >= _FEWEST_FAILURES
+            and now - self.failing_since_ns >= limit_s * NS
+        )
 
     def reader_lags(self) -> bool:
         """True while Slipway has not read the last slices: the next will be longer instead."""
@@ -531,6 +550,11 @@ class LoadProcess:
         for who, times in on_time.items():
             piece.response.setdefault(who, Histogram()).merge(times)
             piece.service.merge(times)
+        if piece.service.n:
+            self.failures_in_a_row = 0
+        elif piece.errors:
+            self.failing_since_ns = self.failing_since_ns if self.failures_in_a_row else now
+            self.failures_in_a_row += piece.errors.total()
         busy_s = _busy_s()
         piece.end_s = (now - self.start_ns) / NS
         polled_s, self.schedule.polled_ns = self.schedule.polled_ns / NS, 0
@@ -539,9 +563,9 @@ class LoadProcess:
         self.say({"slice": slice_as_wire(piece)})
 
     def give_up(self) -> None:
-        """The schedule is long over: what never left counts as a failure of its own kind."""
+        """The schedule is over: what never left counts as a failure of its own kind."""
         if not self.ended and self.schedule.unsent:
-            self.piece.errors["not-sent"] += self.schedule.drop()
+            self.piece.errors[NOT_SENT] += self.schedule.drop()
         self.end_if_done()
 
     def stop(self, why: str) -> None:

@@ -63,6 +63,7 @@ def config_frame(load: Load, host_is_named: bool) -> bytes:
             "concurrency": load.concurrency,
             "max_requests": load.max_requests,
             "max_errors": load.max_errors,
+            "all_failing_s": load.all_failing_s,
             "sizes": [len(request) for request in requests],
             "marks": [_MARKS[request.protocol] for request in load.requests],
         }
@@ -155,6 +156,7 @@ class Config:
     concurrency: int
     max_requests: int
     max_errors: int
+    all_failing_s: float | None
     sizes: list[int]
     marks: list[str]
 

@@ -89,6 +89,7 @@ class Schedule:
             lateness.record(now - max(self.due_ns, self.look_ns))
         self.noticed += 1
         self.due_ns = self.due_of(self.noticed) if self.noticed < self.total else NEVER
+        self._leave_warm_up_behind()
 
     def notice_all(self, now: int, lateness: Histogram) -> None:
         """Notice all that is due by `now`, at a third of the cost.
@@ -102,6 +103,12 @@ class Schedule:
             self.noticed += 1
             self.due_ns = self.due_of(self.noticed) if self.noticed < self.total else NEVER
         lateness.record_all(late_ns)
+        self._leave_warm_up_behind()
+
+    def _leave_warm_up_behind(self) -> None:
+        # A server too slow for the rate would answer the warm-up's requests in the measured time.
+        if self.noticed > self.warm_up > self.taken:
+            self.taken = self.warm_up
 
     def take(self) -> int:
         """Take the oldest request that waits. Its due time."""

@@ -7,10 +7,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from services import errors, rollout
-from services.domain import Action, Cause, Finding, Outcome, Verdict, VersionRef
+from services.domain import Action, Cause, Finding, Objective, Outcome, Verdict, VersionRef
 from services.errors import (
     ConfigError,
     Conflict,
@@ -21,6 +23,7 @@ from services.errors import (
     NothingToRollBackTo,
     NotOffered,
     ObjectiveMissed,
+    ObjectiveNotJudged,
     RolloutFailed,
     RolloutTimeout,
     SignatureMismatch,
@@ -421,6 +424,45 @@ def test_predict(cli: Cli) -> None:
     assert {"version", "release"} <= ran.document["answered_by"].keys()
 
 
+def test_an_answer_that_was_cut_is_marked_and_told(cli: Cli, world: World) -> None:
+    world.predictor.cut = True
+
+    ran = cli("predict", "wine", "--json")
+    assert (ran.document["cut"], ran.document["outputs"]) == (True, [])
+    assert "Warning: The answer is longer than" in ran.err
+    told = cli("predict", "wine").out
+    assert "too long to read" in told
+    assert "ROW" not in told
+
+
+@pytest.mark.parametrize("verb", [("predict",), ("bench", "--rate", "5", "--duration", "1")])
+@pytest.mark.parametrize("name", ["rows.parquet", "rows"])
+def test_rows_come_from_parquet_too(
+    cli: Cli, world: World, tmp_path: Path, verb: tuple[str, ...], name: str
+) -> None:
+    split = json.loads(WINE_EXAMPLE)["dataframe_split"]
+    table = pa.Table.from_pylist([dict(zip(split["columns"], split["data"][0], strict=True))])
+    pq.write_table(table, tmp_path / name)
+
+    ran = cli(verb[0], "wine", *verb[1:], "--input", str(tmp_path / name), "--json")
+
+    assert ran.code == 0
+    sent = world.engine.loads[0].requests[0] if verb[0] == "bench" else world.predictor.sent[-1]
+    assert sent.rows == 1
+
+
+def test_every_value_that_does_not_fit_is_told(cli: Cli, tmp_path: Path) -> None:
+    columns = json.loads(WINE_EXAMPLE)["dataframe_split"]["columns"]
+    rows = tmp_path / "rows.csv"
+    rows.write_text(f"{','.join(columns)}\n" + f"{','.join('x' for _ in columns)}\n" * 2)
+
+    ran = cli("predict", "wine", "--input", str(rows), "--json")
+
+    problems = ran.document["error"]["problems"]
+    assert {"column", "row", "why", "fix", "told"} <= problems[0].keys()
+    assert all(f"  {problem['told']}" in ran.err for problem in problems)
+
+
 def test_bench(cli: Cli) -> None:
     ran = cli("bench", "wine", "--rate", "50", "--duration", "2", "--json")
 
@@ -492,6 +534,134 @@ def test_a_bench_can_be_kept(cli: Cli, world: World) -> None:
     assert json.loads(world.store.kept[0].settings)["concurrency"] == 4
 
 
+BENCH = ("bench", "wine", "--rate", "50", "--duration", "2", "--json")
+
+
+@pytest.mark.parametrize(
+    ("met", "options", "code"),
+    [
+        (False, ("--max-p99", "0.1"), 10),
+        (None, ("--max-p99", "0.1"), 10),
+        (True, ("--max-p99", "0.1"), 0),
+        (None, (), 0),
+    ],
+)
+def test_a_bench_is_green_only_for_an_objective_that_was_met(
+    cli: Cli, world: World, met: bool | None, options: tuple[str, ...], code: int
+) -> None:
+    world.engine.objective_met = met
+
+    assert cli(*BENCH, *options).code == code
+
+
+def test_an_objective_that_could_not_be_judged_is_told_apart_from_one_that_was_missed(
+    cli: Cli, world: World
+) -> None:
+    world.engine.objective_met = False
+    missed = cli(*BENCH, "--max-p99", "0.1").document["error"]
+    world.engine.objective_met = None
+    unjudged = cli(*BENCH, "--max-p99", "0.1").document["error"]
+
+    assert (missed["kind"], unjudged["kind"]) == ("ObjectiveMissed", "ObjectiveNotJudged")
+    assert "more requests" in unjudged["fix"]
+
+
+def test_a_bench_is_judged_by_the_objective_that_is_kept_for_its_service(
+    cli: Cli, world: World
+) -> None:
+    world.store.keep_objective("local", "", "wine", Objective(p99_s=0.25, error_ratio=0.01))
+
+    ran = cli(*BENCH)
+
+    assert world.engine.loads[-1].objective == Objective(0.25, 0.01)
+    assert ran.document["objective"] == {"p99_s": 0.25, "error_ratio": 0.01}
+    assert "The objective kept for wine: p99 within 250 ms, at most 1.000%" in ran.err
+
+
+def test_a_bench_can_do_without_the_kept_objective(cli: Cli, world: World) -> None:
+    world.store.keep_objective("local", "", "wine", Objective(p99_s=0.25, error_ratio=0.01))
+
+    cli(*BENCH, "--max-p99", "none", "--max-error-ratio", "none", "--save")
+
+    assert world.engine.loads[-1].objective == Objective()
+
+
+def test_a_saved_bench_keeps_the_objective_that_it_was_given(cli: Cli, world: World) -> None:
+    world.store.keep_objective("local", "", "wine", Objective(p99_s=0.25, error_ratio=0.01))
+
+    cli(*BENCH, "--max-p99", "0.1", "--save")
+
+    assert world.store.objective("local", "", "wine") == Objective(0.1, 0.01)
+
+
+@pytest.mark.parametrize("options", [("--save",), ("--max-p99", "0.1")])
+def test_no_other_bench_touches_the_kept_objective(
+    cli: Cli, world: World, options: tuple[str, ...]
+) -> None:
+    world.store.keep_objective("local", "", "wine", Objective(p99_s=0.25))
+
+    cli(*BENCH, *options)
+
+    assert world.store.objective("local", "", "wine") == Objective(p99_s=0.25)
+
+
+def test_requests_too_few_for_a_p99_are_told_before_they_are_sent(cli: Cli) -> None:
+    few = cli(*BENCH, "--max-p99", "0.1")
+    enough = cli("bench", "wine", "--rate", "50", "--duration", "20", "--max-p99", "0.1", "--json")
+
+    assert "Warning: These are 100 requests. A p99 needs 1,000" in few.err
+    assert "--duration 20 sends them" in few.err
+    assert "A p99 needs" not in enough.err
+
+
+def test_a_bench_is_bounded_by_count_and_failures_and_warmed_up(cli: Cli, world: World) -> None:
+    cli(*BENCH)
+    cli(*BENCH, "--requests", "30", "--max-errors", "5", "--warm-up", "0")
+
+    [usual, asked] = world.engine.loads
+    assert (usual.warm_up_s, usual.max_errors, usual.all_failing_s) == (1.0, 1_000, 5.0)
+    assert (asked.warm_up_s, asked.max_errors, asked.all_failing_s) == (0.0, 5, None)
+    assert asked.max_requests == 30
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--concurrency", "0"), ("--rate", "5", "--requests", "0"), ("--rate", "5", "--warm-up=-1")],
+)
+def test_a_bench_of_nothing_is_refused(cli: Cli, world: World, options: tuple[str, ...]) -> None:
+    ran = cli("bench", "wine", "--duration", "1", *options, "--json")
+
+    assert (ran.code, world.engine.loads) == (2, [])
+
+
+def test_one_side_of_a_canary_can_be_loaded_and_is_named(cli: Cli, world: World) -> None:
+    cli("deploy", "wine/3", "--name", "wine", "--canary-percent", "10", "--yes")
+
+    cli(*BENCH, "--version", "3", "--save")
+
+    newest = world.journal.history("wine")[0]
+    [load], [run] = world.engine.loads, world.store.kept
+    assert load.endpoint.release == newest.workload
+    assert (run.name, run.version) == ("wine version 3 steady-rate", "wine/3")
+
+
+def test_a_version_that_does_not_answer_is_not_loaded(cli: Cli, world: World) -> None:
+    assert cli(*BENCH, "--version", "9").code == 5
+    assert not world.engine.loads
+
+
+def test_a_run_that_several_versions_answered_is_kept_under_their_mix(
+    cli: Cli, world: World
+) -> None:
+    world.engine.answered = [{"wine/1": 35, "wine/2": 15}, {"wine/1": 35, "wine/2": 15}]
+
+    ran = cli(*BENCH, "--save")
+
+    [run] = world.store.kept
+    assert (run.version, run.release) == ("wine/1 70 %, wine/2 30 % as answered", None)
+    assert ran.document["by_version"] == {"wine/1": 70, "wine/2": 30}
+
+
 def test_publish(cli: Cli) -> None:
     ran = cli("publish", "wine/3", "--json")
 
@@ -547,6 +717,7 @@ CODES: dict[type[SlipwayError], int] = {
     InferenceFailed: 10,
     SignatureMismatch: 10,
     ObjectiveMissed: 10,
+    ObjectiveNotJudged: 10,
 }
 
 

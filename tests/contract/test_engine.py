@@ -679,6 +679,62 @@ def test_what_could_never_leave_is_a_failure_of_its_own() -> None:
 # Bounds and ends
 
 
+def test_a_server_too_slow_for_the_rate_does_not_lengthen_the_test() -> None:
+    async def slow(exchange: Exchange) -> None:
+        await asyncio.sleep(0.1)
+        await exchange.say(answer())
+
+    with ScriptedServer(slow) as server:
+        _, summary = run(steady(server.port, rate=100, duration_s=2, concurrency=2, timeout_s=8))
+    assert summary.requests == 200
+    assert summary.errors["not-sent"] > 100
+    assert summary.duration_s < 3.5
+    assert "still waited for a free connection when the test's time was over" in summary.verdict
+
+
+def test_a_warm_up_that_the_server_cannot_follow_leaves_the_measured_time_alone() -> None:
+    async def slow(exchange: Exchange) -> None:
+        await asyncio.sleep(0.1)
+        await exchange.say(answer())
+
+    with ScriptedServer(slow) as server:
+        _, summary = run(steady(server.port, rate=100, duration_s=1, concurrency=2, warm_up_s=2))
+    assert summary.ok >= 10
+
+
+def test_what_waits_for_a_moment_at_the_end_still_leaves() -> None:
+    async def stalls_once(exchange: Exchange) -> None:
+        if exchange.number == 20:
+            await asyncio.sleep(0.5)
+        await exchange.say(answer())
+
+    with ScriptedServer(stalls_once) as server:
+        _, summary = run(steady(server.port, rate=25, duration_s=1, concurrency=1))
+    assert (summary.ok, summary.errors) == (25, {})
+
+
+def test_at_a_low_rate_a_dead_server_ends_the_load_after_five_seconds() -> None:
+    started = time.monotonic()
+    _, summary = run(steady(closed_port(), rate=5, duration_s=60))
+    assert time.monotonic() - started < 20
+    assert 10 <= summary.errors["refused"] < 60
+    assert summary.verdict.startswith("Stopped early: no request was answered for 5 s.")
+
+
+def test_a_server_that_answers_now_and_then_is_measured_to_the_end() -> None:
+    async def mostly_failing(exchange: Exchange) -> None:
+        await exchange.say(answer() if exchange.number % 10 == 9 else answer(status="500 Oh"))
+
+    with ScriptedServer(mostly_failing) as server:
+        _, summary = run(steady(server.port, rate=20, duration_s=3, all_failing_s=1.0))
+    assert (summary.requests, summary.stopped) == (60, "")
+
+
+def test_an_outage_is_measured_to_its_end_where_that_is_wanted() -> None:
+    _, summary = run(steady(closed_port(), rate=20, duration_s=2, all_failing_s=None))
+    assert (summary.errors, summary.stopped) == ({"refused": 40}, "")
+
+
 def test_too_many_failures_end_the_load() -> None:
     with ScriptedServer(always(answer(status="500 Oh"))) as server:
         _, summary = run(burst(server.port, n=1_000_000, max_errors=25))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import re
 from contextlib import suppress
 from datetime import datetime
@@ -104,6 +105,64 @@ def test_invocations_gets_a_dataframe_split() -> None:
     assert orjson.loads(request.body) == {
         "dataframe_split": {"columns": ["alcohol", "year"], "data": [[12.5, 2020]]}
     }
+
+
+# ── What is told of rows that do not fit ──────────────────────────────────────────────────────
+
+
+def refusal_of(text: str, signature: Signature = WINE) -> SignatureMismatch:
+    with pytest.raises(SignatureMismatch) as refused:
+        bench.parse_rows(text, signature)
+    return refused.value
+
+
+def test_a_value_that_only_some_records_lack_is_missing_and_not_null() -> None:
+    error = refusal_of('[{"alcohol": 1.5, "year": 2020}, {"alcohol": 1.5}]')
+    assert error.why == 'Row 2, column "year": it is missing; the signature wants long.'
+
+
+def test_a_null_that_was_written_is_told_as_null() -> None:
+    error = refusal_of('[{"alcohol": 1.5, "year": null}]')
+    assert error.why == 'Row 1, column "year": it is null; the signature wants long.'
+
+
+def test_an_optional_value_that_only_some_records_lack_is_null() -> None:
+    signature = Signature((*WINE.inputs, ColumnSpec("note", ValueKind.STRING, required=False)))
+    text = '[{"alcohol": 1, "year": 1, "note": "dry"}, {"alcohol": 1, "year": 1}]'
+    assert [row[2] for row in bench.parse_rows(text, signature).data] == ["dry", None]
+
+
+@pytest.mark.parametrize("text", ["alcohol,year", "alcohol,year\n"])
+def test_a_header_without_rows_is_told_as_such(text: str) -> None:
+    assert refusal_of(text).why == "The CSV has no rows below its header line."
+
+
+def test_one_columns_name_alone_is_a_header_without_rows() -> None:
+    assert "no rows below its header" in refusal_of("x", one_column(ValueKind.LONG)).why
+
+
+def test_each_misfit_is_told_with_column_row_and_type() -> None:
+    error = refusal_of("alcohol,year\nstrong,2020\n12.5,old\n")
+    assert error.why.endswith("(1 more does not fit.)")
+    assert [problem["told"] for problem in error.problems] == [
+        'Row 1, column "alcohol": it wants double and holds the text "strong".',
+        'Row 2, column "year": it wants long and holds the text "old".',
+    ]
+    assert [(problem["column"], problem["row"]) for problem in error.problems] == [
+        ("alcohol", 1),
+        ("year", 2),
+    ]
+
+
+def test_of_many_misfits_ten_are_told_and_all_are_counted() -> None:
+    error = refusal_of("alcohol,year\n" + "1.5,x\n" * 40)
+    assert len(error.problems) == 10
+    assert error.why.endswith("(39 more do not fit.)")
+
+
+def test_a_refusal_crosses_processes_with_its_problems() -> None:
+    error = refusal_of("alcohol,year\nstrong,2020\n")
+    assert pickle.loads(pickle.dumps(error)).problems == error.problems
 
 
 # ── Values ────────────────────────────────────────────────────────────────────────────────────

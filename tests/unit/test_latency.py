@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from services import latency, records
 from services.domain import LoadSummary, Objective, Percentiles, Sample, WayIn
 from services.errors import ConfigError
-from services.latency import Histogram, Slice, compare, judge, summarize, wilson_interval
+from services.latency import (
+    Histogram,
+    Recorder,
+    Slice,
+    answered_words,
+    compare,
+    judge,
+    summarize,
+    wilson_interval,
+)
 
 NANOSECONDS = st.integers(min_value=0, max_value=3_600 * 10**9)
 CUT_SHORT = base64.b64encode(zlib.compress(bytes([5, 1, 1]))).decode()
@@ -276,11 +285,67 @@ def test_waiting_for_a_free_connection_is_said() -> None:
     assert "40% of the requests waited for a free connection" in summary.verdict
 
 
+def test_failures_are_told_before_the_figures_are_called_trustworthy() -> None:
+    samples = [Sample(i, i, i + 0.01, "reset" if i < 40 else None) for i in range(100)]
+    verdict = summarize(samples).verdict
+    assert verdict.startswith("40 of 100 requests failed (40 reset)")
+    assert verdict.index("failed") < verdict.index("can be trusted")
+
+
+def test_nothing_is_said_of_99_in_100_requests_where_there_were_fewer() -> None:
+    few = Slice(1.0, lateness=histogram_of([64_000]))
+    few.response[latency.Answerer()] = few.service = histogram_of([2_000_000])
+    assert "99 of 100" not in verdict_of(few, 1.0).verdict
+    late = Slice(1.0, lateness=histogram_of([64_000_000]))
+    late.response[latency.Answerer()] = late.service = histogram_of([2_000_000])
+    assert "1 in 100" not in verdict_of(late, 1.0).verdict
+
+
+def test_requests_that_never_left_are_told_as_such() -> None:
+    piece = one_slice()
+    piece.errors["not-sent"] = 1_400
+    assert (
+        "1,400 requests still waited for a free connection when the test's time was over, and"
+        " were not sent." in verdict_of(piece, 1_000.0).verdict
+    )
+
+
+# Who answered
+
+
+def test_a_run_of_one_version_is_called_by_it() -> None:
+    assert answered_words(replace(steady([0.01] * 9), by_version={"wine/1": 9})) == "wine/1"
+
+
+def test_a_mix_of_versions_is_called_by_its_shares() -> None:
+    summary = replace(steady([0.01] * 10), by_version={"wine/2": 3, "wine/1": 7})
+    assert answered_words(summary) == "wine/1 70 %, wine/2 30 % as answered"
+
+
+def test_a_rare_version_is_not_called_none_nor_the_rest_all() -> None:
+    summary = replace(steady([0.01] * 1_000), by_version={"wine/1": 998, "wine/2": 2})
+    assert answered_words(summary) == "wine/1 99.8 %, wine/2 0.2 % as answered"
+
+
+def test_answers_that_name_a_number_alone_are_called_by_their_model() -> None:
+    summary = replace(steady([0.01] * 10), by_version={"1": 5, "2": 5})
+    assert answered_words(summary, model="wine") == "wine/1 50 %, wine/2 50 % as answered"
+
+
+def test_answers_that_name_releases_alone_are_called_by_them() -> None:
+    summary = replace(steady([0.01] * 10), by_release={3: 5, 4: 4})
+    assert answered_words(summary) == "release 3 50 %, release 4 40 %, unnamed 10 % as answered"
+
+
+def test_nobody_who_answered_is_called_nothing() -> None:
+    assert answered_words(summarize([Sample(0, 0, 1, "refused")])) == ""
+
+
 # Objectives
 
 
 def test_nothing_promised_is_neither_met_nor_missed() -> None:
-    assert judge(steady([0.01] * 50), Objective()) == (None, "")
+    assert judge(steady([0.01] * 50), Objective(), Histogram(), Histogram()) == (None, "")
 
 
 def test_a_slow_p99_misses_the_objective() -> None:
@@ -307,14 +372,150 @@ def test_few_answers_with_one_slow_cannot_tell() -> None:
     assert steady([0.01] * 50 + [0.2], objective=Objective(p99_s=0.1)).objective_met is None
 
 
+def limited(times_ms: list[int], late_ms: list[int], failed: int = 0) -> LoadSummary:
+    """What a run is judged to be, by a promise of 50 ms, whose requests left so late."""
+    recorder = Recorder(target_rate=100.0, objective=Objective(p99_s=0.05))
+    piece = Slice(1.0, lateness=histogram_of([ms * 1_000_000 for ms in late_ms]))
+    piece.response[latency.Answerer()] = histogram_of([ms * 1_000_000 for ms in times_ms])
+    piece.service = histogram_of([1_000_000] * len(times_ms))
+    piece.errors["reset"] = failed
+    recorder.add(piece)
+    return recorder.summary(span_s=1.0)
+
+
 def test_a_p99_missed_by_a_limited_client_cannot_tell() -> None:
     summary = replace(steady([0.2] * 2_000), client_limited=True)
-    assert judge(summary, Objective(p99_s=0.1))[0] is None
+    response = histogram_of([200_000_000] * 2_000)
+    assert judge(summary, Objective(p99_s=0.1), response, Histogram())[0] is None
+
+
+def test_a_p99_that_a_late_client_may_have_made_cannot_tell() -> None:
+    summary = limited([60] * 2_000, [20] * 2_000)
+    assert (summary.client_limited, summary.objective_met) == (True, None)
+    assert "The objective cannot be judged." in summary.verdict
+
+
+def test_a_promise_broken_even_without_the_clients_lateness_is_missed() -> None:
+    summary = limited([13_600] * 2_000, [20] * 1_999 + [9_000])
+    assert (summary.client_limited, summary.objective_met) == (True, False)
+    assert "Objective missed. p99 is 13.6 s" in summary.verdict
+
+
+def test_failures_miss_a_p99_though_the_client_was_the_limit() -> None:
+    summary = limited([60] * 1_500, [20] * 2_000, failed=500)
+    assert (summary.client_limited, summary.objective_met) == (True, False)
+
+
+def test_what_a_limited_client_never_sent_is_not_held_against_the_server() -> None:
+    recorder = Recorder(target_rate=100.0, objective=Objective(p99_s=0.05))
+    piece = one_slice(lateness=histogram_of([2_000_000_000] * 1_000))
+    piece.errors["not-sent"] = 500
+    recorder.add(piece)
+    summary = recorder.summary(span_s=1.0)
+    assert (summary.client_limited, summary.objective_met) == (True, None)
+
+
+@pytest.mark.parametrize("late_ns", [20_000, 20_000_000])
+def test_what_waited_for_the_server_in_vain_is_held_against_it(late_ns: int) -> None:
+    recorder = Recorder(target_rate=100.0, objective=Objective(p99_s=0.05))
+    piece = one_slice(lateness=histogram_of([late_ns] * 1_000))
+    piece.errors["not-sent"] = 500
+    recorder.add(piece)
+    assert recorder.summary(span_s=1.0).objective_met is False
+
+
+def test_an_endpoint_that_goes_in_the_middle_misses_its_p99() -> None:
+    samples = [Sample(i, i, i + 0.01, "refused" if i >= 89 else None) for i in range(140)]
+    summary = summarize(samples, objective=Objective(p99_s=0.1))
+    assert summary.objective_met is False
+    assert "Objective missed. 51 of 140 requests failed" in summary.verdict
+
+
+def test_failures_and_slow_answers_share_the_room_that_a_p99_leaves() -> None:
+    samples = [Sample(i, i, i + (0.2 if i % 200 == 1 else 0.01)) for i in range(2_000)]
+    promise = Objective(p99_s=0.1)
+    assert summarize(samples, objective=promise).objective_met is True
+    failing = [replace(s, error="reset") if i < 15 else s for i, s in enumerate(samples)]
+    assert summarize(failing, objective=promise).objective_met is False
 
 
 def test_no_answer_at_all_meets_no_latency_objective() -> None:
     summary = summarize([Sample(0, 0, 1, "refused")], objective=Objective(p99_s=0.1))
-    assert summary.objective_met is None
+    assert summary.objective_met is False
+
+
+Requests = list[tuple[int, int, bool]]
+"""What the properties below make worse: the server's and the engine's milliseconds, and failed."""
+_GROUPS = st.tuples(
+    st.integers(1, 200),
+    st.sampled_from([0, 0, 0, 40]),
+    st.sampled_from([False, False, False, True]),
+    st.sampled_from([1, 2, 9, 11, 200, 990, 1_500]),
+)
+REQUESTS = st.lists(_GROUPS, max_size=5).map(
+    lambda groups: [(took, late, bad) for took, late, bad, n in groups for _ in range(n)]
+)
+PROMISES = st.builds(
+    Objective, p99_s=st.integers(1, 150).map(lambda ms: ms / 1_000), error_ratio=st.none()
+)
+_ORDER = {False: 0, None: 1, True: 2}
+
+
+def judged(requests: Requests, objective: Objective, pieces: int = 1) -> bool | None:
+    recorder = Recorder(target_rate=100.0, objective=objective)
+    for at in range(pieces):
+        piece = Slice(0.25 * (at + 1))
+        times = Histogram()
+        for took_ms, late_ms, failed in requests[at::pieces]:
+            piece.lateness.record(late_ms * 1_000_000)
+            if failed:
+                piece.errors["reset"] += 1
+            else:
+                times.record((took_ms + late_ms) * 1_000_000)
+                piece.service.record(took_ms * 1_000_000)
+        piece.response[latency.Answerer()] = times
+        recorder.add(piece)
+    return recorder.summary(span_s=10.0).objective_met
+
+
+@given(REQUESTS, PROMISES, st.integers(1, 200), st.integers(1, 10))
+def test_slower_answers_never_judge_better(
+    requests: Requests, promise: Objective, by_ms: int, every: int
+) -> None:
+    slower = [
+        (took + by_ms * (i % every == 0), late, failed)
+        for i, (took, late, failed) in enumerate(requests)
+    ]
+    assert _ORDER[judged(slower, promise)] <= _ORDER[judged(requests, promise)]
+
+
+@given(REQUESTS, PROMISES, st.integers(1, 200))
+def test_more_failures_never_judge_better(
+    requests: Requests, promise: Objective, every: int
+) -> None:
+    failing = [
+        (took, late, failed or i % every == 0) for i, (took, late, failed) in enumerate(requests)
+    ]
+    added = [*requests, (1, 0, True)]
+    before = _ORDER[judged(requests, promise)]
+    assert not requests or _ORDER[judged(failing, promise)] <= before
+    assert not requests or _ORDER[judged(added, promise)] <= before
+
+
+@given(REQUESTS, PROMISES, st.integers(2, 5))
+def test_more_of_the_same_never_tells_less(
+    requests: Requests, promise: Objective, times: int
+) -> None:
+    before = judged(requests, promise)
+    assert before is None or judged(requests * times, promise) is before
+
+
+@given(REQUESTS, PROMISES, st.integers(2, 9), st.integers(0, 1_000))
+def test_the_verdict_does_not_depend_on_what_is_merged_first(
+    requests: Requests, promise: Objective, pieces: int, seed: int
+) -> None:
+    shuffled = random.Random(seed).sample(requests, len(requests))
+    assert judged(shuffled, promise, pieces) is judged(requests, promise)
 
 
 # Comparing

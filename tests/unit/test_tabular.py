@@ -24,6 +24,13 @@ def parquet(table: Any) -> bytes:
     return out.getvalue()
 
 
+def test_what_is_no_parquet_is_told_in_one_sentence() -> None:
+    with pytest.raises(SignatureMismatch) as refused:
+        tabular.rows_from_parquet(b"PAR1 and no more of it")
+    assert refused.value.why.endswith(".")
+    assert not refused.value.why.endswith("..")
+
+
 def test_values_of_every_kind_become_json_values() -> None:
     table = pa.table(
         {
