@@ -32,6 +32,10 @@ PROTOCOL = "v2"
 CREDENTIALS = "storage credentials"
 """Name of the finding that says as whom the pods read the bucket: a plan says it in any case."""
 
+PACKAGE = "package"
+"""Name of the finding that says whether the package is there or will be made: a plan says it in any
+case."""
+
 DRY_RUN, OWNERSHIP = "dry run", "ownership"
 """Names of the findings that change when fields of others are taken over."""
 

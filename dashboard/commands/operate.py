@@ -24,7 +24,7 @@ from dashboard.commands.session import (
 )
 from dashboard.terminal import pairs, write_outputs, write_summary
 from services import rollout
-from services.checks import CREDENTIALS, OWNERSHIP
+from services.checks import CREDENTIALS, OWNERSHIP, PACKAGE
 from services.domain import (
     Action,
     AliasRef,
@@ -441,7 +441,7 @@ def _plan_lines(session: Session, prepared: Prepared) -> Iterator[str]:
                 said, *commands = finding.fix.splitlines()
                 yield f"    → {one_line(said)}"
                 yield from (f"      {one_line(line, 1_000)}" for line in commands)
-        elif finding.name == CREDENTIALS:
+        elif finding.name in (CREDENTIALS, PACKAGE):
             yield f"  {finding.name}: {one_line(finding.detail)}"
     passed = sum(finding.verdict is Verdict.PASS for finding in prepared.findings)
     if passed:
