@@ -681,6 +681,7 @@ def test_consent_to_one_manager_is_none_to_another(
     ("status", "message", "fix"),
     [
         (500, 'failed calling webhook "inferenceservice": EOF', "Try again in a moment"),
+        (500, ".spec.predictor.nodeSelectr: field not declared in schema", "Correct the patch"),
         (400, 'admission webhook "inferenceservice" denied the request', "Change the plan."),
     ],
 )
