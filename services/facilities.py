@@ -49,6 +49,11 @@ class Right:
         """As a Role writes it: pods/log."""
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
+    @property
+    def words(self) -> str:
+        """For people: the group too, where the core has a resource of the same name."""
+        return self.name if self.group != "serving.knative.dev" else f"{self.name} of {self.group}"
+
     def is_in(self, rules: Sequence[Json], verb: str) -> bool:
         """Whether one of RBAC's rules grants a verb of it, for every object."""
         wanted = {"*", self.name, *([f"*/{self.subresource}"] if self.subresource else ())}
@@ -413,6 +418,7 @@ class Facilities:
         if runtimes:
             yield checks.runtime_finding(intent, runtimes)
             yield checks.library_finding(intent, runtimes)
+            yield from checks.passed_over(intent, runtimes)
         else:
             yield Finding("runtime", Verdict.SKIP, "The cluster's runtimes are not known.")
         for error in self._unlisted.values():
@@ -554,6 +560,13 @@ class Facilities:
             )
         except Denied as error:
             return Finding(check, Verdict.SKIP, error.why, error.fix)
+        if account is None and name == "default":
+            return Finding(
+                check,
+                Verdict.SKIP,
+                f"{self._namespace} has no ServiceAccount default yet: Kubernetes makes it itself,"
+                " soon after the namespace.",
+            )
         if account is None:
             make = ("kubectl", "create", "serviceaccount", name, "-n", self._namespace)
             return Finding(
@@ -665,7 +678,7 @@ class Facilities:
             yield Finding(
                 checks.PERMISSION,
                 verdict,
-                f"You may not {' or '.join(verbs)} {right.name} in {self._namespace}:"
+                f"You may not {' or '.join(verbs)} {right.words} in {self._namespace}:"
                 f" needed to {right.what_for}.",
                 right_fix(verbs[0], right.name),
             )
@@ -759,6 +772,14 @@ class Facilities:
             f" ({self._cluster.access.words}), as {who}."
         )
         yield Finding("API server", Verdict.PASS, detail)
+        if not self._cluster.verified:
+            yield Finding(
+                "TLS",
+                Verdict.WARN,
+                "The API server's certificate is not checked (insecure-skip-tls-verify): whoever"
+                " stands between can take this account's credentials.",
+                "Put the cluster's certificate-authority-data into the kubeconfig instead.",
+            )
         path = f"/api/v1/namespaces/{path_part(self._namespace)}"
         try:
             exists = self._cluster.get(path, doing="look at the namespace") is not None

@@ -237,7 +237,13 @@ class ImagePackager:
         return replace(self._package(recipe, manifest), image_digest=digest)
 
     def check(self) -> Sequence[Finding]:
-        """Nothing: who builds is found, and told, when there is something to build."""
+        """Whether there is who builds; only warns, for what is built already is served still."""
+        try:
+            self._maker.builder  # noqa: B018 (looks for one)
+        except SlipwayError as error:
+            detail = f"Nothing can be deployed here yet. {error.what} {error.why}".strip()
+            fix = f'Set bucket = "gs://BUCKET/ROOT" for the target in slipway.toml, or: {error.fix}'
+            return (Finding("packages", Verdict.WARN, detail, fix),)
         return ()
 
     def outlook(self, version: ModelVersion) -> Finding:

@@ -19,7 +19,7 @@ from services.domain import (
     Verdict,
     VersionRef,
 )
-from services.facilities import Facilities
+from services.facilities import RIGHTS, Facilities
 from services.kserve import KServeServing
 from tests.apiserver import ApiServer, api_server, kubeconfig
 from tests.contract.test_kserve_versions import Past
@@ -234,3 +234,25 @@ def test_a_quota_with_room_for_one_more_pod_passes(
     api: ApiServer, facilities: Facilities, key: str, used: str, hard: str
 ) -> None:
     assert quota(api, facilities, used, hard, key).verdict is Verdict.PASS
+
+
+def test_the_default_account_of_a_namespace_is_not_to_be_made_by_hand(
+    facilities: Facilities,
+) -> None:
+    found = facilities._credentials(None)
+    assert (found.verdict, found.fix) == (Verdict.SKIP, "")
+    assert "Kubernetes makes it itself" in found.detail
+
+
+def test_a_right_on_knatives_services_names_their_group(
+    api: ApiServer, facilities: Facilities
+) -> None:
+    def nothing(method: str, path: str, query: dict[str, str], body: Json) -> tuple[int, Json]:
+        if "accessreviews" in path or "rulesreviews" in path:
+            return 201, {"status": {}}
+        return answer(method, path, query, body)
+
+    answer = api.answer
+    api.answer = nothing  # type: ignore[method-assign]
+    said = [finding.detail for finding in facilities.right_findings(RIGHTS)]
+    assert any("get or list services of serving.knative.dev in models" in text for text in said)
