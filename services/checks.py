@@ -32,6 +32,13 @@ PROTOCOL = "v2"
 CREDENTIALS = "storage credentials"
 """Name of the finding that says as whom the pods read the bucket: a plan says it in any case."""
 
+PACKAGE = "package"
+"""Name of the finding that says whether the package is there or will be made: a plan says it in any
+case."""
+
+PASSED_OVER = "runtime passed over"
+"""Name of the finding that says why another runtime than KServe's own choice was taken."""
+
 DRY_RUN, OWNERSHIP = "dry run", "ownership"
 """Names of the findings that change when fields of others are taken over."""
 
@@ -312,6 +319,19 @@ def library_finding(intent: Intent, runtimes: Sequence[Runtime]) -> Finding:
         return Finding(name, Verdict.SKIP, detail)
     blocks = verdict.fit is Fit.WILL_FAIL and verdict.certain
     return Finding(name, Verdict.FAIL if blocks else Verdict.WARN, detail, fix)
+
+
+def passed_over(intent: Intent, runtimes: Sequence[Runtime]) -> tuple[Finding, ...]:
+    """Why KServe's own choice is not the runtime, where the libraries speak against it."""
+    own = default_runtime(runtimes)
+    named = next((r for r in runtimes if r.name == intent.runtime), None)
+    if own is None or named is None or named is own or intent.package.environment:
+        return ()
+    verdict = library_verdict(own, intent.requirements, intent.python_version)
+    if verdict.fit in {Fit.FITS, Fit.UNKNOWN}:
+        return ()
+    detail = f"{own.name}, which KServe would take by itself, {verdict.fit}: {verdict.why}."
+    return (Finding(PASSED_OVER, Verdict.PASS, one_line(detail, 512)),)
 
 
 # ── Runtime, names, fields ────────────────────────────────────────────────────────────────────

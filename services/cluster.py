@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
@@ -44,6 +44,9 @@ from services.errors import (
 )
 from services.kubeconfig import IN_CLUSTER, KubeconfigAccess, PodAccess
 from services.network import network_cause
+
+if TYPE_CHECKING:
+    from urllib3._base_connection import BaseHTTPConnection
 
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 15.0
@@ -146,6 +149,17 @@ def _access(target: str, context: str, kubeconfig: Path | None) -> Access:
     return KubeconfigAccess(target=target, context=context, kubeconfig=kubeconfig)
 
 
+class _Unverified(urllib3.HTTPSConnectionPool):
+    """Connections whose certificate the kubeconfig says not to check: told once, by the checks.
+
+    urllib3 (2.8) warns of it at each request, on standard error; only these are spared that.
+    """
+
+    def _validate_conn(self, conn: BaseHTTPConnection) -> None:
+        if conn.is_closed:
+            conn.connect()
+
+
 class Cluster:
     """One API server as one identity. Thread-safe; keeps at most one client.
 
@@ -185,6 +199,11 @@ class Cluster:
         """host:port of the API server; ConfigError when the kubeconfig does not say."""
         return urlsplit(str(self._api().configuration.host)).netloc
 
+    @property
+    def verified(self) -> bool:
+        """False when the API server's certificate is not checked. ConfigError."""
+        return bool(self._api().configuration.verify_ssl)
+
     def _api(self) -> Any:  # noqa: ANN401 (the client has no types)
         with self._lock:
             if self._client is None:
@@ -209,7 +228,11 @@ class Cluster:
         configuration = kubernetes_client.Configuration()
         configuration.connection_pool_maxsize = 16
         self.access.configure(configuration)
-        return kubernetes_client.ApiClient(configuration)
+        api = kubernetes_client.ApiClient(configuration)
+        if not configuration.verify_ssl:
+            pools = api.rest_client.pool_manager
+            pools.pool_classes_by_scheme = {**pools.pool_classes_by_scheme, "https": _Unverified}
+        return api
 
     # ── Asking ────────────────────────────────────────────────────────────────────────────────
 

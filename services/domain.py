@@ -15,7 +15,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from services.errors import NotFound
+from services.errors import NotFound, SlipwayError
 
 ANY = -1
 """The length of an axis that may have any length, as MLflow writes it."""
@@ -451,6 +451,8 @@ class Finding:
     verdict: Verdict
     detail: str
     fix: str = ""
+    refusal: type[SlipwayError] | None = None
+    """What a plan that fails by it is refused with; None: by what kind of check it is."""
 
 
 @dataclass(frozen=True, slots=True)

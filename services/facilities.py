@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
+from types import MappingProxyType
 
 import orjson
 import urllib3
@@ -47,6 +48,11 @@ class Right:
     def name(self) -> str:
         """As a Role writes it: pods/log."""
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+
+    @property
+    def words(self) -> str:
+        """For people: the group too, where the core has a resource of the same name."""
+        return self.name if self.group != "serving.knative.dev" else f"{self.name} of {self.group}"
 
     def is_in(self, rules: Sequence[Json], verb: str) -> bool:
         """Whether one of RBAC's rules grants a verb of it, for every object."""
@@ -99,6 +105,10 @@ OFFERING = Right(
 )
 """Only in the shipped Role's optional part: for `--environment own`."""
 
+_SECRET_ANNOTATION = "serving.kserve.io/storageSecretName"
+_KEY_FILE = "gcloud-application-credentials.json"
+"""As KServe has them unless its configuration says otherwise."""
+
 _NODE_IMAGES = 50
 """The kubelet's nodeStatusMaxImages, as it is set by default."""
 _MOST_PODS = 5000
@@ -135,6 +145,13 @@ def rights_to(verb: str, mode: Mode | None) -> tuple[Right, ...]:
 
 DELETING = Right("serving.kserve.io", "inferenceservices", ("delete",), "delete services")
 """Only in the shipped Role's optional part."""
+
+
+def _amount(key: str, amount: Decimal) -> str:
+    """An amount of what a quota counts, as Kubernetes writes it."""
+    if key.endswith("cpu"):
+        return f"{int(amount * 1000)}m"
+    return f"{int(amount / 2**20)}Mi" if key.endswith("memory") else f"{amount:f}"
 
 
 def _commands(lines: Sequence[str]) -> str:
@@ -380,8 +397,13 @@ class Facilities:
 
     # ── Preflight of a plan ───────────────────────────────────────────────────────────────────
 
-    def plan_findings(self, intent: Intent, *, creates: bool) -> Iterator[Finding]:
-        """What has to hold before this intent is written. Writes nothing."""
+    def plan_findings(
+        self, intent: Intent, *, creates: bool, made: Json, starts: bool
+    ) -> Iterator[Finding]:
+        """What has to hold before this intent is written. Writes nothing.
+
+        `made`: the InferenceService as it will be, patch and all. `starts`: pods will be.
+        """
         yield from self.right_findings(rights_to("create" if creates else "patch", intent.mode))
         if creates:
             yield checks.name_finding(intent.service, self._namespace, intent.mode)
@@ -396,6 +418,7 @@ class Facilities:
         if runtimes:
             yield checks.runtime_finding(intent, runtimes)
             yield checks.library_finding(intent, runtimes)
+            yield from checks.passed_over(intent, runtimes)
         else:
             yield Finding("runtime", Verdict.SKIP, "The cluster's runtimes are not known.")
         for error in self._unlisted.values():
@@ -404,8 +427,11 @@ class Facilities:
             yield from self.right_findings((OFFERING,))
         yield from checks.field_findings(intent)
         if intent.package.kind is PackageKind.GCS:
-            yield self._credentials(intent.service_account)
-        yield from self._quota()
+            yield self._credentials(
+                objects.service_account(made) or intent.service_account,
+                self._annotated_secret(made),
+            )
+        yield from self._quota(self._asked_for(intent, runtimes, creates=creates) if starts else {})
         yield from self._room_for(intent, runtimes)
 
     def _room_for(self, intent: Intent, runtimes: Sequence[checks.Runtime]) -> Iterator[Finding]:
@@ -470,8 +496,62 @@ class Facilities:
             path, doing=doing, fields="status.phase!=Succeeded,status.phase!=Failed"
         )
 
-    def _credentials(self, service_account: str | None) -> Finding:
-        """Which way the pods get at the bucket, and whether it exists."""
+    @property
+    def _credentials_configured(self) -> Json:
+        """What KServe's configuration says of credentials; empty where it may not be read."""
+        found = self.configuration().get("credentials")
+        return found if isinstance(found, dict) else {}
+
+    def _annotated_secret(self, made: Json) -> str:
+        """The Secret that the service itself names; "" when it names none."""
+        told = self._credentials_configured.get("storageSecretNameAnnotation")
+        annotations = (made.get("metadata") or {}).get("annotations") or {}
+        return str(annotations.get(told or _SECRET_ANNOTATION) or "")
+
+    def _secrets(self, names: Sequence[str], way: str) -> Finding:
+        """Whether the Secrets that KServe would mount exist, and one holds a key file."""
+        check = checks.CREDENTIALS
+        told = (self._credentials_configured.get("gcs") or {}).get("gcsCredentialFileName")
+        key = one_line(told or _KEY_FILE)
+        said = f"{way}: {one_line(', '.join(names))}."
+        holds = False
+        for name in names:
+            path = f"/api/v1/namespaces/{path_part(self._namespace)}/secrets/{path_part(name)}"
+            try:
+                found = self._cluster.get(path, doing="look at the pods' Secret")
+            except Denied:
+                # The shipped Role leaves Secrets out on purpose.
+                return Finding(
+                    check,
+                    Verdict.SKIP,
+                    f"{said} Whether it is there, with the key {key}, was not checked: this"
+                    " account may not get Secrets.",
+                    shlex.join(("kubectl", "describe", "secret", name, "-n", self._namespace)),
+                )
+            if found is None:
+                make = ("kubectl", "create", "secret", "generic", name, "-n", self._namespace)
+                return Finding(
+                    check,
+                    Verdict.FAIL,
+                    f"{said} There is no Secret {one_line(name)} in {self._namespace}: KServe"
+                    " refuses the pods.",
+                    f"{shlex.join(make)} --from-file={key}=KEYFILE",
+                )
+            holds = holds or key in (found.get("data") or {})
+        if holds:
+            return Finding(check, Verdict.PASS, f"{said} It holds the key {key}.")
+        return Finding(
+            check,
+            Verdict.WARN,
+            f"{said} None has the key {key}: the pods read the bucket as if there were no Secret.",
+            f"Put the service account's key file into it as {key}.",
+        )
+
+    def _credentials(self, service_account: str | None, secret: str = "") -> Finding:
+        """Which way the pods get at the bucket, and whether it exists.
+
+        `secret`: the one that the service's own annotation names; it goes before the account's.
+        """
         name, check = service_account or "default", checks.CREDENTIALS
         try:
             account = self._cluster.get(
@@ -480,6 +560,13 @@ class Facilities:
             )
         except Denied as error:
             return Finding(check, Verdict.SKIP, error.why, error.fix)
+        if account is None and name == "default":
+            return Finding(
+                check,
+                Verdict.SKIP,
+                f"{self._namespace} has no ServiceAccount default yet: Kubernetes makes it itself,"
+                " soon after the namespace.",
+            )
         if account is None:
             make = ("kubectl", "create", "serviceaccount", name, "-n", self._namespace)
             return Finding(
@@ -488,16 +575,14 @@ class Facilities:
                 f"There is no ServiceAccount {one_line(name)} in {self._namespace}.",
                 shlex.join(make),
             )
+        if secret:
+            return self._secrets((secret,), "The Secret of the service's own annotation")
         google = str((account["metadata"].get("annotations") or {}).get(gcloud.ANNOTATION, ""))
         if google:
             return self._workload_identity(check, gcloud.PodAccount(self._namespace, name, google))
         secrets = [str(entry.get("name", "")) for entry in account.get("secrets") or ()]
         if secrets:
-            return Finding(
-                check,
-                Verdict.PASS,
-                f"The Secrets of ServiceAccount {one_line(name)}: {one_line(', '.join(secrets))}.",
-            )
+            return self._secrets(secrets, f"The Secrets of ServiceAccount {one_line(name)}")
         if self._cloud is not None:
             return self._unannotated(check, gcloud.PodAccount(self._namespace, name))
         return Finding(
@@ -593,12 +678,35 @@ class Facilities:
             yield Finding(
                 checks.PERMISSION,
                 verdict,
-                f"You may not {' or '.join(verbs)} {right.name} in {self._namespace}:"
+                f"You may not {' or '.join(verbs)} {right.words} in {self._namespace}:"
                 f" needed to {right.what_for}.",
                 right_fix(verbs[0], right.name),
             )
 
-    def _quota(self) -> Iterator[Finding]:
+    def _asked_for(
+        self, intent: Intent, runtimes: Sequence[checks.Runtime], *, creates: bool
+    ) -> dict[str, Decimal]:
+        """What a quota counts of the pods that this intent starts: key → amount.
+
+        In Standard mode an update starts a quarter of the pods beside the old ones (Kubernetes' own
+        maxSurge), in Knative mode all of them. Sidecars are not counted.
+        """
+        if intent.stopped:
+            return {}
+        chosen = next((known for known in runtimes if known.name == intent.runtime), None)
+        own = chosen.requests if chosen else Resources()
+        count = intent.scale.min_replicas or 1
+        if not creates and intent.mode is Mode.STANDARD:
+            count = -(-count // 4)
+        cpu = quantity(intent.resources.cpu or own.cpu or 0) * count
+        memory = quantity(intent.resources.memory or own.memory or 0) * count
+        asked = {"pods": Decimal(count), "count/pods": Decimal(count)}
+        asked |= dict.fromkeys(("cpu", "requests.cpu", "limits.cpu"), cpu)
+        asked |= dict.fromkeys(("memory", "requests.memory", "limits.memory"), memory)
+        return asked
+
+    def _quota(self, asked: Mapping[str, Decimal] = MappingProxyType({})) -> Iterator[Finding]:
+        """Each quota of the namespace; `asked`: what a plan would add, as `_asked_for` says."""
         try:
             quotas = self._cluster.items(
                 f"/api/v1/namespaces/{path_part(self._namespace)}/resourcequotas",
@@ -610,13 +718,19 @@ class Facilities:
         for quota in quotas:
             status = quota.get("status") or {}
             hard, used = status.get("hard") or {}, status.get("used") or {}
-            full = [key for key, limit in hard.items() if str(used.get(key)) == str(limit)]
-            spoken = ", ".join(f"{key} {used.get(key, 0)} of {hard[key]}" for key in sorted(hard))
+            spoken, short = [], False
+            for key in sorted(hard):
+                has, limit = quantity(used.get(key, 0)), quantity(hard[key])
+                more = asked.get(key, Decimal(0))
+                over = has >= limit or has + more > limit
+                short = short or over
+                wants = f" (the new pods ask {_amount(key, more)})" if over and more else ""
+                spoken.append(f"{key} {used.get(key, 0)} of {hard[key]}{wants}")
             yield Finding(
                 "quota",
-                Verdict.WARN if full else Verdict.PASS,
-                one_line(f"{quota['metadata']['name']}: {spoken}.", 512),
-                "Ask for less, stop another service, or have the quota raised." if full else "",
+                Verdict.WARN if short else Verdict.PASS,
+                one_line(f"{quota['metadata']['name']}: {', '.join(spoken)}.", 512),
+                "Ask for less, stop another service, or have the quota raised." if short else "",
             )
 
     # ── Health ────────────────────────────────────────────────────────────────────────────────
@@ -658,6 +772,14 @@ class Facilities:
             f" ({self._cluster.access.words}), as {who}."
         )
         yield Finding("API server", Verdict.PASS, detail)
+        if not self._cluster.verified:
+            yield Finding(
+                "TLS",
+                Verdict.WARN,
+                "The API server's certificate is not checked (insecure-skip-tls-verify): whoever"
+                " stands between can take this account's credentials.",
+                "Put the cluster's certificate-authority-data into the kubeconfig instead.",
+            )
         path = f"/api/v1/namespaces/{path_part(self._namespace)}"
         try:
             exists = self._cluster.get(path, doing="look at the namespace") is not None

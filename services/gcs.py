@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
+from services.checks import PACKAGE
 from services.domain import (
     Finding,
     Json,
@@ -72,6 +73,30 @@ _ROLES = (
 _LOOK = "Look at the network between, and at STORAGE_EMULATOR_HOST where that is set."
 _AGAIN = "Publish again: only what is missing is sent."
 _LOG_IN = "Log in again: gcloud auth application-default login."
+
+
+@dataclass(frozen=True, slots=True)
+class _Patience:
+    """How long the bucket is waited for, in seconds: each answer, and what is tried again."""
+
+    read_s: float
+    retry_s: float | None = None
+    """None: as publishing does; 0: nothing is tried again."""
+
+    @property
+    def options(self) -> dict[str, Json]:
+        """As the library's calls take them."""
+        retry = DEFAULT_RETRY.with_timeout(self.retry_s or RETRY_FOR_S)
+        return {
+            "timeout": (CONNECT_TIMEOUT_S, self.read_s),
+            "retry": retry if self.retry_s != 0 else None,
+        }
+
+
+_WORKING = _Patience(READ_TIMEOUT_S)
+_LOOKING = _Patience(5.0, 4.0)
+"""For a plan: somebody waits for it. One answer that was lost is asked for again."""
+_CHECKING = _Patience(CONNECT_TIMEOUT_S, 0)
 
 
 class GcsPackager:
@@ -136,7 +161,7 @@ class GcsPackager:
         try:
             missing = self._missing_rights()
         except SlipwayError as error:
-            fix = error.fix if error.fix != _AGAIN else _LOOK
+            fix = _without_again(error.fix)
             return (Finding("bucket", Verdict.FAIL, f"{name}: {error.why}", fix),)
         took_ms = (time.monotonic() - began) * 1000
         if missing is None:
@@ -149,12 +174,58 @@ class GcsPackager:
             told, verdict, fix = "this account may write there", Verdict.PASS, ""
         return (Finding("bucket", verdict, f"{name} answered in {took_ms:.0f} ms; {told}.", fix),)
 
+    def outlook(self, version: ModelVersion) -> Finding:
+        """Whether it is published, or how much will be; FAIL where publishing would. Never raises.
+
+        The version's files are on this machine since `propose`.
+        """
+        if version.source.startswith("gs://"):
+            return self.exists(self.propose(version))
+        try:
+            return self._outlook(self._staging.staged(version)[0])
+        except SlipwayError as error:
+            fix = _without_again(error.fix)
+            detail = f"{error.what} {error.why}".strip()
+            return Finding(PACKAGE, Verdict.FAIL, detail, fix, refusal=type(error))
+
+    def _outlook(self, manifest: Manifest) -> Finding:
+        place = f"gs://{self._bucket_name}"
+        prefix = self._prefix(manifest)
+        # The manifest lies beside the prefix: both are in one answer.
+        seen = self._listed(prefix, below="", patience=_LOOKING)
+        there = {name[1:]: facts for name, facts in seen.items() if name.startswith("/")}
+        self._must_fit(manifest, there)
+        missing = _missing(manifest, there)
+        count = len(manifest.files)
+        if not missing and ".json" in seen:
+            return Finding(PACKAGE, Verdict.PASS, f"Published already: {count} files, all there.")
+        lacks = self._lacking(_LOOKING)
+        if lacks:
+            lacked = ", ".join(lacks)
+            detail = f"It would have to be published in {place}: this account lacks {lacked}."
+            return Finding(PACKAGE, Verdict.FAIL, detail, _ROLES, refusal=Denied)
+        size = sum(file.size_bytes for file in missing)
+        if ".json" in seen:
+            detail = (
+                f"Published, but {len(missing)} of {count} files are gone, for example"
+                f" {one_line(missing[0].path)}. They will be sent again: {size:,} bytes."
+            )
+        else:
+            known = "" if len(missing) == count else f" {count - len(missing)} files are there."
+            detail = f"Will be published: {len(missing)} files, {size:,} bytes.{known}"
+        return Finding(PACKAGE, Verdict.PASS, detail)
+
     def exists(self, package: Package) -> Finding:
         """Whether the package is still whole: the manifest is there and every checksum fits."""
         try:
             return self._whole(package)
+        except NotFound as error:
+            detail = f"{error.what} {error.why}".strip()
+            return Finding(PACKAGE, Verdict.FAIL, detail, error.fix, refusal=NotFound)
         except SlipwayError as error:
-            return Finding("package", Verdict.SKIP, f"{error.what} {error.why}".strip(), error.fix)
+            # A bucket that is silent here, or closed to this account, may be open to the pods.
+            detail = f"{error.what} {error.why}".strip()
+            return Finding(PACKAGE, Verdict.SKIP, detail, _without_again(error.fix))
 
     def _package(self, manifest: Manifest) -> Package:
         uri = f"gs://{self._bucket_name}/{self._prefix(manifest)}"
@@ -183,27 +254,31 @@ class GcsPackager:
 
     def _missing_rights(self) -> tuple[str, ...] | None:
         """The rights that publishing needs and this account lacks; None: the bucket tells none."""
-        patience: Json = {"timeout": (CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S), "retry": None}
-        with self._bucket_errors("look into", CONNECT_TIMEOUT_S):
-            next(iter(self._client.list_blobs(self._bucket_name, max_results=1, **patience)), None)
+        with self._bucket_errors("look into", _CHECKING):
+            found = self._client.list_blobs(self._bucket_name, max_results=1, **_CHECKING.options)
+            next(iter(found), None)
+        return self._lacking(_CHECKING)
+
+    def _lacking(self, patience: _Patience) -> tuple[str, ...] | None:
+        """Of a bucket that was listed: as `_missing_rights`."""
+        with self._bucket_errors("look into", patience):
             try:
-                held = self._bucket.test_iam_permissions(list(_NEEDED), **patience)
+                held = self._bucket.test_iam_permissions(list(_NEEDED), **patience.options)
             except (google_errors.NotFound, google_errors.MethodNotImplemented):
                 return None  # it was listed, so it is there: an emulator without accounts
         return tuple(right for right in _NEEDED if right not in held)
 
-    def _listed(self, prefix: str) -> dict[str, tuple[int, str]]:
-        """Object name below `prefix` → (size in bytes, crc32c)."""
-        with self._bucket_errors("list"):
+    def _listed(
+        self, prefix: str, *, below: str = "/", patience: _Patience = _WORKING, bucket: str = ""
+    ) -> dict[str, tuple[int, str]]:
+        """Object name after `prefix` and `below` → (size in bytes, crc32c)."""
+        start = f"{prefix}{below}"
+        with self._bucket_errors("list", patience, bucket):
             blobs = self._client.list_blobs(
-                self._bucket_name,
-                prefix=f"{prefix}/",
-                timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
-                retry=_retry(),
+                bucket or self._bucket_name, prefix=start, **patience.options
             )
             return {
-                blob.name[len(prefix) + 1 :]: (int(blob.size or 0), str(blob.crc32c))
-                for blob in blobs
+                blob.name[len(start) :]: (int(blob.size or 0), str(blob.crc32c)) for blob in blobs
             }
 
     def _upload(self, manifest: Manifest, folder: Path, report: Report) -> None:
@@ -257,14 +332,22 @@ class GcsPackager:
     def _verify(self, manifest: Manifest) -> None:
         prefix = self._prefix(manifest)
         there = self._listed(prefix)
+        missing = _missing(manifest, there)
+        if missing:
+            raise Unreachable(
+                f"{one_line(missing[0].path)} did not arrive in gs://{self._bucket_name}/{prefix}/."
+                " Nothing was changed.",
+                why="The bucket took it and does not list it.",
+                fix=_AGAIN,
+            )
+        self._must_fit(manifest, there)
+
+    def _must_fit(self, manifest: Manifest, there: Mapping[str, tuple[int, str]]) -> None:
+        """NotDeployable where the prefix holds anything but bytes of the version's files."""
+        prefix = self._prefix(manifest)
         for file in manifest.files:
-            if file.path not in there:
-                raise Unreachable(
-                    f"{file.path} did not arrive in gs://{self._bucket_name}/{prefix}/."
-                    " Nothing was changed.",
-                    fix=_AGAIN,
-                )
-            _must_equal(f"{prefix}/{file.path}", file, *there[file.path])
+            if file.path in there:
+                _must_equal(f"{prefix}/{file.path}", file, *there[file.path])
         extra = sorted(set(there) - {file.path for file in manifest.files})
         if extra:
             raise NotDeployable(
@@ -300,39 +383,43 @@ class GcsPackager:
             blob = self._bucket.blob(f"{self._prefix(manifest)}.json")
             if not blob.exists(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), retry=_retry()):
                 return False
-        self._verify(manifest)
-        return True
+        there = self._listed(self._prefix(manifest))
+        self._must_fit(manifest, there)
+        # What somebody removed since is sent again: that overwrites nothing.
+        return not _missing(manifest, there)
 
     def _whole(self, package: Package) -> Finding:
         bucket_name, _, prefix = package.uri.removeprefix("gs://").partition("/")
         prefix = prefix.rstrip("/")
-        if package.kind is not PackageKind.GCS or bucket_name != self._bucket_name:
+        made = bool(package.digest)
+        if package.kind is not PackageKind.GCS or (made and bucket_name != self._bucket_name):
             return Finding(
-                "package", Verdict.SKIP, f"{one_line(package.uri)} is not in this target's bucket."
+                PACKAGE, Verdict.SKIP, f"{one_line(package.uri)} is not in this target's bucket."
             )
-        there = self._listed(prefix)
-        if not package.digest:
-            found = "MLmodel" in there
-            verdict = Verdict.PASS if found else Verdict.FAIL
-            word = "is there" if found else "is gone"
-            return Finding("package", verdict, f"{one_line(package.uri)}/MLmodel {word}.")
+        there = self._listed(prefix, patience=_LOOKING, bucket=bucket_name)
+        if not made:
+            if "MLmodel" in there:
+                detail = f"{one_line(package.uri)}, used as it is: {len(there)} files."
+                return Finding(PACKAGE, Verdict.PASS, detail)
+            detail = f"{one_line(package.uri)}, to be used as it is, has no MLmodel."
+            fix = "Register the version anew, from where its files are."
+            return Finding(PACKAGE, Verdict.FAIL, detail, fix, refusal=NotFound)
         wrong = self._first_wrong(prefix, there)
         if wrong:
             return Finding(
-                "package",
+                PACKAGE,
                 Verdict.FAIL,
                 f"{one_line(package.uri)} is not whole: {wrong}.",
-                "Deploy the version again from the registry: it is published anew.",
+                "Publish the version again (slipway publish REF): what is missing is sent. What"
+                " others wrote there has to be removed first.",
             )
-        return Finding("package", Verdict.PASS, f"{len(there)} files, every checksum as published.")
+        return Finding(PACKAGE, Verdict.PASS, f"{len(there)} files, every checksum as published.")
 
     def _first_wrong(self, prefix: str, there: Mapping[str, tuple[int, str]]) -> str:
-        with self._bucket_errors("read"):
+        with self._bucket_errors("read", _LOOKING):
             blob = self._bucket.blob(f"{prefix}.json")
             try:
-                text = blob.download_as_bytes(
-                    timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), retry=_retry()
-                )
+                text = blob.download_as_bytes(**_LOOKING.options)
             except google_errors.NotFound:
                 return "its manifest is gone"
         try:
@@ -349,8 +436,11 @@ class GcsPackager:
     # ── The door for errors ───────────────────────────────────────────────────────────────────
 
     @contextmanager
-    def _bucket_errors(self, doing: str, silence_s: float = READ_TIMEOUT_S) -> Iterator[None]:
-        what = f"Could not {doing} gs://{self._bucket_name}. Nothing that serves was changed."
+    def _bucket_errors(
+        self, doing: str, patience: _Patience = _WORKING, bucket: str = ""
+    ) -> Iterator[None]:
+        place = f"gs://{one_line(bucket or self._bucket_name)}"
+        what = f"Could not {doing} {place}. Nothing that serves was changed."
         try:
             yield
         except auth_errors.DefaultCredentialsError as error:
@@ -372,7 +462,26 @@ class GcsPackager:
             requests.RequestException,
             OSError,
         ) as error:
-            raise Unreachable(what, why=network_cause(error, silence_s), fix=_AGAIN) from error
+            why = network_cause(error, patience.read_s)
+            raise Unreachable(what, why=why, fix=f"{self._look} {_AGAIN}") from error
+
+    @property
+    def _look(self) -> str:
+        """Where to look when nothing answers: an emulator's address may be an old one."""
+        client = self.__dict__.get("_client")  # not made for this: making it may be what failed
+        address = str(client.api_endpoint) if client is not None else ""
+        if not address or address.endswith(".googleapis.com"):
+            return _LOOK
+        return f"Look at the network between, and at STORAGE_EMULATOR_HOST: {one_line(address)}."
+
+
+def _without_again(fix: str) -> str:
+    """The fix for one who has only looked."""
+    return fix.removesuffix(_AGAIN).strip() or _LOOK
+
+
+def _missing(manifest: Manifest, there: Mapping[str, object]) -> list[PackagedFile]:
+    return [file for file in manifest.files if file.path not in there]
 
 
 def _retry() -> Any:  # noqa: ANN401 (the library has no types)
@@ -382,6 +491,8 @@ def _retry() -> Any:  # noqa: ANN401 (the library has no types)
 def _said(error: Any) -> tuple[str, str]:  # noqa: ANN401 (the library has no types)
     """The service's own words: what it told, and its reasons (forbidden, …) parted by blanks."""
     message, told = str(error.message), list(error.errors or ())
+    # The library writes the whole request before what was answered (google-api-core 2).
+    message = re.sub(r"^[A-Z]+ https?://\S+: ", "", message)
     if not told and error.response is not None:
         # After an upload the library keeps the answer, but does not read it (3.17).
         try:
@@ -421,7 +532,7 @@ def _refused(what: str, error: Any) -> SlipwayError:  # noqa: ANN401 (the librar
             return Denied(what, why=why, fix=_ROLES)
         case 404:
             fix = "Create it (gcloud storage buckets create), or correct `bucket` of the target."
-            return NotFound(what, why=why, fix=fix)
+            return NotFound(what, why=f"There is no such bucket; it answered: {why}.", fix=fix)
         case 400:
             changed = _changed_on_the_way(said)
             return Unreachable(what, why=changed or f"It refused the request: {why}", fix=_AGAIN)

@@ -488,6 +488,11 @@ def workload_of(thing: Json) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
+def service_account(service: Json) -> str:
+    """The ServiceAccount that its pods are to have; "" for the namespace's default one."""
+    return str(_at(service, ("spec", "predictor", "serviceAccountName")) or "")
+
+
 def is_stopped(service: Json) -> bool:
     """Whether the object is told to have no pods."""
     return str(_annotations(service).get(STOP_ANNOTATION, "")).lower() == "true"

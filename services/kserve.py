@@ -83,6 +83,9 @@ LOOK_AT_LOG_EVERY_S = 2.0
 MAX_LOG_BYTES = 1_000_000
 MAX_LOG_STREAMS = 40
 
+_UNDECLARED = re.compile(r"field not declared in schema|failed to create typed patch object")
+"""How a server-side apply refuses a field that the kind does not have."""
+
 KNATIVE_SERVICE_LABEL = "serving.knative.dev/service"
 
 _OLD_MODES = {Mode.STANDARD: "RawDeployment", Mode.KNATIVE: "Serverless"}
@@ -521,13 +524,22 @@ class KServeServing:
         owned = _owned(reply) if reply.status == 409 else ()
         if owned and set(owned) <= set(plan.takes):
             reply = self._send(made, plan.service, dry_run=True, force=True)
-        findings = (*self._rehearsed(plan, live), *self._dry_run_findings(plan, reply, owned))
+        findings = (
+            *self._rehearsed(plan, live, reply.body if reply.ok else made),
+            *self._dry_run_findings(plan, reply, owned),
+        )
         return Rehearsal(objects.text_of(made), findings, owned)
 
-    def _rehearsed(self, plan: Plan, live: Json | None) -> Iterator[Finding]:
+    def _rehearsed(self, plan: Plan, live: Json | None, made: Json) -> Iterator[Finding]:
+        """`made`: the object as it will be; what others set on it counts, too."""
         intent = plan.after
         assert intent is not None
-        yield from self._facilities.plan_findings(intent, creates=plan.based_on is None)
+        yield from self._facilities.plan_findings(
+            intent,
+            creates=plan.based_on is None,
+            made=made,
+            starts=plan.workload is None and not plan.nothing_to_do,
+        )
         wished = objects.wished_model_env(plan.before, intent)
         if wished:
             yield Finding(
@@ -588,6 +600,14 @@ class KServeServing:
         elif owned:
             said = f"Others own what it sets: {_owners_in_words(owned)}."
             yield Finding(checks.DRY_RUN, Verdict.FAIL, said, _owners_fix(owned))
+        elif _UNDECLARED.search(reply.message):
+            # The API server says so with status 500 (Kubernetes 1.34).
+            yield Finding(
+                checks.DRY_RUN,
+                Verdict.FAIL,
+                one_line(reply.message, 512),
+                "Correct the patch: the InferenceService of this cluster does not take that.",
+            )
         elif reply.status >= 500:
             # The plan was not judged at all: a webhook or the API server was away for a moment.
             yield Finding(

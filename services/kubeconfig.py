@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -133,7 +134,10 @@ def _merged(kubeconfig: Path | None) -> dict[str, Json]:
         raise ConfigError(
             "There is no kubeconfig.",
             why=f"Looked for {one_line(location)}.",
-            fix="Set KUBECONFIG, or let your cluster's tool write one (minikube start, kind create"
+            fix="Correct `kubeconfig` of the target in slipway.toml"
+            " (targets.NAME.kubeconfig), or take it out for KUBECONFIG's."
+            if kubeconfig
+            else "Set KUBECONFIG, or let your cluster's tool write one (minikube start, kind create"
             " cluster).",
         )
     return merged
@@ -191,7 +195,9 @@ class KubeconfigAccess:
     @property
     def look(self) -> str:
         """What to do when the API server does not answer."""
-        return f"Is the cluster up? `kubectl --context {one_line(self._context)} cluster-info`"
+        file = ("--kubeconfig", str(self._kubeconfig)) if self._kubeconfig else ()
+        line = shlex.join(("kubectl", *file, "--context", self._context, "cluster-info"))
+        return f"Is the cluster up? `{one_line(line, 512)}`"
 
     @property
     def log_in(self) -> str:

@@ -95,8 +95,14 @@ class Packager(Protocol):
     def make(self, version: ModelVersion, report: Report = no_report) -> Package:
         """Make the package, or find it made: what `propose` said. NotDeployable, NotFound."""
 
+    def outlook(self, version: ModelVersion) -> Finding:
+        """What `make` would do: find it made, make it and how much of it, or why it would fail.
+
+        For a plan: bounded to seconds, writes nothing, never raises. `propose` came before it.
+        """
+
     def exists(self, package: Package) -> Finding:
-        """Whether an earlier release's package is still whole. Never raises."""
+        """Whether an earlier release's package is still whole. Bounded to seconds, never raises."""
 
     def check(self) -> Sequence[Finding]:
         """Whether the place of the packages can be reached; nothing where there is none to reach.

@@ -547,11 +547,15 @@ def blocking(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def refuse_if_blocked(plan: Plan, findings: Sequence[Finding]) -> None:
-    """NotDeployable when a check failed, naming the first; Denied when that is a missing right."""
+    """NotDeployable when a check failed, naming the first; Denied when that is a missing right.
+
+    What could not be made either is refused as making it would have ended: Unreachable, NotFound.
+    """
     failed = blocking(findings)
     if failed:
         first = failed[0]
-        kind = Denied if first.name == checks.PERMISSION else NotDeployable
+        by_name = Denied if first.name == checks.PERMISSION else NotDeployable
+        kind = first.refusal or by_name
         raise kind(
             f"{_subject(plan)} would not work on {plan.target}. Nothing was changed.",
             why=f"{first.name}: {first.detail}",
@@ -1164,7 +1168,8 @@ def prepare_deploy(ops: Ops, reference: str, *, name: str, wish: Wish = Wish()) 
     version = ops.registry.version(parse_ref(reference))
     details = ops.registry.details(version.ref)
     current = ops.serving.service(name)
-    package = _packager(ops, current, wish).propose(version)
+    packager = _packager(ops, current, wish)
+    package = packager.propose(version)
     intent = intent_for(current, version, details, package, name=name, wish=wish)
     intent = ops.serving.default_intent(intent)
     plan = plan_deploy(current, intent, target=ops.target, namespace=ops.namespace)
@@ -1173,6 +1178,9 @@ def prepare_deploy(ops: Ops, reference: str, *, name: str, wish: Wish = Wish()) 
         *_version_findings(version, details),
         *_caller_findings(plan),
         *_package_findings(package),
+        _still_there(packager, package, version)
+        if plan.nothing_to_do
+        else packager.outlook(version),
         *rehearsal.findings,
     )
     return Prepared(plan, findings, rehearsal.manifest, version, details, rehearsal.owned)
@@ -1212,12 +1220,21 @@ def _package_findings(package: Package) -> tuple[Finding, ...]:
     return (Finding("image", Verdict.PASS, package.made_by),) if package.made_by else ()
 
 
+def _still_there(packager: Packager, package: Package, version: ModelVersion) -> Finding:
+    """Of a package that is in use: nothing is made of it, so it only warns."""
+    found = packager.exists(package)
+    if found.verdict is not Verdict.FAIL:
+        return found
+    make = "image" if package.kind is PackageKind.IMAGE else "publish"
+    return replace(found, verdict=Verdict.WARN, fix=f"slipway {make} {version.ref}")
+
+
 def _package_exists(ops: Ops, package: Package) -> Finding:
     """Whether what an earlier release loads is still there."""
     try:
         packager = ops.packaging(package.kind, own_environment=bool(package.environment))
     except (ConfigError, NotOffered) as error:
-        return Finding("package", Verdict.SKIP, f"{error.what} {error.why}".strip(), error.fix)
+        return Finding(checks.PACKAGE, Verdict.SKIP, f"{error.what} {error.why}".strip(), error.fix)
     return packager.exists(package)
 
 

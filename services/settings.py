@@ -13,9 +13,11 @@ import getpass
 import os
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from services.domain import Json, Mode, PackageKind, TargetKind
@@ -24,6 +26,7 @@ from services.errors import ConfigError, NotFound, one_line
 PREFIX = "SLIPWAY_"
 CONFIG = "SLIPWAY_CONFIG"
 """The configuration file's path, as `--config`: how `slipway ui` hands it to the dashboard."""
+_NEEDS_CONTEXT = "needs context"
 TEST_PREFIX = "SLIPWAY_TEST_"
 """What the test suite is told about its machine: no setting."""
 LOCAL = "local"
@@ -83,7 +86,8 @@ class TargetSettings(_Section):
     kind: TargetKind
     """local, kubernetes or gke."""
     context: str = ""
-    """kubernetes: a context of the kubeconfig, or "in-cluster" inside a pod."""
+    """kubernetes: a context of the kubeconfig, or "in-cluster" inside a pod (there, without a
+    kubeconfig, it may be left out)."""
     kubeconfig: str = ""
     """kubernetes: path of the kubeconfig; empty: KUBECONFIG, else ~/.kube/config."""
     namespace: str = "default"
@@ -226,10 +230,11 @@ def load(config: str | Path | None = None, environ: Mapping[str, str] | None = N
     registry = tree.setdefault("registry", {})
     if isinstance(registry, dict) and not registry.get("tracking_uri"):
         registry["tracking_uri"] = env.get("MLFLOW_TRACKING_URI", "")
+    _in_a_pod(tree, env)
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
-        raise _explained(error, path) from error
+        raise _explained(error, path, env) from error
     settings.target()  # a default target that does not exist is told at once
     return settings
 
@@ -301,7 +306,40 @@ def _same(key: str, part: str) -> bool:
     return key.lower().replace("-", "_") == part
 
 
-def _explained(error: ValidationError, path: Path | None) -> ConfigError:
+def _kubeconfigs(env: Mapping[str, str]) -> list[Path]:
+    """The kubeconfig's files that there are."""
+    told = env.get("KUBECONFIG") or "~/.kube/config"
+    paths = [Path(part).expanduser() for part in told.split(os.pathsep) if part]
+    return [path for path in paths if path.is_file()]
+
+
+def _in_a_pod(tree: dict[str, Any], env: Mapping[str, str]) -> None:
+    """In a pod without a kubeconfig, a target that names no context is the pod's own cluster."""
+    targets = tree.get("targets")
+    if "KUBERNETES_SERVICE_HOST" not in env or _kubeconfigs(env) or not isinstance(targets, dict):
+        return
+    for target in targets.values():
+        named = isinstance(target, dict) and (target.get("context") or target.get("kubeconfig"))
+        if isinstance(target, dict) and target.get("kind") == TargetKind.KUBERNETES and not named:
+            target["context"] = "in-cluster"
+
+
+def _no_context(env: Mapping[str, str]) -> str:
+    """What a target without a context could name."""
+    names: list[str] = []
+    for path in _kubeconfigs(env):
+        # What is no kubeconfig is told when a target wants it.
+        with suppress(OSError, ValueError, yaml.YAMLError, AttributeError, TypeError, KeyError):
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+            names += [one_line(entry["name"]) for entry in found.get("contexts") or ()]
+    there = f"one of {', '.join(sorted(set(names)))}" if names else "of which there is none yet"
+    return (
+        f'Set context: a context of the kubeconfig ({there}), or "in-cluster" for the pod that'
+        " Slipway runs in."
+    )
+
+
+def _explained(error: ValidationError, path: Path | None, env: Mapping[str, str]) -> ConfigError:
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     where = f"{one_line(path)}" if path else "the environment (SLIPWAY_…)"
@@ -317,7 +355,9 @@ def _explained(error: ValidationError, path: Path | None) -> ConfigError:
     return ConfigError(
         f"The setting {one_line(place)!r} does not fit.",
         why=f"{reason}. It stands in {where}.",
-        fix="See docs/configuration.md for what it takes.",
+        fix=_no_context(env)
+        if reason.endswith(_NEEDS_CONTEXT)
+        else "See docs/configuration.md for what it takes.",
     )
 
 

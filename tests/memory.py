@@ -224,6 +224,8 @@ class MemoryPackager:
     def __init__(self) -> None:
         self.made: list[VersionRef] = []
         self.gone: set[str] = set()
+        self.fails: Finding | None = None
+        """What an outlook finds instead of the truth."""
         self.found: tuple[Finding, ...] = ()
         """What a check of the packages' place finds."""
         self.asked: list[tuple[PackageKind | None, bool]] = []
@@ -241,6 +243,14 @@ class MemoryPackager:
 
     def check(self) -> Sequence[Finding]:
         return self.found
+
+    def outlook(self, version: ModelVersion) -> Finding:
+        if self.fails is not None:
+            return self.fails
+        package = self.propose(version)
+        made = version.ref in self.made and package.uri not in self.gone
+        said = "Copied already." if made else f"Will be copied: {package.size_bytes:,} bytes."
+        return Finding("package", Verdict.PASS, said)
 
     def exists(self, package: Package) -> Finding:
         if package.uri in self.gone:

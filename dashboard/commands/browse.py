@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, zip_longest
 
 from dashboard import views
 from dashboard.commands.session import (
@@ -178,11 +178,14 @@ def targets(session: Session) -> Answer:
                 row["namespace"],
                 row["mode"],
                 row["reachable"],
-                row["why"],
+                "see below" if row["why"] else "",
             )
             for row in rows
         ),
     )
+    # Whole, below the table: a plugin's words end with what matters.
+    silent = (f"{row['name']}: {one_line(row['why'], _DETAIL)}" for row in rows if row["why"])
+    lines = chain(lines, silent)
     document: dict[str, object] = {"targets": rows}
     if session.args.project is not None:
         clusters = _clusters(session, session.args.project)
@@ -251,6 +254,10 @@ def _target_row(session: Session, name: str, chosen: str) -> views.TargetRow:
     }
 
 
+_DETAIL = 1_000
+"""Characters of a finding that are shown: a plugin's words end with what matters."""
+
+
 def doctor(session: Session) -> Answer:
     """Every check of registry, store and target; exit 7 when one failed."""
 
@@ -268,8 +275,13 @@ def doctor(session: Session) -> Answer:
 
 
 def _check_lines(rows: Iterable[views.CheckRow]) -> Iterator[str]:
-    for row in rows:
-        yield f"{row['outcome']:<8} {one_line(row['name'])}: {one_line(row['detail'])}"
+    """A line for each check; what mends several in a row stands once, below the last of them."""
+    shown = list(rows)
+    for row, following in zip_longest(shown, shown[1:]):
+        yield f"{row['outcome']:<8} {one_line(row['name'])}: {one_line(row['detail'], _DETAIL)}"
+        again = following is not None and following["outcome"] != "passed"
+        if again and following["fix"] == row["fix"]:
+            continue
         if row["fix"] and row["outcome"] != "passed":
             said, *commands = row["fix"].splitlines()
             yield f"{'':<8} → {one_line(said)}"

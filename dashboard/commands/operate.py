@@ -24,7 +24,7 @@ from dashboard.commands.session import (
 )
 from dashboard.terminal import pairs, write_outputs, write_summary
 from services import rollout
-from services.checks import CREDENTIALS, OWNERSHIP
+from services.checks import CREDENTIALS, OWNERSHIP, PACKAGE, PASSED_OVER
 from services.domain import (
     Action,
     AliasRef,
@@ -51,6 +51,9 @@ from services.errors import (
     one_line,
 )
 from services.rollout import Prepared, Wish
+
+_DETAIL = 1_000
+"""Characters of a finding that are shown: a plugin's or a webhook's words end with what matters."""
 
 
 def plan(session: Session) -> Answer:
@@ -439,13 +442,13 @@ def _plan_lines(session: Session, prepared: Prepared) -> Iterator[str]:
     for finding in prepared.findings:
         if finding.verdict in (Verdict.WARN, Verdict.FAIL):
             word = views.OUTCOME_WORDS[finding.verdict]
-            yield f"  {word}: {one_line(finding.name)}: {one_line(finding.detail)}"
+            yield f"  {word}: {one_line(finding.name)}: {one_line(finding.detail, _DETAIL)}"
             if finding.fix:
                 said, *commands = finding.fix.splitlines()
                 yield f"    → {one_line(said)}"
                 yield from (f"      {one_line(line, 1_000)}" for line in commands)
-        elif finding.name == CREDENTIALS:
-            yield f"  {finding.name}: {one_line(finding.detail)}"
+        elif finding.name in (CREDENTIALS, PACKAGE, PASSED_OVER):
+            yield f"  {finding.name}: {one_line(finding.detail, _DETAIL)}"
     passed = sum(finding.verdict is Verdict.PASS for finding in prepared.findings)
     if passed:
         yield f"  checks passed: {passed} of {len(prepared.findings)}"

@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from services import checks
 from services.domain import (
     Finding,
     ModelVersion,
@@ -124,9 +125,20 @@ class _Maker:
         report(f"{image} is where the cluster finds it", 1.0)
         return digest
 
+    def outlook(self, image: str) -> Finding:
+        """Whether `make` would find the image, bring it or build it."""
+        name = checks.PACKAGE
+        if self._arrived(image):
+            return Finding(name, Verdict.PASS, f"The image {image} is there already.")
+        digest = self.builder.digest(image)
+        if self._just_brought(image, digest):
+            return Finding(name, Verdict.PASS, f"The image {image} was just brought there.")
+        made = "will be built" if digest is None else "is built"
+        return Finding(name, Verdict.PASS, f"The image {image} {made}, and will be brought there.")
+
     def exists(self, image: str, digest: str) -> Finding:
         """Whether an earlier release's image can still be started."""
-        name = "package"
+        name = checks.PACKAGE
         anew = "Make it again: `slipway image REF` with the version's REF, for the same target."
         if self.builder.shared:
             there = self.builder.pushed(image)
@@ -225,13 +237,23 @@ class ImagePackager:
         return replace(self._package(recipe, manifest), image_digest=digest)
 
     def check(self) -> Sequence[Finding]:
-        """Nothing: who builds is found, and told, when there is something to build."""
+        """Whether there is who builds; only warns, for what is built already is served still."""
+        try:
+            self._maker.builder  # noqa: B018 (looks for one)
+        except SlipwayError as error:
+            detail = f"Nothing can be deployed here yet. {error.what} {error.why}".strip()
+            fix = f'Set bucket = "gs://BUCKET/ROOT" for the target in slipway.toml, or: {error.fix}'
+            return (Finding("packages", Verdict.WARN, detail, fix),)
         return ()
+
+    def outlook(self, version: ModelVersion) -> Finding:
+        """Whether the image is there already or will be built. Never raises."""
+        return _guarded(lambda: self._maker.outlook(self.recipe(version).image), Verdict.FAIL)
 
     def exists(self, package: Package) -> Finding:
         """Whether the image can still be started. Never raises."""
         if package.kind is not PackageKind.IMAGE:
-            return Finding("package", Verdict.SKIP, f"{one_line(package.uri)} is no image.")
+            return Finding(checks.PACKAGE, Verdict.SKIP, f"{one_line(package.uri)} is no image.")
         return _guarded(lambda: self._maker.exists(package.uri, package.image_digest))
 
     def _recipe(self, version: ModelVersion, report: Report) -> tuple[Recipe, Manifest, Path]:
@@ -317,6 +339,16 @@ class EnvironmentPackager:
         """Whether the place of the files can be reached. Never raises."""
         return self._files.check()
 
+    def outlook(self, version: ModelVersion) -> Finding:
+        """What becomes of the files, and of the environment's image. Never raises."""
+        files = self._files.outlook(version)
+        if files.verdict is Verdict.FAIL:
+            return files
+        image = _guarded(lambda: self._maker.outlook(self._recipe(version).image), Verdict.FAIL)
+        if image.verdict is Verdict.FAIL:
+            return image
+        return replace(files, detail=f"{files.detail} {image.detail}")
+
     def exists(self, package: Package) -> Finding:
         """Whether files and environment are still there. Never raises."""
         files = self._files.exists(package)
@@ -330,7 +362,7 @@ class EnvironmentPackager:
             return image
         if not self._runtimes.offers_environment(package.environment):
             return Finding(
-                "package",
+                checks.PACKAGE,
                 Verdict.FAIL,
                 f"The runtime that offers {package.environment} is gone.",
                 "Deploy the version again: that offers it anew.",
@@ -348,11 +380,12 @@ def _made_by(libraries: Libraries, maker: _Maker, image: str) -> str:
     return f"{image} from {libraries.base}, {maker.builder.words}; {maker.state(image)}."
 
 
-def _guarded(look: Callable[[], Finding]) -> Finding:
+def _guarded(look: Callable[[], Finding], otherwise: Verdict = Verdict.SKIP) -> Finding:
     try:
         return look()
     except SlipwayError as error:
-        return Finding("package", Verdict.SKIP, f"{error.what} {error.why}".strip(), error.fix)
+        detail = f"{error.what} {error.why}".strip()
+        return Finding(checks.PACKAGE, otherwise, detail, error.fix, refusal=type(error))
 
 
 def _linked(source: Path, place: Path) -> None:

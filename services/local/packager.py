@@ -27,6 +27,7 @@ from pathlib import Path
 import filelock
 
 from services import records
+from services.checks import PACKAGE
 from services.domain import (
     Finding,
     ModelVersion,
@@ -36,7 +37,7 @@ from services.domain import (
     Verdict,
     VersionRef,
 )
-from services.errors import ConfigError, NotDeployable
+from services.errors import ConfigError, NotDeployable, SlipwayError, one_line
 from services.local.state import make_folder, read_text, write_whole
 from services.ports import Registry, Report, no_report
 
@@ -105,9 +106,20 @@ class FolderPackager:
         """Nothing: the folder is one of the target's own checks."""
         return ()
 
+    def outlook(self, version: ModelVersion) -> Finding:
+        """Whether its folder is there or will be made, and from how much. Never raises."""
+        try:
+            made = self._made(version)
+            package = made or self.propose(version)
+        except (OSError, SlipwayError) as error:
+            refusal = type(error) if isinstance(error, SlipwayError) else None
+            return Finding(PACKAGE, Verdict.FAIL, one_line(error), refusal=refusal)
+        detail = "Copied already" if made else f"Will be copied: {package.size_bytes or 0:,} bytes"
+        return Finding(PACKAGE, Verdict.PASS, f"{detail}.")
+
     def exists(self, package: Package) -> Finding:
         """Whether a package is whole, byte for byte. Never raises."""
-        name = "package"
+        name = PACKAGE
         folder = Path(package.uri)
         if package.kind is not PackageKind.FOLDER:
             return Finding(name, Verdict.SKIP, "Only folders are looked at on this machine.")

@@ -818,3 +818,21 @@ def test_after_a_failed_roll_out_the_example_is_that_of_the_version_that_answers
     assert cli("deploy", "wine/9", "--name", "wine", "--yes", "--json").code == 8
 
     assert cli("predict", "wine", "--json").code == 0
+
+
+def test_the_doctor_says_a_fix_of_several_checks_once(cli: Cli, world: World) -> None:
+    world.packager.found = tuple(
+        Finding("permission", Verdict.FAIL, f"You may not {verb} pods.", "Apply the Role.")
+        for verb in ("get", "list", "watch")
+    )
+    ran = cli("doctor")
+    assert ran.out.count("Apply the Role.") == 1
+    assert ran.out.index("watch pods") < ran.out.index("Apply the Role.")
+    fixes = [row["fix"] for row in cli("doctor", "--json").document["checks"][-3:]]
+    assert fixes == ["Apply the Role."] * 3
+
+
+def test_a_long_detail_of_a_check_is_shown_to_its_end(cli: Cli, world: World) -> None:
+    detail = f"{'exit status 1: ' * 30}You do not currently have an active account selected"
+    world.packager.found = (Finding("target", Verdict.FAIL, detail, "Log in."),)
+    assert "You do not currently have an active account selected" in cli("doctor").out

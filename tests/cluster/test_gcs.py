@@ -97,6 +97,21 @@ def test_a_file_that_was_added_is_refused(packager: GcsPackager) -> None:
         packager.make(version_of(packager))
 
 
+def test_a_package_that_lost_a_file_is_mended_by_publishing_again(
+    packager: GcsPackager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = version_of(packager)
+    package = packager.make(version)
+    prefix = package.uri.removeprefix(f"gs://{packager._bucket_name}/")
+    packager._bucket.blob(f"{prefix}/MLmodel").delete()
+    assert "1 of 3 files are gone" in packager.outlook(version).detail
+    sent = uploads(packager, monkeypatch)
+    assert packager.make(version) == package
+    assert sent == ["MLmodel"]
+    assert packager.exists(package).verdict is Verdict.PASS
+    assert packager.outlook(version).detail == "Published already: 3 files, all there."
+
+
 def test_a_bucket_that_does_not_exist_is_named(emulator: str, tmp_path: Path) -> None:
     registry = MemoryRegistry()
     registry.add("wine")

@@ -46,6 +46,7 @@ from services.errors import (
 from services.kserve import KServeServing
 from services.kubeconfig import contexts
 from services.rollout import utc_now
+from tests.google import Authority
 
 Answer = tuple[int, Json]
 
@@ -681,6 +682,7 @@ def test_consent_to_one_manager_is_none_to_another(
     ("status", "message", "fix"),
     [
         (500, 'failed calling webhook "inferenceservice": EOF', "Try again in a moment"),
+        (500, ".spec.predictor.nodeSelectr: field not declared in schema", "Correct the patch"),
         (400, 'admission webhook "inferenceservice" denied the request', "Change the plan."),
     ],
 )
@@ -693,3 +695,43 @@ def test_a_webhook_that_is_away_is_no_fault_of_the_plan(
     [dry_run] = [finding for finding in rehearsed.findings if finding.name == "dry run"]
     assert dry_run.detail == message
     assert dry_run.fix.startswith(fix)
+
+
+def test_a_kubeconfig_file_that_is_not_there_is_told_by_the_targets_key(tmp_path: Path) -> None:
+    gone = Cluster(target="prod", context="kind-dev", kubeconfig=tmp_path / "gone")
+    with pytest.raises(ConfigError) as caught:
+        gone.get("/x", doing="look")
+    assert "targets.NAME.kubeconfig" in caught.value.fix
+
+
+def test_the_command_to_look_with_names_the_targets_kubeconfig(tmp_path: Path) -> None:
+    file = kubeconfig(tmp_path, "http://127.0.0.1:9", {"token": "t"})
+    with pytest.raises(Unreachable) as caught:
+        Cluster(target="prod", context="kind-dev", kubeconfig=file).get("/x", doing="look")
+    assert f"kubectl --kubeconfig {file} --context kind-dev cluster-info" in caught.value.fix
+
+
+class _Quiet(BaseHTTPRequestHandler):
+    """Knows no method: 501."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_certificate_that_is_not_checked_is_not_warned_of_at_each_request(
+    tmp_path: Path,
+) -> None:
+    certificates = Authority(tmp_path, "theirs")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Quiet)
+    server.socket = certificates.tls.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    file = kubeconfig(tmp_path, f"https://127.0.0.1:{server.server_port}", {"token": "t"})
+    said = yaml.safe_load(file.read_text())
+    said["clusters"][0]["cluster"]["insecure-skip-tls-verify"] = True
+    file.write_text(yaml.safe_dump(said))
+    cluster = Cluster(target="prod", context="kind-dev", kubeconfig=file)
+    with pytest.raises(Unreachable):  # 501: it knows no method; warnings are errors here
+        cluster.get("/x", doing="look")
+    assert not cluster.verified
+    server.shutdown()
+    server.server_close()

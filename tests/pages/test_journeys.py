@@ -13,12 +13,14 @@ from services import rollout
 from services.domain import (
     Action,
     ColumnSpec,
+    Finding,
     ModelVersion,
     Outcome,
     OwnedField,
     Package,
     Signature,
     ValueKind,
+    Verdict,
     VersionRef,
 )
 from services.errors import Conflict
@@ -363,6 +365,16 @@ def test_activity_is_filtered_from_the_url(world: World, open_page: OpenPage) ->
     world.serves("churn", [1])
     rows = rows_of(open_page("activity", service="chu", action="deploy"))
     assert [row["service"] for row in rows] == ["churn"]
+
+
+def test_a_package_that_cannot_be_made_keeps_the_button_shut(
+    world: World, open_page: OpenPage
+) -> None:
+    world.registry.add("wine")
+    world.packager.fails = Finding("package", Verdict.FAIL, "There is no such bucket.", "Make it.")
+    app = open_page("deploy", model="wine")
+    assert "package: There is no such bucket." in words_of(app)
+    assert not button(app, "Deploy wine/1")
 
 
 def test_run_all_checks_checks_again(world: World, open_page: OpenPage) -> None:

@@ -136,3 +136,16 @@ def test_any_requirements_give_a_verdict(lines: list[str]) -> None:
 )
 def test_a_quantity_is_read_as_kubernetes_means_it(text: object, number: str | int) -> None:
     assert quantity(text) == Decimal(number)
+
+
+def test_why_kserves_own_choice_was_passed_over_is_told() -> None:
+    intent = intent_of(runtime=CURRENT.name, requirements=SKOPS)
+    (found,) = checks.passed_over(intent, (STOCK, CURRENT))
+    assert found.verdict is Verdict.PASS
+    assert found.detail.startswith("kserve-mlserver, which KServe would take by itself, will fail")
+    assert "skops" in found.detail
+
+
+def test_nothing_is_passed_over_where_kserves_own_choice_fits() -> None:
+    intent = intent_of(runtime=CURRENT.name, requirements=OLD)
+    assert checks.passed_over(intent, (STOCK, CURRENT)) == ()

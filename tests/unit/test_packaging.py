@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from services import rollout
-from services.domain import Package, PackageKind, TargetKind, Verdict, VersionRef
+from services.domain import Finding, Package, PackageKind, TargetKind, Verdict, VersionRef
+from services.errors import Unreachable
 from services.rollout import Wish
 from tests.memory import World
 
@@ -89,3 +92,36 @@ def test_the_reference_of_a_version_is_not_needed_to_look_for_its_package() -> N
     assert plan.after.version == VersionRef("wine", 1)
     prepared = rollout.prepare(made, plan)
     assert prepared.findings[0].name == "package"
+
+
+def package_finding(prepared: rollout.Prepared) -> Finding:
+    (found,) = [found for found in prepared.findings if found.name == "package"]
+    return found
+
+
+def test_a_plan_says_whether_the_package_will_be_made() -> None:
+    made = world()
+    before = package_finding(rollout.prepare_deploy(made, "wine/2", name="wine"))
+    assert (before.verdict, before.detail) == (Verdict.PASS, "Will be copied: 1,024 bytes.")
+    made.packager.make(made.registry.version(VersionRef("wine", 2)))
+    after = package_finding(rollout.prepare_deploy(made, "wine/2", name="wine"))
+    assert after.detail == "Copied already."
+
+
+def test_a_package_that_cannot_be_made_refuses_the_plan_as_making_it_would() -> None:
+    made = world()
+    made.packager.fails = Finding("package", Verdict.FAIL, "Silent.", refusal=Unreachable)
+    prepared = rollout.prepare_deploy(made, "wine/2", name="wine")
+    with pytest.raises(Unreachable, match="Nothing was changed"):
+        rollout.refuse_if_blocked(prepared.plan, prepared.findings)
+
+
+def test_what_serves_already_is_not_refused_for_its_package() -> None:
+    made = world()
+    made.serves("wine", [1])
+    made.packager.fails = Finding("package", Verdict.FAIL, "Silent.", refusal=Unreachable)
+    made.packager.gone.add("/packages/wine/1")
+    prepared = rollout.prepare_deploy(made, "wine/1", name="wine")
+    assert prepared.plan.nothing_to_do
+    found = package_finding(prepared)
+    assert (found.verdict, found.fix) == (Verdict.WARN, "slipway publish wine/1")

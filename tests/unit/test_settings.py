@@ -107,3 +107,22 @@ def test_options_are_handed_on_to_the_dashboard(toml: Path) -> None:
     toml.write_text('[targets.b]\nkind = "local"\n')
     handed_on = settings.environment_for("slipway.toml", "b")
     assert settings.load(environ=handed_on).target()[0] == "b"
+
+
+BARE = '[targets.c]\nkind = "kubernetes"\n'
+
+
+def test_in_a_pod_without_a_kubeconfig_no_context_means_the_pods_own_cluster(toml: Path) -> None:
+    toml.write_text(BARE)
+    found = settings.load(environ={"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBECONFIG": "/none"})
+    assert found.target("c")[1].context == "in-cluster"
+
+
+def test_a_target_without_a_context_is_told_which_there_are(toml: Path) -> None:
+    toml.write_text(BARE)
+    kubeconfig = toml.with_name("kubeconfig")
+    kubeconfig.write_text("contexts: [{name: mini}, {name: big}]")
+    with pytest.raises(ConfigError) as caught:
+        settings.load(environ={"KUBECONFIG": str(kubeconfig)})
+    assert "one of big, mini" in caught.value.fix
+    assert '"in-cluster"' in caught.value.fix
