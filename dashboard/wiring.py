@@ -396,11 +396,9 @@ def manifest(name: str) -> Look[str]:
 
     def read(mine: Ops) -> str:
         found = rollout.require(mine, name)
-        if found.intent is None:
+        if found.wish is None:
             raise NotFound(f"What {name} should be is not known.", fix="Deploy a version to it.")
-        plan = rollout.plan_deploy(
-            found, found.intent, target=mine.target, namespace=mine.namespace
-        )
+        plan = rollout.plan_deploy(found, found.wish, target=mine.target, namespace=mine.namespace)
         return rollout.prepare(mine, plan).manifest
 
     return _of_target(("manifest", name), read)

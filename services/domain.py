@@ -648,6 +648,8 @@ class Service:
     object_version: str
     """What a plan is based on: changes whenever the wanted state changes."""
     intent: Intent | None
+    """What it is told to be now: what its release recorded, with what somebody else made of that.
+    Plans start from here (`before`) and never go there (`wish`)."""
     release: int | None
     phase: Phase
     message: str = ""
@@ -663,6 +665,13 @@ class Service:
     owner: str = ""
     """The tool that owns it when it is GitOps (Argo CD, Flux, Helm); "" otherwise."""
     asleep: bool = False
+    recorded: Intent | None = None
+    """What its release recorded, without anybody's edits; None when no release is known."""
+
+    @property
+    def wish(self) -> Intent | None:
+        """What it should be by record: what a plan goes on from, so that it adopts no edit."""
+        return self.recorded or self.intent
 
 
 @dataclass(frozen=True, slots=True)

@@ -546,8 +546,7 @@ def edits(before: Intent | None, service: Json) -> tuple[Change, ...]:
     """What the object says now that the plan did not see, in the intent's own fields."""
     if before is None:
         return ()
-    now = with_drift(before, service)
-    live = live_intent(service)
+    now, live = _as_live(before, service), live_intent(service)
     now = replace(now, canary_percent=live.canary_percent, stopped=live.stopped)
     return spec_differences(before, now)
 
@@ -583,7 +582,25 @@ def owned_equal(wished: Json, live: Json) -> bool:
 
 
 def with_drift(intent: Intent, service: Json) -> Intent:
-    """The recorded intent with what the object really says: what a plan's `before` has to be."""
+    """The recorded intent with what others made of what it sets: what a plan's `before` has to be.
+
+    What it leaves to others is not ours: no write takes that away, so no plan says that it would.
+    """
+    seen, scale = _as_live(intent, service), intent.scale
+    return replace(
+        seen,
+        service_account=seen.service_account if intent.service_account else None,
+        timeout_s=None if intent.timeout_s is None else seen.timeout_s,
+        scale=replace(
+            scale,
+            min_replicas=None if scale.min_replicas is None else seen.scale.min_replicas,
+            max_replicas=None if scale.max_replicas is None else seen.scale.max_replicas,
+        ),
+    )
+
+
+def _as_live(intent: Intent, service: Json) -> Intent:
+    """The recorded intent with what the object really says."""
     live = live_intent(service)
     return replace(
         intent,

@@ -340,6 +340,7 @@ class KServeServing:
             drift=drift,
             owner=objects.owner_of(service),
             asleep=facts.asleep,
+            recorded=wanted.intent if wanted else None,
         )
 
     def _drift(self, look: objects.Look, wanted: Release | None) -> tuple[Drift, ...]:

@@ -160,15 +160,15 @@ def intent_for(
             why=f"Its registration is {version.registration}{said}.",
             fix="Wait until it is ready, or register the model again.",
         )
-    before = current.intent if current else None
-    if before and before.version and before.version.model != version.ref.model:
+    had = current.wish if current else None
+    if had and had.version and had.version.model != version.ref.model:
         raise NotDeployable(
             f"{version.ref} cannot be deployed as {name}. Nothing was changed.",
-            why=f"{name} serves the registered model {before.version.model}.",
+            why=f"{name} serves the registered model {had.version.model}.",
             fix="Choose another service name, or delete that service first.",
         )
     # No mode chosen: LOCAL stands for it, and the target puts its own in (Serving.default_intent).
-    kept = before or Intent(name, version.ref, package, wish.mode or Mode.LOCAL)
+    kept = had or Intent(name, version.ref, package, wish.mode or Mode.LOCAL)
     return replace(
         kept,
         service=name,
@@ -473,12 +473,13 @@ def _no_canary_open(current: Service | None, intent: Intent) -> None:
 
 
 def _intent_of(current: Service) -> Intent:
-    if current.intent is None:
+    """What it should be, by record: a plan that went on from somebody's edits would adopt them."""
+    if current.wish is None:
         raise NotDeployable(
             f"What {current.name} should be is not known. Nothing was changed.",
             fix="Deploy a version to it.",
         )
-    return current.intent
+    return current.wish
 
 
 def _canary_of(current: Service) -> Intent:
@@ -1160,7 +1161,7 @@ def taking_over(ops: Ops, prepared: Prepared, managers: Collection[str]) -> Prep
 
 def _packager(ops: Ops, current: Service | None, wish: Wish) -> Packager:
     """What was wished for, else as the service has it, else the target's own way."""
-    had = current.intent if current is not None else None
+    had = current.wish if current is not None else None
     kind, own = wish.package, wish.own_environment
     if had is not None and had.version is not None:  # what others made says nothing of our ways
         kind = kind or had.package.kind
@@ -1269,7 +1270,9 @@ def as_answering(
     found = next(
         (r for r in history if r.workload == side and r.outcome is not Outcome.NOT_APPLIED), None
     )
-    return current if found is None else replace(current, intent=found.intent, release=found.number)
+    if found is None:
+        return current
+    return replace(current, intent=found.intent, recorded=found.intent, release=found.number)
 
 
 def _caller_findings(plan: Plan) -> tuple[Finding, ...]:

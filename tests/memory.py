@@ -23,6 +23,7 @@ from services.domain import (
     AuditEntry,
     Cause,
     ColumnSpec,
+    Drift,
     Endpoint,
     Finding,
     InferRequest,
@@ -59,6 +60,7 @@ from services.domain import (
     VersionDetails,
     VersionRef,
     WayIn,
+    spec_differences,
 )
 from services.errors import Conflict, InferenceFailed, NotFound, NotOffered, SlipwayError
 from services.inferenceservice import canary_not_offered
@@ -279,6 +281,8 @@ class MemoryServing:
         """What the next plan sets of what others own."""
         """Services without pods; a request to their own address wakes them."""
         self.wakes = True
+        self.edited: dict[str, Intent] = {}
+        """Service → what somebody else's edit made of it since; the next plan's write restores."""
         self.without_url = 0
         """So many looks find no URL yet."""
         self.broken: SlipwayError | None = None
@@ -315,7 +319,8 @@ class MemoryServing:
             mode=held.intent.mode,
             managed=held.managed,
             object_version=str(held.generation),
-            intent=held.intent,
+            intent=self.edited.get(name, held.intent),
+            recorded=release.intent if release else None,
             release=held.release or None,
             phase=phase,
             message=seen.failure.what if seen.failure else "",
@@ -325,6 +330,10 @@ class MemoryServing:
             since=START,
             actor=release.actor if release else "",
             verified=bool(release and release.verified),
+            drift=tuple(
+                Drift(change.field, change.before, change.after, "kubectl-edit")
+                for change in spec_differences(held.intent, self.edited.get(name, held.intent))
+            ),
             owner=held.owner,
             asleep=name in self.asleep,
         )
@@ -366,6 +375,7 @@ class MemoryServing:
         if not set(self.owned) <= set(plan.takes):
             raise Conflict(f"{plan.service} has fields that others own. Nothing was changed.")
         self.owned = ()
+        self.edited.pop(plan.service, None)
         self.applied.append(plan)
         if plan.action is Action.ADOPT and held is not None:
             held.managed, held.release, held.workload = True, release.number, release.workload

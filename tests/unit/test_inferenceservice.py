@@ -289,6 +289,13 @@ def test_an_edit_by_others_is_drift_with_its_manager() -> None:
     )
 
 
+def test_what_others_set_beside_the_recorded_wish_is_no_part_of_it() -> None:
+    intent = intent_of(scale=Scale(min_replicas=1))
+    service = applied(intent)
+    service["spec"]["predictor"] |= {"minReplicas": 2, "maxReplicas": 3, "timeout": 9}
+    assert objects.with_drift(intent, service) == replace(intent, scale=Scale(min_replicas=2))
+
+
 # ── Roll-outs ─────────────────────────────────────────────────────────────────────────────────
 
 FAILED_BEFORE = {"reason": "ModelLoadFailed", "message": "an earlier version's", "exitCode": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from services import checks, rollout
 from services.domain import (
     Action,
     Cause,
+    Change,
     ColumnSpec,
     Finding,
     Observed,
@@ -21,6 +23,8 @@ from services.domain import (
     Progress,
     Registration,
     Release,
+    Scale,
+    Service,
     Signature,
     ValueKind,
     Verdict,
@@ -398,6 +402,61 @@ def test_starting_after_a_failed_release_starts_the_last_verified_one(world: Wor
     plan = rollout.plan_start(current, world.journal.history("wine"))
     assert plan.after is not None
     assert plan.after.version == VersionRef("wine", 1)
+
+
+def edited(world: World, recorded: int | None) -> Service:
+    """`wine` after somebody else set its maximum to 3, beside what its release recorded."""
+    held = world.serving.held["wine"]
+    mine = replace(held.intent, scale=Scale(max_replicas=recorded))
+    held.intent = mine
+    releases = world.journal.by_service["wine"]
+    releases[:] = [replace(r, intent=replace(r.intent, scale=mine.scale)) for r in releases]
+    world.serving.edited["wine"] = replace(mine, scale=Scale(max_replicas=3))
+    return rollout.require(world, "wine")
+
+
+PLANS: dict[str, Callable[[Service, Sequence[Release]], Plan]] = {
+    "stop": lambda current, _history: rollout.plan_stop(current),
+    "start": rollout.plan_start,
+    "canary": lambda current, history: rollout.plan_canary(current, history, 50),
+    "promote": rollout.plan_promote,
+    "abort": rollout.plan_abort,
+}
+
+
+@pytest.mark.parametrize("recorded", [None, 1])
+@pytest.mark.parametrize("verb", PLANS)
+def test_no_plan_takes_an_edit_of_others_for_what_is_wanted(
+    world: World, verb: str, recorded: int | None
+) -> None:
+    if verb in {"stop", "start"}:
+        world.serves("wine", [1])
+    else:
+        canary(world)
+    plan = PLANS[verb](edited(world, recorded), world.journal.history("wine"))
+    assert plan.after is not None
+    assert plan.after.scale.max_replicas == recorded
+
+
+@pytest.mark.parametrize("recorded", [None, 1])
+def test_a_deploy_keeps_the_recorded_scale_and_not_somebody_elses(
+    world: World, recorded: int | None
+) -> None:
+    world.serves("wine", [1])
+    world.registry.add("wine", 2)
+    edited(world, recorded)
+    plans = [
+        prepare(world, "wine/2", name="wine").plan
+        for prepare in (rollout.prepare_deploy, rollout.prepare_render)
+    ]
+    afters = [plan.after.scale.max_replicas for plan in plans if plan.after]
+    assert afters == [recorded, recorded]
+
+
+def test_what_an_edit_changed_stands_in_the_plan_that_undoes_it(world: World) -> None:
+    world.serves("wine", [1])
+    plan = rollout.plan_stop(edited(world, 1))
+    assert Change("replicas", "at most 3", "at most 1") in plan.changes
 
 
 def test_history_outlives_a_deleted_service(world: World) -> None:
