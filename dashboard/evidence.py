@@ -19,7 +19,15 @@ _PARTS = {
 
 
 def tabs(service: Service) -> None:
-    """History, logs, events and manifest; only the open one is read."""
+    """History, logs, events and manifest; only the open one is read.
+
+    Of a service that is gone the history is all that is left.
+    """
+    if service.gone:
+        widgets.section("History")
+        with widgets.errors_shown():
+            history_table(service.name, service)
+        return
     history, logs, events, manifest = st.tabs(
         ["History", "Logs", "Events", "Manifest"], key="tab", bind="query-params"
     )

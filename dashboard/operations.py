@@ -20,7 +20,7 @@ from services import rollout
 from services.domain import (
     Action,
     Cause,
-    Drift,
+    Endpoint,
     Outcome,
     Phase,
     Plan,
@@ -340,6 +340,8 @@ def head(service: Service) -> None:
         elif not service.managed:
             st.badge("not made by Slipway", color="gray")
     widgets.headline(words.service_sentence(service))
+    if service.gone:
+        return
     wanted = words.version_words(words.wanted_version(service))
     release = f" (release {service.release})" if service.release else ""
     widgets.facts(
@@ -352,17 +354,19 @@ def head(service: Service) -> None:
         }
     )
     if service.url:
-        st.code(service.url, language=None, width="content")
-    for drift in (*service.drift, *_alias_drift(service)):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.code(service.url, language=None, width="content")
+            way = _way_in(service)
+            said = words.way_in_words(way) if way else ""
+            if said:
+                st.caption(widgets.literal(said, 400), width="content")
+    for drift in service.drift:
         st.warning(widgets.literal(words.drift_sentence(drift)))
 
 
-def _alias_drift(service: Service) -> Sequence[Drift]:
-    history = wiring.history(service.name).value or ()
-    if not rollout.tied_alias(history):
-        return ()
-    models = widgets.glanced(wiring.models(wait=False))
-    return rollout.alias_drift(history, models or ())
+def _way_in(service: Service) -> Endpoint | None:
+    """How the service is reached from here; None while that is not known, or nothing answers."""
+    return widgets.glanced(wiring.way_in(service.name, wait=False)) if service.answering else None
 
 
 def traffic(service: Service) -> None:
@@ -378,6 +382,7 @@ def traffic(service: Service) -> None:
                 "release": side.release,
                 "share": side.percent,
                 "replicas": side.replicas,
+                "address": side.address or "none of its own",
             }
             # By release, not by share: a row stays where it is while its share changes.
             for side in sorted(service.answering, key=lambda side: side.release or 0)
@@ -391,10 +396,13 @@ def traffic(service: Service) -> None:
                 "Share", min_value=0, max_value=100, format="%d %%"
             ),
             "replicas": "Replicas",
+            "address": "Address",
         },
         alt="Traffic by version, as read back from the target",
-        width=720,
     )
+    way = _way_in(service)
+    if way is not None:
+        st.caption(widgets.literal(words.sides_words(taking, way), 400))
     with widgets.errors_shown():
         _measured_split(service)
 
@@ -409,7 +417,7 @@ def _measured_split(service: Service) -> None:
             st.session_state["split"] = (service.name, service.release, count, time.time())
     asked = st.session_state.get("split")
     if asked is None or asked[:2] != (service.name, service.release):
-        st.caption("The shares above are what the target was told. Requests show what it does.")
+        st.caption("The shares are how the target routes. Requests show who answers them.")
         return
     look = wiring.split(service, asked[2], asked[3])
     if look.value is None and look.error is None:
@@ -459,7 +467,8 @@ def actions(service: Service) -> None:
                 "Deploy another version", "deploy", key="deploy",
                 service=service.name, model=wanted.model if wanted else None,
             )  # fmt: skip
-        widgets.go("Predict", "predict", key="predict", service=service.name)
+        if not service.gone:
+            widgets.go("Predict", "predict", key="predict", service=service.name)
     if doing is not None:
         with st.container(border=True):
             _planned(service, doing)
@@ -472,11 +481,11 @@ def _way_out(service: Service) -> None:
     )
     if not wanting or wiring.is_open(service.name):
         return
-    label, doing = (
-        ("Go back to a verified release…", "rollback")
-        if service.answering
-        else ("Start it again…", "start")
-    )
+    label, doing = ("Start it again…", "start")
+    if service.answering:
+        label, doing = ("Go back to a verified release…", "rollback")
+    if service.gone:
+        label, doing = ("Bring it back…", "rollback")
     st.button(label, key="way_out", type="primary", on_click=plan, args=(doing,))
 
 
@@ -484,6 +493,8 @@ def _offers(service: Service) -> dict[str, str]:
     """Action → label, of what the service's state allows."""
     if not service.managed:
         return {"adopt": "Adopt"}
+    if service.gone:
+        return {"rollback": "Bring it back"}
     canary = service.intent is not None and service.intent.canary_percent is not None
     running = service.phase is not Phase.STOPPED
     broken = service.phase in {Phase.FAILED, Phase.UNKNOWN}

@@ -255,6 +255,8 @@ def phase_badge(service: Service) -> None:
         )
     if service.phase is Phase.READY and service.asleep:
         word, icon, colour = "asleep", ":material/bedtime:", "gray"
+    if service.gone:
+        word, icon, colour = "deleted", ":material/delete:", "red"
     st.badge(word, icon=icon, color=colour)  # type: ignore[arg-type]  # literals from the table
 
 
@@ -495,7 +497,6 @@ def open_page(page: str, **params: object) -> None:
 
 def service_table(rows: Sequence[Row], *, key: str, param: str) -> None:
     """Services as a table; the chosen one stands in the URL."""
-    rows = [{**row, "state": [row["state"]]} for row in rows]
     table(
         rows,
         {

@@ -3,7 +3,7 @@
 from dashboard import evidence, operations, widgets, wiring, words
 
 with widgets.errors_shown():
-    seen = wiring.services()
+    seen = wiring.listed()
     services = seen.value or ()
     opened = widgets.from_url("service")
     service = next((found for found in services if found.name == opened), None)
@@ -13,8 +13,10 @@ with widgets.errors_shown():
     if seen.value is None or seen.error is not None:
         widgets.looked(seen, "services")
     if opened and service is None and seen.value is not None:
-        widgets.gone(opened, "service")
-        evidence.history_table(opened)
+        service = wiring.remains(opened)
+        if service is None:
+            widgets.gone(opened, "service")
+            evidence.history_table(opened)
 
     if service is not None:
         operations.head(service)

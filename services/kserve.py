@@ -581,6 +581,7 @@ class KServeServing:
             workload=workload,
             mode_value=mode_value,
             hold_traffic=_goes_back_from_canary(plan, live),
+            tag_routing=objects.tags_routes(plan.after, workload, live),
         )
 
     # ── The one write ─────────────────────────────────────────────────────────────────────────

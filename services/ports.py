@@ -152,6 +152,9 @@ class Journal(Protocol):
     def history(self, service: str) -> Sequence[Release]:
         """Releases, newest first; empty for an unknown service. Outlives the service."""
 
+    def histories(self) -> Mapping[str, Sequence[Release]]:
+        """Every service's releases by its name, newest first: of those that are gone, too."""
+
     def begin(self, plan: Plan, actor: str, reason: str) -> Release:
         """Take the lock and record the release with outcome OPEN, before the write.
 

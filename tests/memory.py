@@ -442,7 +442,10 @@ class MemoryServing:
         if share is None:
             return (mine,)
         other = next((a for a in held.answering if a.release == held.stable), None)
-        rest = replace(other, percent=100 - share) if other else None
+        # As in Knative, where only the version before has a tag until the newest one is given it.
+        local = self.world.kind is TargetKind.LOCAL
+        named = "" if local else f"http://prev-{held.intent.service}.test"
+        rest = replace(other, percent=100 - share, address=named) if other else None
         return (rest, mine) if rest else (mine,)
 
     def logs(
@@ -490,6 +493,9 @@ class MemoryJournal:
 
     def history(self, service: str) -> Sequence[Release]:
         return tuple(reversed(self.by_service.get(service, [])))
+
+    def histories(self) -> Mapping[str, Sequence[Release]]:
+        return {service: self.history(service) for service in self.by_service}
 
     def begin(self, plan: Plan, actor: str, reason: str) -> Release:
         releases = self.by_service.setdefault(plan.service, [])

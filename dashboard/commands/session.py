@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dashboard import views
 from dashboard.terminal import Terminal, write_summary
@@ -29,6 +30,8 @@ INTERRUPTED = 130
 
 DEFAULT_TIMEOUT_S = 600.0
 """How long a roll-out is followed, KServe's own deadline."""
+
+T = TypeVar("T")
 
 log = logging.getLogger("slipway.cli")
 
@@ -124,6 +127,25 @@ def at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 
     with ThreadPoolExecutor(max_workers=8) as pool:
         return [each.result() for each in [pool.submit(call) for call in calls]]
+
+
+def within(seconds: float, call: Callable[[], T]) -> T | None:
+    """What the call gives, where it does so in time; None where it fails or takes longer.
+
+    It is left behind then, and ends with the process.
+    """
+    found: list[T] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except SlipwayError as error:
+            log.info("%s", error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return found[0] if found else None
 
 
 def tell_workflow(session: Session, title: str, values: Mapping[str, object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -642,6 +643,62 @@ def test_progress_is_ready_only_when_every_fact_agrees(seen: Observed) -> None:
     assert ready == agreed
 
 
+# ── Gone ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_service_that_somebody_deleted_is_told_with_its_last_release(world: World) -> None:
+    world.serves("wine", [1])
+    del world.serving.held["wine"]
+    with pytest.raises(NotFound) as told:
+        rollout.require(world, "wine")
+    assert told.value.what == "wine was deleted outside Slipway."
+    assert told.value.why == "Its last release 1 was wine/1, verified."
+    assert "slipway rollback wine --to 1" in told.value.fix
+
+
+def test_a_service_that_somebody_deleted_stands_in_the_list_and_one_that_slipway_deleted_not(
+    world: World,
+) -> None:
+    for name in ("wine", "beer", "ale"):
+        world.serves(name, [1])
+    del world.serving.held["wine"]
+    rollout.apply(rollout.plan_delete(rollout.require(world, "beer")), world, actor="ana")
+    settle(world, "beer")
+    past = world.journal.histories()
+    listed = rollout.with_past(world.serving.services(), past, target="local", namespace="")
+    assert [(service.name, service.gone) for service in listed] == [("ale", False), ("wine", True)]
+
+
+def test_a_roll_back_brings_a_deleted_service_back(world: World) -> None:
+    world.serves("wine", [1, 2])
+    del world.serving.held["wine"]
+    left = rollout.require_or_remains(world, "wine")
+    plan = rollout.plan_rollback(left, world.journal.history("wine"))
+    assert (plan.before, plan.based_on, plan.rolled_back_to) == (None, None, 2)
+    rollout.apply(plan, world, actor="ana")
+    assert settle(world).outcome is Outcome.VERIFIED
+    assert world.wanted_version("wine") == VersionRef("wine", 2)
+
+
+def test_nothing_but_a_return_is_planned_of_a_service_that_is_gone(world: World) -> None:
+    world.serves("wine", [1])
+    del world.serving.held["wine"]
+    with pytest.raises(NotDeployable):
+        rollout.plan_stop(rollout.require_or_remains(world, "wine"))
+
+
+def test_a_list_from_before_an_alias_moved_says_nothing_of_it(world: World) -> None:
+    world.registry.add("wine")
+    old = world.registry.models()
+    read_at = world.clock.now()
+    deploy_tied(world, "wine/1", "live")
+    settle(world)
+    tie = rollout.alias_tie(world.journal.history("wine"))
+    assert rollout.alias_drift(tie, old, read_at) == ()
+    later = read_at + timedelta(hours=1)
+    assert rollout.alias_drift(tie, old, later)
+
+
 # ── Aliases ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -695,10 +752,11 @@ def test_an_alias_that_points_past_what_serves_is_drift(world: World) -> None:
     deploy_tied(world, "wine/2", "live")
     settle(world)
     history = world.journal.history("wine")
-    assert rollout.alias_drift(history, world.registry.models()) == ()
+    assert rollout.alias_drift(rollout.alias_tie(history), world.registry.models()) == ()
     rollout.apply(roll_back(world), world, actor="ana")
     settle(world)
-    (drift,) = rollout.alias_drift(world.journal.history("wine"), world.registry.models())
+    tie = rollout.alias_tie(world.journal.history("wine"))
+    (drift,) = rollout.alias_drift(tie, world.registry.models())
     assert (drift.field, drift.recorded, drift.seen) == ("alias live", "wine/1", "wine/2")
 
 
