@@ -106,6 +106,10 @@ def _consent_key(service: str) -> str:
 
 def nothing_to_do(plan: Plan) -> None:
     """Say that what would be wanted is wanted already."""
+    if plan.action is Action.CANARY and plan.after is not None:
+        percent = plan.after.canary_percent
+        st.info(f"The canary has {percent} % already: choose another share.")
+        return
     wanted = words.version_words(plan.after.version) if plan.after else "nothing"
     said = f"Nothing to do: {plan.service} is wanted to serve {wanted} already."
     if wiring.is_open(plan.service):
@@ -354,14 +358,36 @@ def head(service: Service) -> None:
         }
     )
     if service.url:
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.code(service.url, language=None, width="content")
-            way = _way_in(service)
-            said = words.way_in_words(way) if way else ""
-            if said:
-                st.caption(widgets.literal(said, 400), width="content")
+        _address(service, service.url)
+    _drift(service)
+
+
+def _address(service: Service, url: str) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.code(url, language=None, width="content")
+        way = _way_in(service)
+        said = words.way_in_words(way) if way else ""
+        if said:
+            st.caption(widgets.literal(said, 400), width="content")
+
+
+def _drift(service: Service) -> None:
+    """What drifted beside what the headline says, and how it is undone."""
+    told = words.trouble(service)
     for drift in service.drift:
-        st.warning(widgets.literal(words.drift_sentence(drift)))
+        if words.drift_sentence(drift) not in told:  # the headline has it
+            st.warning(widgets.literal(words.drift_sentence(drift)))
+    undoing = words.undoing_words(service)
+    if undoing:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.text(undoing)
+            if words.undoable(service):
+                st.button(
+                    f"Roll back to release {service.release}…",
+                    key="undo_drift",
+                    on_click=plan,
+                    args=("rollback", service.release),
+                )
 
 
 def _way_in(service: Service) -> Endpoint | None:
@@ -410,8 +436,8 @@ def traffic(service: Service) -> None:
 def _measured_split(service: Service) -> None:
     """Send requests on a click; who answered how often, held against the shares above."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        count = int(
-            st.number_input("Requests", 10, MOST_REQUESTS, 100, 50, key="split_requests", width=160)
+        count = widgets.number_in_url(
+            "Requests", 10, MOST_REQUESTS, 100, 50, key="split_requests", width=160
         )
         if st.button("Measure the split", key="measure_split"):
             st.session_state["split"] = (service.name, service.release, count, time.time())
@@ -520,7 +546,7 @@ def _doing(name: str) -> str:
 
 def plan(doing: str | None, to: int | None = None) -> None:
     """Open another plan, or none: a second click on a confirmed one meets no button."""
-    widgets.into_url(do=doing, to=to)
+    widgets.into_url(do=doing, to=to, percent=None)
 
 
 def _planned(service: Service, doing: str) -> None:
@@ -540,11 +566,9 @@ def _planned(service: Service, doing: str) -> None:
 
     if doing == "canary":
         now = service.intent.canary_percent if service.intent else None
-        percent = int(
-            st.number_input(
-                "Share of the traffic for the canary, percent", 0, 99, now or 10, 5,
-                key="percent", width=320,
-            )
+        percent = widgets.number_in_url(
+            "Share of the traffic for the canary, percent", 0, 99, now or 10, 5,
+            key="percent", width=320,
         )  # fmt: skip
         what = (doing, percent)
 

@@ -91,6 +91,8 @@ def error_box(error: SlipwayError, *, warning: bool = False) -> None:
 def fix_line(fix: str) -> None:
     """What to do, with the command that it quotes in a form to copy."""
     said, *lines = fix.splitlines() or [""]
+    if not lines:  # a command that ends the sentence stands below it, once
+        said = re.sub(r"\s*`(?!--)[^`]* [^`]*`\.?$", "", said)
     st.text(f"Fix: {one_line(said, 1000).replace('`', '')}")
     if lines:
         st.code("\n".join(one_line(line, 1000) for line in lines), language="sh", wrap_lines=True)
@@ -409,6 +411,25 @@ def text_in_url(label: str, *, key: str, default: str = "", **more: Any) -> str:
     """A text field that stands in the URL, and for which another page may bring a value."""
     st.session_state[key] = from_url(key) or default
     return str(st.text_input(label, key=key, on_change=_keep, args=(key,), **more) or "")
+
+
+def number_in_url(
+    label: str,
+    low: int,
+    high: int,
+    default: int,
+    step: int,
+    *,
+    key: str,
+    **more: Any,  # noqa: ANN401 - passed on
+) -> int:
+    """A whole number that stands in the URL; one that cannot be, there, is left out."""
+    asked = from_url(key)
+    fits = asked.isascii() and asked.isdigit() and low <= int(asked[:9]) <= high
+    st.session_state[key] = int(asked[:9]) if fits else default
+    return int(
+        st.number_input(label, low, high, step=step, key=key, on_change=_keep, args=(key,), **more)
+    )
 
 
 def choice(

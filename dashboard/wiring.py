@@ -359,6 +359,11 @@ def events(name: str) -> Look[tuple[LogLine, ...]]:
     return _of_target(("events", name), lambda mine: tuple(mine.serving.events(name)))
 
 
+def containers(name: str) -> Look[tuple[str, ...]]:
+    """The containers of a service's pods whose logs can be read."""
+    return _of_target(("containers", name), lambda mine: tuple(mine.serving.containers(name)))
+
+
 def logs(
     name: str, *, container: str | None = None, previous: bool = False
 ) -> Look[tuple[LogLine, ...]]:

@@ -144,6 +144,38 @@ def sides_words(sides: Sequence[Answering], way: Endpoint) -> str:
     return f"One side alone is asked {by} with its Host, for example {host}.{missing}"
 
 
+_PUT_BACK = {
+    "package", "runtime", "service account", "timeout", "cpu", "memory", "minimum replicas",
+    "maximum replicas",
+}  # fmt: skip
+"""Drifted fields that a roll-back to the present release writes again, where that sets them."""
+
+
+def undoing_words(service: Service) -> str:
+    """How drift of a service that Slipway made is undone or kept; "" where nothing is offered."""
+    drift = [each for each in service.drift if each.field in _PUT_BACK or each.field[:4] == "env "]
+    if service.release is None or not service.managed:
+        return ""
+    if undoable(service):
+        return (
+            f"To undo it, roll back to release {service.release}: that puts back what is recorded,"
+            " taking over the fields that the plan names. To keep it, deploy with these values."
+        )
+    if drift:
+        return "No release sets it: change it where it was set, or deploy with that value."
+    if any(each.field.startswith("alias ") for each in service.drift):
+        return "Move the alias back, or deploy what it points to."
+    return ""
+
+
+def undoable(service: Service) -> bool:
+    """Whether a roll-back to its present release writes again what somebody changed."""
+    return any(
+        each.recorded and (each.field in _PUT_BACK or each.field.startswith("env "))
+        for each in service.drift
+    )
+
+
 def version_words(version: VersionRef | None) -> str:
     """A version's reference, or that nobody knows it."""
     return one_line(version) if version else "unknown version"
@@ -157,14 +189,14 @@ def wanted_version(service: Service) -> VersionRef | None:
 def service_rows(
     services: Iterable[Service], aliases: Mapping[VersionRef, Sequence[str]]
 ) -> list[Row]:
-    """One row per service, by name."""
+    """One row per service, by name; what a narrow screen has to show stands first."""
     return [
         {
             "service": service.name,
+            "state": [phase_words(service), *(["! drift"] if drifted(service) else [])],
+            "answers": answers_words(service.answering) or "nothing",
             "wanted": version_words(wanted_version(service)),
             "aliases": list(aliases.get(wanted_version(service) or VersionRef("", 0), ())),
-            "answers": answers_words(service.answering) or "nothing",
-            "state": [phase_words(service), *(["! drift"] if drifted(service) else [])],
             "since": service.since,
             "by": one_line(service.actor, 64),
             "release": service.release,
@@ -211,7 +243,8 @@ def trouble(service: Service) -> str:
         what = said if wanted in said else f"{wanted} failed{': ' + said if said else ''}"
         return f"{what}." if still.rstrip(".") in what else f"{what}. {still}"
     if service.drift:
-        return drift_sentence(service.drift[0])
+        said = f"{answers} answers." if answers else "Nothing answers."
+        return f"{said} {drift_sentence(service.drift[0])}"
     if service.phase is Phase.UNKNOWN:
         return one_line(service.message) or "Its state is not known."
     if service.phase is Phase.READY and not service.answering and not service.asleep:
@@ -617,6 +650,13 @@ def cell_words(value: object) -> str:
         return ""
     text = value.isoformat() if hasattr(value, "isoformat") else str(value)
     return f"'{text}" if text[:1] in "=+-@\t\r" and text != "–" and text[:1] else text
+
+
+def no_lines(*, previous: bool) -> str:
+    """What an empty log says of its container."""
+    if previous:
+        return "There is no log of a previous instance: none was restarted, or it wrote nothing."
+    return "It wrote nothing."
 
 
 # ── Checks ────────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,9 @@ with widgets.errors_shown():
     opened = widgets.from_url("service")
     service = next((found for found in services if found.name == opened), None)
 
-    if service is None:
+    if opened and seen.value is None:
+        widgets.headline(f"Whether {opened} runs on {wiring.target()} is not known.")
+    elif service is None:
         widgets.services_headline(seen)
     if seen.value is None or seen.error is not None:
         widgets.looked(seen, "services")

@@ -1006,6 +1006,13 @@ class KServeServing:
         lines.sort(key=lambda line: line.time or datetime.min.replace(tzinfo=UTC))
         return iter(lines[-tail:] if len(streams) == 1 else lines)
 
+    def containers(self, name: str) -> Sequence[str]:
+        """Names of the containers of its pods, those that start first ahead. NotFound."""
+        look = self._look(name, self._reads)
+        if look is None:
+            raise objects.missing(name, self._namespace)
+        return tuple(dict.fromkeys(each for pod in look.pods for each in _containers(pod, "")))
+
     def _log(self, pod: str, container: str, *, previous: bool, tail: int) -> list[LogLine]:
         response = self._cluster.raw(
             "GET",

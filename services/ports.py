@@ -136,6 +136,9 @@ class Serving(Protocol):
     ) -> Iterator[LogLine]:
         """Lines of every pod or process of the service, merged by time, capped. NotFound."""
 
+    def containers(self, name: str) -> Sequence[str]:
+        """Of what `logs` can be asked alone: containers of pods, or processes. NotFound."""
+
     def events(self, name: str) -> Sequence[LogLine]:
         """What happened to the service, oldest first. NotFound."""
 

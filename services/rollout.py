@@ -27,6 +27,7 @@ from services.domain import (
     Action,
     AliasRef,
     AliasTie,
+    Answering,
     AuditEntry,
     Cause,
     Drift,
@@ -41,6 +42,7 @@ from services.domain import (
     PackageKind,
     Phase,
     Plan,
+    Prediction,
     Progress,
     RegisteredModel,
     Registration,
@@ -265,7 +267,7 @@ def plan_rollback(current: Service, history: Sequence[Release], to: int | None =
         current,
         after,
         workload=chosen.workload if running else None,
-        retry=current.phase is Phase.FAILED,
+        retry=current.phase is Phase.FAILED or bool(current.drift),
     )
     return replace(plan, rolled_back_from=current.release, rolled_back_to=chosen.number)
 
@@ -1369,6 +1371,20 @@ def as_answering(
     if found is None:
         return current
     return replace(current, intent=found.intent, recorded=found.intent, release=found.number)
+
+
+def with_release(prediction: Prediction, answering: Sequence[Answering]) -> Prediction:
+    """The answer with the release that gave it, where exactly one can have: an ingress names none.
+
+    Nothing is guessed where two releases serve its version, or nobody knows a side's version.
+    """
+    if prediction.release is not None or prediction.version is None:
+        return prediction
+    taking = [side for side in answering if side.percent]
+    able = [side for side in taking if side.version in {prediction.version, None}]
+    if len(able) != 1 or able[0].version is None:
+        return prediction
+    return replace(prediction, release=able[0].release)
 
 
 def _caller_findings(plan: Plan) -> tuple[Finding, ...]:

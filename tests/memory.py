@@ -320,7 +320,7 @@ class MemoryServing:
             managed=held.managed,
             object_version=str(held.generation),
             intent=self.edited.get(name, held.intent),
-            recorded=release.intent if release else None,
+            recorded=held.intent if release else None,
             release=held.release or None,
             phase=phase,
             message=seen.failure.what if seen.failure else "",
@@ -459,6 +459,11 @@ class MemoryServing:
     ) -> Iterator[LogLine]:
         self._need(name)
         yield LogLine(START, name, "Uvicorn running on http://127.0.0.1:8080")
+
+    def containers(self, name: str) -> Sequence[str]:
+        self._need(name)
+        local = self.world.kind is TargetKind.LOCAL
+        return () if local else ("storage-initializer", "kserve-container")
 
     def events(self, name: str) -> Sequence[LogLine]:
         self._need(name)

@@ -44,7 +44,9 @@ def status(session: Session) -> Answer:
         session.terminal.say(
             f"There is no service on {ops.target}. Deploy one: `slipway deploy REF --name NAME`."
         )
-    document = {"services": rows, "deleted": [views.deleted_row(service) for service in gone]}
+    document: dict[str, object] = {"services": rows}
+    if gone:
+        document["deleted"] = [views.deleted_row(service) for service in gone]
     return Answer(document, service_lines(rows) if rows else ())
 
 
@@ -122,6 +124,15 @@ def service_lines(rows: Sequence[views.ServiceRow]) -> Iterator[str]:
                 yield f"{row['name']}: {version} alone: {address}"
         for drift in row["drift"]:
             yield f"{row['name']}: {words.drift_sentence(Drift(**drift))}"
+        if _pods_taken_away(row):
+            yield (
+                f"{row['name']}: its pods come back with `slipway stop {row['name']}`, then"
+                f" `slipway start {row['name']}`."
+            )
+
+
+def _pods_taken_away(row: views.ServiceRow) -> bool:
+    return any((drift["field"], drift["seen"]) == ("replicas", "0") for drift in row["drift"])
 
 
 def history(session: Session) -> Answer:
@@ -170,11 +181,19 @@ def logs(session: Session) -> Answer:
         tail=args.tail,
         follow=args.follow,
     )
-    rows = (views.entry_row(entry) for entry in entries)
+    wrote: list[bool] = []
+
+    def rows() -> Iterator[views.EntryRow]:
+        for entry in entries:
+            wrote[:] = [True]
+            yield views.entry_row(entry)
+
     if not args.json:
-        session.terminal.result(_entry_line(row) for row in rows)
-        return Answer(None, streamed=True)
-    return Answer({"entries": list(rows)})
+        session.terminal.result(_entry_line(row) for row in rows())
+    document = {"entries": list(rows())} if args.json else None
+    if not wrote:
+        session.terminal.say(words.no_lines(previous=args.previous))
+    return Answer(document, streamed=not args.json)
 
 
 def events(session: Session) -> Answer:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 OK = 0
 INTERRUPTED = 130
 
+TARGET_WITHIN_S = 8.0
+"""A list of all targets waits so long for the slowest: 3 s for a connection, and what it takes to
+start a cloud's plugin."""
+
 DEFAULT_TIMEOUT_S = 600.0
 """How long a roll-out is followed, KServe's own deadline."""
 
@@ -107,6 +111,13 @@ def services_everywhere(session: Session) -> list[Service]:
     """The services of every target that answers; one warning for each that does not."""
 
     def of(name: str) -> Sequence[Service]:
+        found = within(TARGET_WITHIN_S, partial(asked, name))
+        if found is None:
+            said = f"no answer within {TARGET_WITHIN_S:g} s"
+            session.terminal.say(f"What serves on {name} is not known: {said}.")
+        return found or ()
+
+    def asked(name: str) -> Sequence[Service]:
         try:
             return session.reach.ops(name).serving.services()
         except NotOffered as error:

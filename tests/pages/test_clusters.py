@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from services import rollout
 from services.domain import (
     AliasRef,
     Mode,
@@ -157,6 +158,25 @@ def test_a_line_that_is_no_pair_is_told_and_nothing_can_be_deployed(
 
 
 # ── Canaries ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_panel_of_a_canarys_share_wants_another_one_and_closes_when_it_is_given(
+    mini: World, open_mini: OpenMini
+) -> None:
+    mini.mode = Mode.KNATIVE
+    mini.serves("wine", [1])
+    wish = rollout.Wish(canary_percent=30)
+    prepared = rollout.prepare_deploy(mini, "wine/2", name="wine", wish=wish)
+    rollout.apply(prepared.plan, mini, actor="ana", version=prepared.version)
+    rollout.settle(mini, "wine", now=mini.clock.now)
+    app = choose(open_mini("endpoints", service="wine"), "wine", "canary")
+    assert "The canary has 30 % already: choose another share." in words_of(app)
+    app.number_input(key="percent").set_value(50).run()
+    assert app.query_params["percent"] == "50"
+    app = press(app, "Give the canary 50 %")
+    assert mini.serving.held["wine"].intent.canary_percent == 50
+    assert "choose another share" not in words_of(app)
+    assert not {"do", "percent"} & set(app.query_params)
 
 
 def test_in_standard_mode_the_canary_says_why_not_and_offers_a_second_service(

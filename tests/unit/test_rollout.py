@@ -13,15 +13,18 @@ from hypothesis import strategies as st
 from services import checks, rollout
 from services.domain import (
     Action,
+    Answering,
     Cause,
     Change,
     ColumnSpec,
     Finding,
+    InferRequest,
     Observed,
     Outcome,
     Phase,
     Plan,
     Progress,
+    Protocol,
     Registration,
     Release,
     Scale,
@@ -641,6 +644,34 @@ def test_progress_is_ready_only_when_every_fact_agrees(seen: Observed) -> None:
         and (seen.asleep or awake)
     )
     assert ready == agreed
+
+
+# ── Who answered ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("sides", "release"),
+    [
+        ([(1, 3, 100)], 3),
+        ([(1, 3, 70), (2, 4, 30)], 3),
+        ([(1, 3, 70), (1, 4, 30)], None),
+        ([(1, 3, 70), (None, 4, 30)], None),
+        ([(2, 4, 100)], None),
+    ],
+    ids=["alone", "beside another", "two of it", "one unknown", "none"],
+)
+def test_an_answer_is_of_the_one_release_that_serves_its_version(
+    world: World, sides: list[tuple[int | None, int, int]], release: int | None
+) -> None:
+    world.serves("wine", [1])
+    request = InferRequest(Protocol.V2, "/v2/models/wine/infer", b"{}")
+    said = world.predictor.infer(world.serving.endpoint("wine"), request)
+    said = replace(said, release=None)
+    answering = [
+        Answering(VersionRef("wine", number) if number else None, number_of, percent)
+        for number, number_of, percent in sides
+    ]
+    assert rollout.with_release(said, answering).release == release
 
 
 # ── Gone ──────────────────────────────────────────────────────────────────────────────────────
