@@ -8,10 +8,10 @@ with widgets.errors_shown():
     opened = widgets.from_url("service")
     service = next((found for found in services if found.name == opened), None)
 
-    if opened and seen.value is None:
-        widgets.headline(f"Whether {opened} runs on {wiring.target()} is not known.")
-    elif service is None:
+    if service is None:
         widgets.services_headline(seen)
+    if opened and seen.value is None:
+        widgets.name_of(f"Whether {opened} is there, and what it serves, cannot be told.")
     if seen.value is None or seen.error is not None:
         widgets.looked(seen, "services")
     if opened and service is None and seen.value is not None:
