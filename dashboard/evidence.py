@@ -8,18 +8,21 @@ from dashboard import operations, widgets, wiring, words
 from services.domain import LogLine, Service, TargetKind
 from services.errors import one_line
 
-_PARTS = {
-    "": "Initializer and model server",
-    "kserve-container": "Model server",
-    "storage-initializer": "Initializer: the download",
-    "queue-proxy": "Knative's proxy",
-    "all": "Every container",
-}
-"""Containers of a pod that can be read alone, by what KServe and Knative call them."""
+_DEFAULT, _ALL = "Initializer and model server", "Every container"
+_FOLLOW_S = 2.0
+"""A log that is followed is read again so often."""
 
 
 def tabs(service: Service) -> None:
-    """History, logs, events and manifest; only the open one is read."""
+    """History, logs, events and manifest; only the open one is read.
+
+    Of a service that is gone the history is all that is left.
+    """
+    if service.gone:
+        widgets.section("History")
+        with widgets.errors_shown():
+            history_table(service.name, service)
+        return
     history, logs, events, manifest = st.tabs(
         ["History", "Logs", "Events", "Manifest"], key="tab", bind="query-params"
     )
@@ -81,16 +84,33 @@ def history_table(name: str, service: Service | None = None) -> None:
 
 
 def _logs(name: str) -> None:
+    follow = bool(st.session_state.get("follow", widgets.from_url("follow").lower() == "true"))
+
+    # Alone, so that the page keeps its place while it is followed.
+    @st.fragment(run_every=_FOLLOW_S if follow else None, key=f"log-{name}")
+    def panel() -> None:
+        if follow:
+            wiring.begin_run(0.9)
+        with widgets.errors_shown():
+            if _log_drawn(name) != follow:
+                st.rerun()  # the whole page: only that begins the following, or ends it
+
+    panel()
+
+
+def _log_drawn(name: str) -> bool:
+    """Draw the log, and give whether it is to be followed."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         container = None
         if wiring.ops().kind is not TargetKind.LOCAL:
+            known = widgets.glanced(wiring.containers(name)) or ()
             part = widgets.choice(
-                "Container",
-                {key: label for key, label in _PARTS.items() if key},
-                name="container", width=240, placeholder=_PARTS[""],
+                "Container", {each: each for each in known} | {"all": _ALL},
+                name="container", width=240, placeholder=_DEFAULT, told=bool(known),
             )  # fmt: skip
             container = "" if part == "all" else part
-        previous = st.toggle("Previous instance", key="previous")
+        previous = st.toggle("Previous instance", key="previous", bind="query-params")
+        follow = st.toggle("Follow", key="follow", bind="query-params")
         look = wiring.logs(name, container=container, previous=previous)
         found = look.value or ()
         pods = sorted({line.source for line in found})
@@ -118,8 +138,12 @@ def _logs(name: str) -> None:
         if len({line.source for line in shown}) == 1:  # once above, not on every line
             st.caption(widgets.literal(f"Of {shown[0].source}."))
             text = [_log_text(line, sourced=False) for line in shown]
-        widgets.lines(text)
+        if found:
+            widgets.lines(text)
+        else:
+            st.text(words.no_lines(previous=previous))
         st.caption(said)
+    return follow
 
 
 def _log_text(line: LogLine, *, sourced: bool = True) -> str:

@@ -20,7 +20,7 @@ from services import rollout
 from services.domain import (
     Action,
     Cause,
-    Drift,
+    Endpoint,
     Outcome,
     Phase,
     Plan,
@@ -106,6 +106,10 @@ def _consent_key(service: str) -> str:
 
 def nothing_to_do(plan: Plan) -> None:
     """Say that what would be wanted is wanted already."""
+    if plan.action is Action.CANARY and plan.after is not None:
+        percent = plan.after.canary_percent
+        st.info(f"The canary has {percent} % already: choose another share.")
+        return
     wanted = words.version_words(plan.after.version) if plan.after else "nothing"
     said = f"Nothing to do: {plan.service} is wanted to serve {wanted} already."
     if wiring.is_open(plan.service):
@@ -338,6 +342,8 @@ def head(service: Service) -> None:
         elif not service.managed:
             st.badge("not made by Slipway", color="gray")
     widgets.headline(words.service_sentence(service))
+    if service.gone:
+        return
     wanted = words.version_words(words.wanted_version(service))
     release = f" (release {service.release})" if service.release else ""
     widgets.facts(
@@ -350,17 +356,41 @@ def head(service: Service) -> None:
         }
     )
     if service.url:
-        st.code(service.url, language=None, width="content")
-    for drift in (*service.drift, *_alias_drift(service)):
-        st.warning(widgets.literal(words.drift_sentence(drift)))
+        _address(service, service.url)
+    _drift(service)
 
 
-def _alias_drift(service: Service) -> Sequence[Drift]:
-    history = wiring.history(service.name).value or ()
-    if not rollout.tied_alias(history):
-        return ()
-    models = widgets.glanced(wiring.models(wait=False))
-    return rollout.alias_drift(history, models or ())
+def _address(service: Service, url: str) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.code(url, language=None, width="content")
+        way = _way_in(service)
+        said = words.way_in_words(way) if way else ""
+        if said:
+            st.caption(widgets.literal(said, 400), width="content")
+
+
+def _drift(service: Service) -> None:
+    """What drifted beside what the headline says, and how it is undone."""
+    told = words.trouble(service)
+    for drift in service.drift:
+        if words.drift_sentence(drift) not in told:  # the headline has it
+            st.warning(widgets.literal(words.drift_sentence(drift)))
+    undoing = words.undoing_words(service)
+    if undoing:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.text(undoing)
+            if words.undoable(service):
+                st.button(
+                    f"Roll back to release {service.release}…",
+                    key="undo_drift",
+                    on_click=plan,
+                    args=("rollback", service.release),
+                )
+
+
+def _way_in(service: Service) -> Endpoint | None:
+    """How the service is reached from here; None while that is not known, or nothing answers."""
+    return widgets.glanced(wiring.way_in(service.name, wait=False)) if service.answering else None
 
 
 def traffic(service: Service) -> None:
@@ -376,6 +406,7 @@ def traffic(service: Service) -> None:
                 "release": side.release,
                 "share": side.percent,
                 "replicas": side.replicas,
+                "address": side.address or "none of its own",
             }
             # By release, not by share: a row stays where it is while its share changes.
             for side in sorted(service.answering, key=lambda side: side.release or 0)
@@ -389,10 +420,13 @@ def traffic(service: Service) -> None:
                 "Share", min_value=0, max_value=100, format="%d %%"
             ),
             "replicas": "Replicas",
+            "address": "Address",
         },
         alt="Traffic by version, as read back from the target",
-        width=720,
     )
+    way = _way_in(service)
+    if way is not None:
+        st.caption(widgets.literal(words.sides_words(taking, way), 400))
     with widgets.errors_shown():
         _measured_split(service)
 
@@ -400,14 +434,14 @@ def traffic(service: Service) -> None:
 def _measured_split(service: Service) -> None:
     """Send requests on a click; who answered how often, held against the shares above."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        count = int(
-            st.number_input("Requests", 10, MOST_REQUESTS, 100, 50, key="split_requests", width=160)
+        count = widgets.number_in_url(
+            "Requests", 10, MOST_REQUESTS, 100, 50, key="split_requests", width=160
         )
         if st.button("Measure the split", key="measure_split"):
             st.session_state["split"] = (service.name, service.release, count, time.time())
     asked = st.session_state.get("split")
     if asked is None or asked[:2] != (service.name, service.release):
-        st.caption("The shares above are what the target was told. Requests show what it does.")
+        st.caption("The shares are how the target routes. Requests show who answers them.")
         return
     look = wiring.split(service, asked[2], asked[3])
     if look.value is None and look.error is None:
@@ -457,7 +491,8 @@ def actions(service: Service) -> None:
                 "Deploy another version", "deploy", key="deploy",
                 service=service.name, model=wanted.model if wanted else None,
             )  # fmt: skip
-        widgets.go("Predict", "predict", key="predict", service=service.name)
+        if not service.gone:
+            widgets.go("Predict", "predict", key="predict", service=service.name)
     if doing is not None:
         with st.container(border=True):
             _planned(service, doing)
@@ -470,11 +505,11 @@ def _way_out(service: Service) -> None:
     )
     if not wanting or wiring.is_open(service.name):
         return
-    label, doing = (
-        ("Go back to a verified release…", "rollback")
-        if service.answering
-        else ("Start it again…", "start")
-    )
+    label, doing = ("Start it again…", "start")
+    if service.answering:
+        label, doing = ("Go back to a verified release…", "rollback")
+    if service.gone:
+        label, doing = ("Bring it back…", "rollback")
     st.button(label, key="way_out", type="primary", on_click=plan, args=(doing,))
 
 
@@ -482,6 +517,8 @@ def _offers(service: Service) -> dict[str, str]:
     """Action → label, of what the service's state allows."""
     if not service.managed:
         return {"adopt": "Adopt"}
+    if service.gone:
+        return {"rollback": "Bring it back"}
     canary = service.intent is not None and service.intent.canary_percent is not None
     running = service.phase is not Phase.STOPPED
     broken = service.phase in {Phase.FAILED, Phase.UNKNOWN}
@@ -507,7 +544,7 @@ def _doing(name: str) -> str:
 
 def plan(doing: str | None, to: int | None = None) -> None:
     """Open another plan, or none: a second click on a confirmed one meets no button."""
-    widgets.into_url(do=doing, to=to)
+    widgets.into_url(do=doing, to=to, percent=None)
 
 
 def _planned(service: Service, doing: str) -> None:
@@ -527,11 +564,9 @@ def _planned(service: Service, doing: str) -> None:
 
     if doing == "canary":
         now = service.intent.canary_percent if service.intent else None
-        percent = int(
-            st.number_input(
-                "Share of the traffic for the canary, percent", 0, 99, now or 10, 5,
-                key="percent", width=320,
-            )
+        percent = widgets.number_in_url(
+            "Share of the traffic for the canary, percent", 0, 99, now or 10, 5,
+            key="percent", width=320,
         )  # fmt: skip
         what = (doing, percent)
 

@@ -165,7 +165,7 @@ def canary_ways(service: Service, version: ModelVersion | None = None) -> None:
 
 
 def _scale_and_size(stamp: str, current: Service | None) -> rollout.Wish:
-    now = current.intent if current else None
+    now = current.wish if current else None
     first, second = st.columns(2)
     low = first.number_input(
         "Least replicas", 0, 100, now.scale.min_replicas if now else None, 1,
@@ -194,7 +194,7 @@ def _scale_and_size(stamp: str, current: Service | None) -> rollout.Wish:
 def _advanced(
     stamp: str, current: Service | None, wish: rollout.Wish, share: int | None
 ) -> rollout.Wish:
-    now = current.intent if current else None
+    now = current.wish if current else None
     with st.expander("Advanced"):
         first, second = st.columns(2)
         mode = None

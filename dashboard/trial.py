@@ -42,7 +42,8 @@ MOST_LAID = 6
 
 def load_form(ops: Ops, service: Service) -> None:
     """Ask for a burst or a steady rate and begin it; the example, or the last request, is sent."""
-    _hop(widgets.glanced(wiring.way_in(service.name)), "The requests would be measured by way of")
+    way = widgets.glanced(wiring.way_in(service.name))
+    _hop(way.via if way else None, "The requests would be measured by way of")
     with st.form("load", border=True):
         mode = st.radio(
             "Again, as",

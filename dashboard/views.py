@@ -281,6 +281,8 @@ class TrafficRow(TypedDict):
     version: int | None
     release: int | None
     percent: int
+    address: str | None
+    """URL of this side alone; null where it has none."""
 
 
 class StepRow(TypedDict):
@@ -372,6 +374,16 @@ class ServiceRow(TypedDict):
     since: str | None
     actor: str
     owner: str
+
+
+class DeletedRow(TypedDict):
+    """A service that somebody deleted behind Slipway's back, by its last release."""
+
+    name: str
+    release: int | None
+    model: str | None
+    version: int | None
+    message: str
 
 
 class ReleaseRow(TypedDict):
@@ -895,6 +907,7 @@ def traffic_rows(answering: Iterable[Answering]) -> list[TrafficRow]:
             "version": number_of(side.version),
             "release": side.release,
             "percent": side.percent,
+            "address": side.address or None,
         }
         for side in answering
     ]
@@ -976,7 +989,7 @@ def cluster_row(cluster: GkeCluster, targets: Mapping[str, TargetSettings]) -> C
 
 def service_row(service: Service) -> ServiceRow:
     """A service: what is wanted, what answers, how far."""
-    wanted = service.intent.version if service.intent else None
+    wanted = service.wish.version if service.wish else None
     return {
         "name": service.name,
         "namespace": service.namespace,
@@ -996,6 +1009,18 @@ def service_row(service: Service) -> ServiceRow:
         "since": time_text(service.since),
         "actor": service.actor,
         "owner": service.owner,
+    }
+
+
+def deleted_row(service: Service) -> DeletedRow:
+    """A service that somebody deleted behind Slipway's back."""
+    wanted = service.wish.version if service.wish else None
+    return {
+        "name": service.name,
+        "release": service.release,
+        "model": model_of(wanted),
+        "version": number_of(wanted),
+        "message": service.message,
     }
 
 

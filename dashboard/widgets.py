@@ -91,6 +91,8 @@ def error_box(error: SlipwayError, *, warning: bool = False) -> None:
 def fix_line(fix: str) -> None:
     """What to do, with the command that it quotes in a form to copy."""
     said, *lines = fix.splitlines() or [""]
+    if not lines:  # a command that ends the sentence stands below it, once
+        said = re.sub(r"\s*`(?!--)[^`]* [^`]*`\.?$", "", said)
     st.text(f"Fix: {one_line(said, 1000).replace('`', '')}")
     if lines:
         st.code("\n".join(one_line(line, 1000) for line in lines), language="sh", wrap_lines=True)
@@ -255,6 +257,8 @@ def phase_badge(service: Service) -> None:
         )
     if service.phase is Phase.READY and service.asleep:
         word, icon, colour = "asleep", ":material/bedtime:", "gray"
+    if service.gone:
+        word, icon, colour = "deleted", ":material/delete:", "red"
     st.badge(word, icon=icon, color=colour)  # type: ignore[arg-type]  # literals from the table
 
 
@@ -409,6 +413,25 @@ def text_in_url(label: str, *, key: str, default: str = "", **more: Any) -> str:
     return str(st.text_input(label, key=key, on_change=_keep, args=(key,), **more) or "")
 
 
+def number_in_url(
+    label: str,
+    low: int,
+    high: int,
+    default: int,
+    step: int,
+    *,
+    key: str,
+    **more: Any,  # noqa: ANN401 - passed on
+) -> int:
+    """A whole number that stands in the URL; one that cannot be, there, is left out."""
+    asked = from_url(key)
+    fits = asked.isascii() and asked.isdigit() and low <= int(asked[:9]) <= high
+    st.session_state[key] = int(asked[:9]) if fits else default
+    return int(
+        st.number_input(label, low, high, step=step, key=key, on_change=_keep, args=(key,), **more)
+    )
+
+
 def choice(
     label: str,
     labels: Mapping[str, str],
@@ -495,7 +518,6 @@ def open_page(page: str, **params: object) -> None:
 
 def service_table(rows: Sequence[Row], *, key: str, param: str) -> None:
     """Services as a table; the chosen one stands in the URL."""
-    rows = [{**row, "state": [row["state"]]} for row in rows]
     table(
         rows,
         {

@@ -23,6 +23,7 @@ from dashboard.worker import Operation, Worker
 from services import bench, latency, records, rollout, settings
 from services.domain import (
     AuditEntry,
+    Endpoint,
     Finding,
     LoadSummary,
     LogLine,
@@ -36,7 +37,6 @@ from services.domain import (
     TargetKind,
     VersionDetails,
     VersionRef,
-    WayIn,
 )
 from services.errors import NotFound
 from services.ports import Ops, Registry, Run, Store
@@ -286,13 +286,45 @@ def _of_registry(
 
 def services(name: str | None = None, *, wait: bool = True) -> Look[tuple[Service, ...]]:
     """Every service of one target, the chosen one when none is named."""
+    look = _services(name, wait=wait)
+    there = None if look.value is None else tuple(s for s in look.value if not s.gone)
+    return replace(look, value=there)
+
+
+def listed() -> Look[tuple[Service, ...]]:
+    """The chosen target's services as a list tells them: with what is seen from outside of it.
+
+    That is an alias which points past what serves, and a service that others deleted.
+    """
+    look = _services(None, wait=True)
+    if look.value is None or not any(each.tied for each in look.value):
+        return look
+    known = models(wait=False)
+    unknown = known.waiting and known.value is None
+
+    def told(each: Service) -> Service:
+        drift = rollout.alias_drift(each.tied, known.value or (), known.at)
+        return replace(each, drift=(*each.drift, *drift))
+
+    told_all = tuple(told(each) for each in look.value)
+    return replace(look, value=told_all, waiting=look.waiting or unknown)
+
+
+def remains(name: str) -> Service | None:
+    """What is left of a service of the chosen target that is gone: enough to bring it back."""
+    mine = ops()
+    return rollout.remains(mine.target, mine.namespace, history(name).value or ())
+
+
+def _services(name: str | None, *, wait: bool) -> Look[tuple[Service, ...]]:
     desk, here = _desk(), name or target()
 
     def read() -> tuple[Service, ...]:
         mine = desk.connections.ops(here)
-        found = tuple(mine.serving.services())
+        found = mine.serving.services()
+        past = mine.journal.histories()
         _take_up(desk, mine, found)
-        return found
+        return rollout.with_past(found, past, target=here, namespace=mine.namespace)
 
     return desk.reads.look(
         (f"target {here}", "services"),
@@ -327,6 +359,11 @@ def events(name: str) -> Look[tuple[LogLine, ...]]:
     return _of_target(("events", name), lambda mine: tuple(mine.serving.events(name)))
 
 
+def containers(name: str) -> Look[tuple[str, ...]]:
+    """The containers of a service's pods whose logs can be read."""
+    return _of_target(("containers", name), lambda mine: tuple(mine.serving.containers(name)))
+
+
 def logs(
     name: str, *, container: str | None = None, previous: bool = False
 ) -> Look[tuple[LogLine, ...]]:
@@ -339,13 +376,14 @@ def logs(
     return _of_target(("logs", name, container, previous), read)
 
 
-def way_in(name: str) -> Look[WayIn]:
-    """The hop over which a service's requests would go now."""
+def way_in(name: str, *, wait: bool = True) -> Look[Endpoint]:
+    """The way over which a service's requests would go now."""
     desk, here = _desk(), target()
     return desk.reads.look(
         (f"target {here}", "way in", name),
-        lambda: desk.connections.ops(here).serving.endpoint(name).via,
+        lambda: desk.connections.ops(here).serving.endpoint(name),
         fresh_s=_CHECK_FRESH_S,
+        wait=wait,
     )
 
 
@@ -396,11 +434,9 @@ def manifest(name: str) -> Look[str]:
 
     def read(mine: Ops) -> str:
         found = rollout.require(mine, name)
-        if found.intent is None:
+        if found.wish is None:
             raise NotFound(f"What {name} should be is not known.", fix="Deploy a version to it.")
-        plan = rollout.plan_deploy(
-            found, found.intent, target=mine.target, namespace=mine.namespace
-        )
+        plan = rollout.plan_deploy(found, found.wish, target=mine.target, namespace=mine.namespace)
         return rollout.prepare(mine, plan).manifest
 
     return _of_target(("manifest", name), read)
@@ -515,7 +551,7 @@ def prepared(
     """The plan that `planned` makes of a service and its history, with its checks."""
 
     def make(mine: Ops) -> rollout.Prepared:
-        current = rollout.require(mine, name)
+        current = rollout.require_or_remains(mine, name)
         return rollout.prepare(mine, planned(current, tuple(mine.journal.history(name))))
 
     return _prepared(name, what, make, take_over=take_over)
@@ -607,9 +643,7 @@ def has_ended(name: str) -> bool:
     """True when the operation that was open is not any more; lists are then read anew."""
     seen = progress(name).value
     if seen is not None and seen.settled:
-        desk, here = _desk(), target()
-        desk.reads.forget(f"target {here}")
-        desk.reads.forget("store")
+        _forget_after(_desk(), target())
     return not is_open(name)
 
 
@@ -620,7 +654,13 @@ def _progress(desk: _Desk, where: str, name: str, *, wait: bool) -> Look[Progres
     return desk.reads.look((f"progress {where}", name), read, fresh_s=0.8, wait=wait)
 
 
-def _take_up(desk: _Desk, mine: Ops, found: tuple[Service, ...]) -> None:
+def _forget_after(desk: _Desk, where: str) -> None:
+    """Read anew what an operation that ended may have changed: aliases move with a release."""
+    for source in (f"target {where}", "store", "registry"):
+        desk.reads.forget(source)
+
+
+def _take_up(desk: _Desk, mine: Ops, found: Sequence[Service]) -> None:
     """Once per target and process: settle what another process left open."""
     with desk.lock:
         if mine.target in desk.taken_up:
@@ -651,6 +691,7 @@ def _follow(desk: _Desk) -> None:
         for where, name in open_now:
             seen = _progress(desk, where, name, wait=False)
             if seen.value is not None and seen.value.settled and not seen.error:
+                _forget_after(desk, where)
                 with desk.lock:
                     desk.watched.discard((where, name))
 

@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from services.domain import (
     ANY,
@@ -21,6 +22,7 @@ from services.domain import (
     Change,
     Difference,
     Drift,
+    Endpoint,
     Finding,
     ModelVersion,
     Outcome,
@@ -35,6 +37,7 @@ from services.domain import (
     TensorSpec,
     Verdict,
     VersionRef,
+    WayIn,
 )
 from services.errors import one_line
 from services.split import Split, share_words
@@ -101,6 +104,8 @@ DONE_WORDS = {
 
 def phase_words(service: Service) -> str:
     """Shape and word of a service's phase; a ready one says whether it is verified."""
+    if service.gone:
+        return "× deleted"
     if service.phase is Phase.READY and service.asleep:
         return "☾ asleep"
     if service.phase is Phase.READY:
@@ -116,6 +121,61 @@ def answers_words(answering: Sequence[Answering]) -> str:
     return ", ".join(f"{version_words(side.version)} {side.percent} %" for side in taking)
 
 
+def way_in_words(way: Endpoint) -> str:
+    """How a service is reached from here, for who wants to ask it himself; "" for its own URL."""
+    if way.via is WayIn.INGRESS:
+        host = f", Host {way.host}" if way.host else ""
+        return f"via ingress {way.base_url}{host}"
+    return {
+        WayIn.SERVICE_PROXY: "via the API server's proxy: no ingress answers from here",
+        WayIn.PORT_FORWARD: "via a port-forward: no ingress answers from here",
+        WayIn.IN_CLUSTER: f"in this cluster at {way.base_url}",
+    }.get(way.via, "")
+
+
+def sides_words(sides: Sequence[Answering], way: Endpoint) -> str:
+    """How one side of a canary is asked alone."""
+    addressed = [side for side in sides if side.address]
+    if not addressed:
+        return "No side has an address of its own: requests go to the service's."
+    host = urlsplit(addressed[0].address).netloc
+    by = f"through the ingress {way.base_url}" if way.via is WayIn.INGRESS else "at its address"
+    missing = "" if len(addressed) == len(sides) else " New pods bring the other side's."
+    return f"One side alone is asked {by} with its Host, for example {host}.{missing}"
+
+
+_PUT_BACK = {
+    "package", "runtime", "service account", "timeout", "cpu", "memory", "minimum replicas",
+    "maximum replicas",
+}  # fmt: skip
+"""Drifted fields that a roll-back to the present release writes again, where that sets them."""
+
+
+def undoing_words(service: Service) -> str:
+    """How drift of a service that Slipway made is undone or kept; "" where nothing is offered."""
+    drift = [each for each in service.drift if each.field in _PUT_BACK or each.field[:4] == "env "]
+    if service.release is None or not service.managed:
+        return ""
+    if undoable(service):
+        return (
+            f"To undo it, roll back to release {service.release}: that puts back what is recorded,"
+            " taking over the fields that the plan names. To keep it, deploy with these values."
+        )
+    if drift:
+        return "No release sets it: change it where it was set, or deploy with that value."
+    if any(each.field.startswith("alias ") for each in service.drift):
+        return "Move the alias back, or deploy what it points to."
+    return ""
+
+
+def undoable(service: Service) -> bool:
+    """Whether a roll-back to its present release writes again what somebody changed."""
+    return any(
+        each.recorded and (each.field in _PUT_BACK or each.field.startswith("env "))
+        for each in service.drift
+    )
+
+
 def version_words(version: VersionRef | None) -> str:
     """A version's reference, or that nobody knows it."""
     return one_line(version) if version else "unknown version"
@@ -123,20 +183,20 @@ def version_words(version: VersionRef | None) -> str:
 
 def wanted_version(service: Service) -> VersionRef | None:
     """The version that the service is wanted to serve."""
-    return service.intent.version if service.intent else None
+    return service.wish.version if service.wish else None
 
 
 def service_rows(
     services: Iterable[Service], aliases: Mapping[VersionRef, Sequence[str]]
 ) -> list[Row]:
-    """One row per service, by name."""
+    """One row per service, by name; what a narrow screen has to show stands first."""
     return [
         {
             "service": service.name,
+            "state": [phase_words(service), *(["! drift"] if drifted(service) else [])],
+            "answers": answers_words(service.answering) or "nothing",
             "wanted": version_words(wanted_version(service)),
             "aliases": list(aliases.get(wanted_version(service) or VersionRef("", 0), ())),
-            "answers": answers_words(service.answering) or "nothing",
-            "state": phase_words(service),
             "since": service.since,
             "by": one_line(service.actor, 64),
             "release": service.release,
@@ -160,6 +220,11 @@ def share_rows(split: Split) -> list[Row]:
     ]
 
 
+def drifted(service: Service) -> bool:
+    """Whether record and reality of a service that is there disagree."""
+    return bool(service.drift) and not service.gone
+
+
 def drift_sentence(drift: Drift) -> str:
     """In what record and reality disagree, and whose change it was where that is known."""
     by = f", by {one_line(drift.by)}" if drift.by else ""
@@ -169,6 +234,8 @@ def drift_sentence(drift: Drift) -> str:
 
 def trouble(service: Service) -> str:
     """Why a service wants attention, as a sentence; "" when it does not."""
+    if service.gone:
+        return one_line(service.message)
     wanted, answers = version_words(wanted_version(service)), answers_words(service.answering)
     if service.phase is Phase.FAILED:
         still = f"{answers} still answers." if answers else "Nothing answers."
@@ -176,7 +243,8 @@ def trouble(service: Service) -> str:
         what = said if wanted in said else f"{wanted} failed{': ' + said if said else ''}"
         return f"{what}." if still.rstrip(".") in what else f"{what}. {still}"
     if service.drift:
-        return drift_sentence(service.drift[0])
+        said = f"{answers} answers." if answers else "Nothing answers."
+        return f"{said} {drift_sentence(service.drift[0])}"
     if service.phase is Phase.UNKNOWN:
         return one_line(service.message) or "Its state is not known."
     if service.phase is Phase.READY and not service.answering and not service.asleep:
@@ -582,6 +650,13 @@ def cell_words(value: object) -> str:
         return ""
     text = value.isoformat() if hasattr(value, "isoformat") else str(value)
     return f"'{text}" if text[:1] in "=+-@\t\r" and text != "–" and text[:1] else text
+
+
+def no_lines(*, previous: bool) -> str:
+    """What an empty log says of its container."""
+    if previous:
+        return "There is no log of a previous instance: none was restarted, or it wrote nothing."
+    return "It wrote nothing."
 
 
 # ── Checks ────────────────────────────────────────────────────────────────────────────────────

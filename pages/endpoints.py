@@ -3,18 +3,22 @@
 from dashboard import evidence, operations, widgets, wiring, words
 
 with widgets.errors_shown():
-    seen = wiring.services()
+    seen = wiring.listed()
     services = seen.value or ()
     opened = widgets.from_url("service")
     service = next((found for found in services if found.name == opened), None)
 
     if service is None:
         widgets.services_headline(seen)
+    if opened and seen.value is None:
+        widgets.name_of(f"Whether {opened} is there, and what it serves, cannot be told.")
     if seen.value is None or seen.error is not None:
         widgets.looked(seen, "services")
     if opened and service is None and seen.value is not None:
-        widgets.gone(opened, "service")
-        evidence.history_table(opened)
+        service = wiring.remains(opened)
+        if service is None:
+            widgets.gone(opened, "service")
+            evidence.history_table(opened)
 
     if service is not None:
         operations.head(service)

@@ -7,7 +7,7 @@ from dashboard import widgets, wiring, words
 LATELY = 8
 
 with widgets.errors_shown():
-    seen = wiring.services()
+    seen = wiring.listed()
     services = seen.value
     widgets.services_headline(seen)
     widgets.looked(seen, "services")

@@ -55,6 +55,18 @@ READ_TIMEOUT_S = 15.0
 RENEW_EVERY_S = 5.0
 """Credentials that were refused are read again once, and then not before this."""
 
+
+class _ReadOnceMore(urllib3.Retry):
+    """A kept-alive connection that the server closed meanwhile fails on its first use.
+
+    Reading once more is safe, writing again is the caller's decision; and who was silent for the
+    whole timeout is not asked for as long again.
+    """
+
+    def _is_read_error(self, err: Exception) -> bool:  # urllib3 2.8, util/retry.py
+        return isinstance(err, urllib3.exceptions.ProtocolError)
+
+
 _TUNNELS = threading.Lock()
 
 PAGE_SIZE = 500
@@ -385,10 +397,14 @@ class Cluster:
                 body=body,
                 headers=sent,
                 timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s),
-                # A kept-alive connection that the server closed meanwhile fails on its first use:
-                # reading once more is safe, writing again is the caller's decision.
-                retries=urllib3.Retry(
-                    total=1, connect=0, read=1, redirect=0, status=0, allowed_methods={"GET"}
+                retries=_ReadOnceMore(
+                    total=1,
+                    connect=0,
+                    read=1,
+                    redirect=0,
+                    status=0,
+                    other=0,
+                    allowed_methods={"GET"},
                 ),
                 redirect=False,
                 preload_content=False,

@@ -541,6 +541,8 @@ class Answering:
     """The workload: the number of the release that started these pods or this process."""
     percent: int
     replicas: int = 1
+    address: str = ""
+    """URL of this side alone; "" where it has none."""
 
 
 class StepState(StrEnum):
@@ -650,6 +652,16 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class AliasTie:
+    """The registry's alias that last moved with a release of a service, and what serves since."""
+
+    alias: str
+    version: VersionRef
+    since: datetime | None = None
+    """When the release that serves was settled, which moves the alias a moment later."""
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A named thing on a target that answers predictions, as a list shows it."""
 
@@ -660,8 +672,11 @@ class Service:
     managed: bool
     """False for services that others made: listed and testable, changed only after `adopt`."""
     object_version: str
-    """What a plan is based on: changes whenever the wanted state changes."""
+    """What a plan is based on: changes whenever the wanted state changes. "" of one that is gone,
+    of which only the history is left."""
     intent: Intent | None
+    """What it is told to be now: what its release recorded, with what somebody else made of that.
+    Plans start from here (`before`) and never go there (`wish`)."""
     release: int | None
     phase: Phase
     message: str = ""
@@ -677,6 +692,20 @@ class Service:
     owner: str = ""
     """The tool that owns it when it is GitOps (Argo CD, Flux, Helm); "" otherwise."""
     asleep: bool = False
+    recorded: Intent | None = None
+    """What its release recorded, without anybody's edits; None when no release is known."""
+    tied: AliasTie | None = None
+    """Read with the history only (rollout.with_past); None where no alias ever moved with it."""
+
+    @property
+    def gone(self) -> bool:
+        """True when there is no such service any more, only its history."""
+        return not self.object_version
+
+    @property
+    def wish(self) -> Intent | None:
+        """What it should be by record: what a plan goes on from, so that it adopts no edit."""
+        return self.recorded or self.intent
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,8 @@ ENVIRONMENT_LABEL = f"{DOMAIN}/environment"
 
 MODE_ANNOTATION = "serving.kserve.io/deploymentMode"
 FIELD_MANAGER = "slipway"
+TAG_ROUTING_ANNOTATION = "serving.kserve.io/enable-tag-routing"
+"""Gives the newest revision an address of its own beside that of the one before it."""
 STOP_ANNOTATION = "serving.kserve.io/stop"
 SERVICE_LABEL = "serving.kserve.io/inferenceservice"
 
@@ -113,11 +115,13 @@ def manifest(
     workload: int,
     mode_value: str | None,
     hold_traffic: bool = False,
+    tag_routing: bool = False,
 ) -> dict[str, Json]:
     """The InferenceService that serves `intent`, as it is applied.
 
     `mode_value` is the text of the mode's annotation; None leaves it out (an update never changes
     it). `hold_traffic` keeps all traffic on the revision that had it: see `aborts_canary`.
+    `tag_routing` gives each side of a canary an address of its own: see `tags_routes`.
     NotOffered for what the mode cannot do; NotDeployable for a patch that cannot be merged.
     """
     if intent.canary_percent is not None and intent.mode is not Mode.KNATIVE:
@@ -129,6 +133,8 @@ def manifest(
         annotations[VERSION_ANNOTATION] = str(intent.version)
     if intent.package.digest:
         annotations[DIGEST_ANNOTATION] = intent.package.digest
+    if tag_routing:
+        annotations[TAG_ROUTING_ANNOTATION] = "true"
     if intent.stopped:
         annotations[STOP_ANNOTATION] = "true"
     predictor = _predictor(intent)
@@ -148,6 +154,20 @@ def manifest(
         "spec": {"predictor": predictor},
     }
     return _patched(made, intent) if intent.patch.strip() else made
+
+
+def tags_routes(intent: Intent, workload: int, live: Json | None) -> bool:
+    """Whether the manifest asks KServe for an address of each side of a canary.
+
+    The annotation flows into the pods: it comes with new ones only, and stays where it is. What
+    somebody else said there stands.
+    """
+    if intent.mode is not Mode.KNATIVE:
+        return False
+    said = None if live is None else _annotations(live).get(TAG_ROUTING_ANNOTATION)
+    if said is not None:
+        return str(said).lower() == "true"
+    return live is None or workload_of(live) != workload
 
 
 def canary_not_offered(service: str) -> NotOffered:
@@ -698,8 +718,7 @@ def edits(before: Intent | None, service: Json) -> tuple[Change, ...]:
     """What the object says now that the plan did not see, in the intent's own fields."""
     if before is None:
         return ()
-    now = with_drift(before, service)
-    live = live_intent(service)
+    now, live = _as_live(before, service), live_intent(service)
     now = replace(now, canary_percent=live.canary_percent, stopped=live.stopped)
     return spec_differences(before, now)
 
@@ -735,7 +754,25 @@ def owned_equal(wished: Json, live: Json) -> bool:
 
 
 def with_drift(intent: Intent, service: Json) -> Intent:
-    """The recorded intent with what the object really says: what a plan's `before` has to be."""
+    """The recorded intent with what others made of what it sets: what a plan's `before` has to be.
+
+    What it leaves to others is not ours: no write takes that away, so no plan says that it would.
+    """
+    seen, scale = _as_live(intent, service), intent.scale
+    return replace(
+        seen,
+        service_account=seen.service_account if intent.service_account else None,
+        timeout_s=None if intent.timeout_s is None else seen.timeout_s,
+        scale=replace(
+            scale,
+            min_replicas=None if scale.min_replicas is None else seen.scale.min_replicas,
+            max_replicas=None if scale.max_replicas is None else seen.scale.max_replicas,
+        ),
+    )
+
+
+def _as_live(intent: Intent, service: Json) -> Intent:
+    """The recorded intent with what the object really says."""
     live = live_intent(service)
     return replace(
         intent,
@@ -1009,6 +1046,11 @@ def _read_knative(
     traffic = [entry for entry in status.get("traffic") or () if entry.get("percent")]
     share: dict[int | None, int] = {}
     by_revision: dict[str, int] = {}
+    addresses: dict[int | None, str] = {}
+    for entry in status.get("traffic") or ():
+        if entry.get("url"):  # of a tag: `prev` and `latest`
+            number = workload_by_revision.get(str(entry.get("revisionName", "")))
+            addresses.setdefault(number, one_line(entry["url"]))
     for entry in traffic:
         name, percent = str(entry.get("revisionName", "")), int(entry["percent"])
         by_revision[name] = by_revision.get(name, 0) + percent
@@ -1016,7 +1058,10 @@ def _read_knative(
         share[number] = share.get(number, 0) + percent
     pods_by_workload = ready_by_workload(living)
     answering = tuple(
-        _answering(number, percent, pods_by_workload.get(number, 0), history)
+        replace(
+            _answering(number, percent, pods_by_workload.get(number, 0), history),
+            address=addresses.get(number, ""),
+        )
         for number, percent in sorted(share.items(), key=lambda item: -item[1])
     )
     revision = _wanted_revision(look, status, base.workload, by_revision)

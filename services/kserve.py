@@ -346,6 +346,7 @@ class KServeServing:
             drift=drift,
             owner=objects.owner_of(service),
             asleep=facts.asleep,
+            recorded=wanted.intent if wanted else None,
         )
 
     def _drift(self, look: objects.Look, wanted: Release | None) -> tuple[Drift, ...]:
@@ -634,6 +635,7 @@ class KServeServing:
             workload=workload,
             mode_value=mode_value,
             hold_traffic=_goes_back_from_canary(plan, live),
+            tag_routing=objects.tags_routes(plan.after, workload, live),
         )
 
     # ── The one write ─────────────────────────────────────────────────────────────────────────
@@ -1057,6 +1059,13 @@ class KServeServing:
         ]
         lines.sort(key=lambda line: line.time or datetime.min.replace(tzinfo=UTC))
         return iter(lines[-tail:] if len(streams) == 1 else lines)
+
+    def containers(self, name: str) -> Sequence[str]:
+        """Names of the containers of its pods, those that start first ahead. NotFound."""
+        look = self._look(name, self._reads)
+        if look is None:
+            raise objects.missing(name, self._namespace)
+        return tuple(dict.fromkeys(each for pod in look.pods for each in _containers(pod, "")))
 
     def _log(self, pod: str, container: str, *, previous: bool, tail: int) -> list[LogLine]:
         response = self._cluster.raw(

@@ -143,6 +143,9 @@ class Serving(Protocol):
     ) -> Iterator[LogLine]:
         """Lines of every pod or process of the service, merged by time, capped. NotFound."""
 
+    def containers(self, name: str) -> Sequence[str]:
+        """Of what `logs` can be asked alone: containers of pods, or processes. NotFound."""
+
     def events(self, name: str) -> Sequence[LogLine]:
         """What happened to the service, oldest first. NotFound."""
 
@@ -158,6 +161,9 @@ class Journal(Protocol):
 
     def history(self, service: str) -> Sequence[Release]:
         """Releases, newest first; empty for an unknown service. Outlives the service."""
+
+    def histories(self) -> Mapping[str, Sequence[Release]]:
+        """Every service's releases by its name, newest first: of those that are gone, too."""
 
     def begin(self, plan: Plan, actor: str, reason: str) -> Release:
         """Take the lock and record the release with outcome OPEN, before the write.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,8 @@ from services.domain import (
     TEST_STEP,
     Action,
     AliasRef,
+    AliasTie,
+    Answering,
     AuditEntry,
     Cause,
     Drift,
@@ -41,6 +43,7 @@ from services.domain import (
     PackageKind,
     Phase,
     Plan,
+    Prediction,
     Progress,
     RegisteredModel,
     Registration,
@@ -100,6 +103,9 @@ UNDONE_WITHIN_S = 120.0
 REFUSED_EVERY_S = 2.0
 """How often a roll-out is looked at that we may not look at."""
 
+ALIAS_MOVES_WITHIN_S = 10.0
+"""A release is settled, and then its alias moved, which a slow registry takes a moment for."""
+
 LATE_WATCH_S = 24 * 3600.0
 """For so long a `timeout` may still become a late success."""
 
@@ -157,15 +163,15 @@ def intent_for(
             why=f"Its registration is {version.registration}{said}.",
             fix="Wait until it is ready, or register the model again.",
         )
-    before = current.intent if current else None
-    if before and before.version and before.version.model != version.ref.model:
+    had = current.wish if current else None
+    if had and had.version and had.version.model != version.ref.model:
         raise NotDeployable(
             f"{version.ref} cannot be deployed as {name}. Nothing was changed.",
-            why=f"{name} serves the registered model {before.version.model}.",
+            why=f"{name} serves the registered model {had.version.model}.",
             fix="Choose another service name, or delete that service first.",
         )
     # No mode chosen: LOCAL stands for it, and the target puts its own in (Serving.default_intent).
-    kept = before or Intent(name, version.ref, package, wish.mode or Mode.LOCAL)
+    kept = had or Intent(name, version.ref, package, wish.mode or Mode.LOCAL)
     return replace(
         kept,
         service=name,
@@ -269,7 +275,7 @@ def plan_rollback(current: Service, history: Sequence[Release], to: int | None =
         current,
         after,
         workload=chosen.workload if running else None,
-        retry=current.phase is Phase.FAILED,
+        retry=current.phase is Phase.FAILED or bool(current.drift),
     )
     return replace(plan, rolled_back_from=current.release, rolled_back_to=chosen.number)
 
@@ -449,7 +455,7 @@ def _plan(
         namespace=current.namespace if current else "",
         before=before,
         after=after,
-        based_on=current.object_version if current else None,
+        based_on=current.object_version or None if current else None,
         changes=spec_differences(before, after),
         nonce=secrets.token_hex(12),
         workload=workload,
@@ -490,12 +496,13 @@ def _no_canary_open(current: Service | None, intent: Intent) -> None:
 
 
 def _intent_of(current: Service) -> Intent:
-    if current.intent is None:
+    """What it should be, by record: a plan that went on from somebody's edits would adopt them."""
+    if current.wish is None or current.gone:
         raise NotDeployable(
             f"What {current.name} should be is not known. Nothing was changed.",
             fix="Deploy a version to it.",
         )
-    return current.intent
+    return current.wish
 
 
 def _canary_of(current: Service) -> Intent:
@@ -1122,21 +1129,87 @@ def _alias_moved(ops: Ops, release: Release, message: str) -> str:
     return f"{message}; {alias} points to {version} now"
 
 
-def alias_drift(history: Sequence[Release], models: Sequence[RegisteredModel]) -> tuple[Drift, ...]:
-    """Where an alias that moved with a release points to another version than the one that serves.
+def alias_tie(history: Sequence[Release]) -> AliasTie | None:
+    """The alias that moved with a release of the service, and what serves; None where none did.
 
-    `history` is newest first. Only an alias that somebody tied to a release is compared: what the
-    others mean is not ours to know.
+    `history` is newest first. What other aliases mean is not ours to know.
     """
     alias = tied_alias(history)
     whole = (r for r in history if r.verified and r.intent.canary_percent is None)
-    serves = next((release.intent.version for release in whole), None)
-    model = next((found for found in models if serves and found.name == serves.model), None)
-    if not alias or serves is None or model is None or model.aliases.get(alias) == serves.number:
+    serves = next(whole, None)
+    if not alias or serves is None or serves.intent.version is None:
+        return None
+    return AliasTie(alias, serves.intent.version, serves.settled_at)
+
+
+def alias_drift(
+    tie: AliasTie | None, models: Sequence[RegisteredModel], read_at: datetime | None = None
+) -> tuple[Drift, ...]:
+    """Where a tied alias points to another version than the one that serves.
+
+    `read_at`: when `models` were read, where that was not just now. Of a list from before the
+    release moved its alias nothing is said.
+    """
+    if tie is None:
         return ()
-    number = model.aliases.get(alias)
-    seen = f"{serves.model}/{number}" if number is not None else "no version"
-    return (Drift(f"alias {alias}", str(serves), seen),)
+    moved_by = tie.since + timedelta(seconds=ALIAS_MOVES_WITHIN_S) if tie.since else None
+    if read_at is not None and moved_by is not None and read_at < moved_by:
+        return ()
+    model = next((found for found in models if found.name == tie.version.model), None)
+    if model is None or model.aliases.get(tie.alias) == tie.version.number:
+        return ()
+    number = model.aliases.get(tie.alias)
+    seen = f"{tie.version.model}/{number}" if number is not None else "no version"
+    return (Drift(f"alias {tie.alias}", str(tie.version), seen),)
+
+
+def with_past(
+    services: Sequence[Service],
+    past: Mapping[str, Sequence[Release]],
+    *,
+    target: str,
+    namespace: str,
+) -> tuple[Service, ...]:
+    """The services of a target with what their histories say, by name.
+
+    Those that somebody deleted behind Slipway's back stand among them as `gone`. Read `past` after
+    `services`: a delete of ours is recorded before it is done.
+    """
+    there = {service.name for service in services}
+    found = [replace(each, tied=alias_tie(past.get(each.name, ()))) for each in services]
+    left = (remains(target, namespace, past[name]) for name in past if name not in there)
+    found.extend(each for each in left if each is not None and each.drift)
+    return tuple(sorted(found, key=lambda service: service.name))
+
+
+def remains(target: str, namespace: str, history: Sequence[Release]) -> Service | None:
+    """What is left of a service that is gone, to be returned to (`plan_rollback`).
+
+    None when there never was one, or when it is just being made or deleted.
+    """
+    last = next((r for r in history if r.outcome is not Outcome.NOT_APPLIED), None)
+    if last is None or last.outcome is Outcome.OPEN:
+        return None
+    ours = last.action is Action.DELETE
+    version = str(last.intent.version or "an unknown version")
+    how = "by Slipway" if ours else "outside Slipway"
+    was = "deleted it" if ours else f"was {version}, {last.outcome}"
+    return Service(
+        name=last.service,
+        target=target,
+        namespace=namespace,
+        mode=last.intent.mode,
+        managed=True,
+        object_version="",
+        intent=None,
+        recorded=last.intent,
+        release=last.number,
+        phase=Phase.UNKNOWN,
+        message=f"{last.service} was deleted {how}; its last release {last.number} {was}.",
+        since=last.settled_at,
+        actor=last.actor if ours else "",
+        drift=() if ours else (Drift("service", version, "deleted"),),
+    )
 
 
 def _note_outcome(ops: Ops, release: Release) -> None:
@@ -1207,7 +1280,7 @@ def taking_over(ops: Ops, prepared: Prepared, managers: Collection[str]) -> Prep
 
 def _packager(ops: Ops, current: Service | None, wish: Wish) -> Packager:
     """What was wished for, else as the service has it, else the target's own way."""
-    had = current.intent if current is not None else None
+    had = current.wish if current is not None else None
     kind, own = wish.package, wish.own_environment
     if had is not None and had.version is not None:  # what others made says nothing of our ways
         kind = kind or had.package.kind
@@ -1299,9 +1372,20 @@ def with_url(ops: Ops, name: str, *, sleep: Callable[[float], None] = time.sleep
 
 
 def require(ops: Ops, name: str) -> Service:
-    """The service of that name. NotFound names those that there are."""
+    """The service of that name. NotFound names those that there are, or how it comes back."""
     current = ops.serving.service(name)
     if current is None:
+        history = ops.journal.history(name)
+        left = remains(ops.target, ops.namespace, history)
+        if left is not None and left.drift:
+            what, _, why = left.message.partition("; ")
+            back = way_back(history)
+            fix = (
+                f"slipway rollback {name} --to {back}"
+                if back
+                else f"slipway deploy REF --name {name}"
+            )
+            raise NotFound(f"{what}.", why=f"I{why[1:]}", fix=f"Bring it back: `{fix}`.")
         names = ", ".join(service.name for service in ops.serving.services()[:20])
         raise NotFound(
             f"There is no service {name!r} on {ops.target}.",
@@ -1309,6 +1393,21 @@ def require(ops: Ops, name: str) -> Service:
             fix=f"Deploy one: `slipway deploy REF --name {name}`.",
         )
     return current
+
+
+def require_or_remains(ops: Ops, name: str) -> Service:
+    """The service of that name, or what is left of it: enough to return to. NotFound."""
+    current = ops.serving.service(name)
+    left = None if current else remains(ops.target, ops.namespace, ops.journal.history(name))
+    return current or left or require(ops, name)
+
+
+def way_back(history: Sequence[Release]) -> int | None:
+    """Number of the release that a service which is gone returns to: the newest verified one."""
+    wanted = [r for r in history if not r.intent.stopped and r.action is not Action.DELETE]
+    applied = [r for r in wanted if r.outcome is not Outcome.NOT_APPLIED]
+    proven = next((r for r in applied if r.verified), None) or next(iter(applied), None)
+    return proven.number if proven else None
 
 
 def as_answering(
@@ -1326,7 +1425,23 @@ def as_answering(
     found = next(
         (r for r in history if r.workload == side and r.outcome is not Outcome.NOT_APPLIED), None
     )
-    return current if found is None else replace(current, intent=found.intent, release=found.number)
+    if found is None:
+        return current
+    return replace(current, intent=found.intent, recorded=found.intent, release=found.number)
+
+
+def with_release(prediction: Prediction, answering: Sequence[Answering]) -> Prediction:
+    """The answer with the release that gave it, where exactly one can have: an ingress names none.
+
+    Nothing is guessed where two releases serve its version, or nobody knows a side's version.
+    """
+    if prediction.release is not None or prediction.version is None:
+        return prediction
+    taking = [side for side in answering if side.percent]
+    able = [side for side in taking if side.version in {prediction.version, None}]
+    if len(able) != 1 or able[0].version is None:
+        return prediction
+    return replace(prediction, release=able[0].release)
 
 
 def _caller_findings(plan: Plan) -> tuple[Finding, ...]:

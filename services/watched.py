@@ -273,7 +273,7 @@ class _Copy:
             began = time.monotonic()
             found = self._cluster.listed(
                 self._path,
-                doing="list what is watched",
+                doing="list the services",
                 selector=self.scope.label,
                 fields=self._fields,
             )

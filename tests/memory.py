@@ -25,6 +25,7 @@ from services.domain import (
     AuditEntry,
     Cause,
     ColumnSpec,
+    Drift,
     Endpoint,
     Finding,
     InferRequest,
@@ -62,6 +63,7 @@ from services.domain import (
     VersionDetails,
     VersionRef,
     WayIn,
+    spec_differences,
 )
 from services.errors import Conflict, InferenceFailed, NotFound, NotOffered, SlipwayError
 from services.inferenceservice import canary_not_offered
@@ -292,6 +294,8 @@ class MemoryServing:
         """What the next plan sets of what others own."""
         """Services without pods; a request to their own address wakes them."""
         self.wakes = True
+        self.edited: dict[str, Intent] = {}
+        """Service → what somebody else's edit made of it since; the next plan's write restores."""
         self.without_url = 0
         """So many looks find no URL yet."""
         self.broken: SlipwayError | None = None
@@ -328,7 +332,8 @@ class MemoryServing:
             mode=held.intent.mode,
             managed=held.managed,
             object_version=str(held.generation),
-            intent=held.intent,
+            intent=self.edited.get(name, held.intent),
+            recorded=held.intent if release else None,
             release=held.release or None,
             phase=phase,
             message=seen.failure.what if seen.failure else "",
@@ -338,6 +343,10 @@ class MemoryServing:
             since=START,
             actor=release.actor if release else "",
             verified=bool(release and release.verified),
+            drift=tuple(
+                Drift(change.field, change.before, change.after, "kubectl-edit")
+                for change in spec_differences(held.intent, self.edited.get(name, held.intent))
+            ),
             owner=held.owner,
             asleep=name in self.asleep,
         )
@@ -379,6 +388,7 @@ class MemoryServing:
         if not set(self.owned) <= set(plan.takes):
             raise Conflict(f"{plan.service} has fields that others own. Nothing was changed.")
         self.owned = ()
+        self.edited.pop(plan.service, None)
         self.applied.append(plan)
         if plan.action is Action.ADOPT and held is not None:
             held.managed, held.release, held.workload = True, release.number, release.workload
@@ -460,7 +470,10 @@ class MemoryServing:
         if share is None:
             return (mine,)
         other = next((a for a in held.answering if a.release == held.stable), None)
-        rest = replace(other, percent=100 - share) if other else None
+        # As in Knative, where only the version before has a tag until the newest one is given it.
+        local = self.world.kind is TargetKind.LOCAL
+        named = "" if local else f"http://prev-{held.intent.service}.test"
+        rest = replace(other, percent=100 - share, address=named) if other else None
         return (rest, mine) if rest else (mine,)
 
     def logs(
@@ -474,6 +487,11 @@ class MemoryServing:
     ) -> Iterator[LogLine]:
         self._need(name)
         yield LogLine(START, name, "Uvicorn running on http://127.0.0.1:8080")
+
+    def containers(self, name: str) -> Sequence[str]:
+        self._need(name)
+        local = self.world.kind is TargetKind.LOCAL
+        return () if local else ("storage-initializer", "kserve-container")
 
     def events(self, name: str) -> Sequence[LogLine]:
         self._need(name)
@@ -508,6 +526,9 @@ class MemoryJournal:
 
     def history(self, service: str) -> Sequence[Release]:
         return tuple(reversed(self.by_service.get(service, [])))
+
+    def histories(self) -> Mapping[str, Sequence[Release]]:
+        return {service: self.history(service) for service in self.by_service}
 
     def begin(self, plan: Plan, actor: str, reason: str) -> Release:
         releases = self.by_service.setdefault(plan.service, [])

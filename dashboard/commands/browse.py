@@ -10,12 +10,14 @@ from itertools import chain, zip_longest
 from dashboard import views
 from dashboard.commands.session import (
     OK,
+    TARGET_WITHIN_S,
     Answer,
     Session,
     aliases_text,
     at_once,
     services_everywhere,
     serving_text,
+    within,
 )
 from dashboard.terminal import pairs, table
 from services import rollout
@@ -237,11 +239,16 @@ def _offer(session: Session, what: str, lines: str) -> None:
 def _target_row(session: Session, name: str, chosen: str) -> views.TargetRow:
     target = session.settings.all_targets[name]
     is_local = target.kind is TargetKind.LOCAL
-    why = ""
-    try:
-        session.reach.ops(name).serving.services()
-    except SlipwayError as error:
-        why = " ".join(part for part in (error.what, error.why) if part)
+
+    def asked() -> str:
+        try:
+            session.reach.ops(name).serving.services()
+        except SlipwayError as error:
+            return " ".join(part for part in (error.what, error.why) if part)
+        return ""
+
+    found = within(TARGET_WITHIN_S, asked)
+    why = f"No answer within {TARGET_WITHIN_S:g} s." if found is None else found
     return {
         "name": name,
         "kind": target.kind.value,

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from dashboard import views
-from dashboard.commands.session import Answer, Session, log, traffic_text, version_text
+from dashboard import views, words
+from dashboard.commands.session import (
+    Answer,
+    Session,
+    log,
+    traffic_text,
+    version_text,
+    within,
+)
 from dashboard.terminal import table
 from services import rollout
-from services.domain import Service
+from services.domain import Drift, Mode, RegisteredModel, Service
 from services.errors import ConfigError, Conflict, Denied, NotFound, Unreachable, one_line
 from services.ports import Ops
+
+ALIASES_WITHIN_S = 8.0
+"""The registry's client is imported for some seconds, and services are told without it."""
 
 
 def status(session: Session) -> Answer:
@@ -19,14 +29,25 @@ def status(session: Session) -> Answer:
     ops, name = session.ops, session.args.name
     services = [rollout.require(ops, name)] if name else list(ops.serving.services())
     services = [_settled(ops, service) for service in services]
+    past = {name: ops.journal.history(name)} if name else ops.journal.histories()
+    known = rollout.with_past(services, past, target=ops.target, namespace=ops.namespace)
+    services = _with_alias_drift(session, [service for service in known if not service.gone])
+    gone = [service for service in known if service.gone]
     if name:
-        services = [_with_alias_drift(session, service) for service in services]
+        _say_the_way(session, services[0])
     rows = [views.service_row(service) for service in services]
+    for service in gone:
+        back = rollout.way_back(past[service.name])
+        way = f" Bring it back: `slipway rollback {service.name} --to {back}`." if back else ""
+        session.terminal.say(f"{service.message}{way}")
     if not rows:
         session.terminal.say(
             f"There is no service on {ops.target}. Deploy one: `slipway deploy REF --name NAME`."
         )
-    return Answer({"services": rows}, service_lines(rows) if rows else ())
+    document: dict[str, object] = {"services": rows}
+    if gone:
+        document["deleted"] = [views.deleted_row(service) for service in gone]
+    return Answer(document, service_lines(rows) if rows else ())
 
 
 def _settled(ops: Ops, service: Service) -> Service:
@@ -41,17 +62,38 @@ def _settled(ops: Ops, service: Service) -> Service:
     return ops.serving.service(service.name) or service
 
 
-def _with_alias_drift(session: Session, service: Service) -> Service:
-    """The service, and whether the alias that was tied to it still points to what it serves."""
+def _say_the_way(session: Session, service: Service) -> None:
+    """How one side of a canary is reached from here, where sides have addresses."""
+    taking = [side for side in service.answering if side.percent]
+    if len(taking) < 2 or not any(side.address for side in taking):
+        return
     try:
-        history = session.ops.journal.history(service.name)
-        if not rollout.tied_alias(history):
-            return service
-        drift = rollout.alias_drift(history, session.reach.registry.models())
-    except (Denied, Unreachable) as error:
-        log.info("aliases are not known: %s", error)
-        return service
-    return replace(service, drift=(*service.drift, *drift))
+        way = session.ops.serving.endpoint(service.name)
+    except (Denied, NotFound, Unreachable) as error:
+        log.info("the way in is not known: %s", error)
+        return
+    session.terminal.say(words.sides_words(taking, way))
+
+
+def _with_alias_drift(session: Session, services: Sequence[Service]) -> list[Service]:
+    """The services, and whether aliases that were tied to them still point to what they serve.
+
+    One read of the registry for all, and only where there is one; it is not waited for long.
+    """
+    if not any(service.tied for service in services):
+        return list(services)
+
+    def read() -> Sequence[RegisteredModel]:
+        return session.reach.registry.models()  # its client is imported in time, too
+
+    models = within(ALIASES_WITHIN_S, read)
+    if models is None:
+        session.terminal.say("Where aliases point is not known: the registry does not answer.")
+        return list(services)
+    return [
+        replace(each, drift=(*each.drift, *rollout.alias_drift(each.tied, models)))
+        for each in services
+    ]
 
 
 def service_lines(rows: Sequence[views.ServiceRow]) -> Iterator[str]:
@@ -74,9 +116,23 @@ def service_lines(rows: Sequence[views.ServiceRow]) -> Iterator[str]:
     for row in rows:
         if row["message"]:
             yield f"{row['name']}: {one_line(row['message'])}"
+        sides = row["traffic"] if len(row["traffic"]) > 1 else ()
+        for side in sides:
+            if row["mode"] != Mode.LOCAL:
+                version = version_text(side["model"], side["version"])
+                address = side["address"] or "no address of its own"
+                yield f"{row['name']}: {version} alone: {address}"
         for drift in row["drift"]:
-            seen = f"{drift['field']}: {drift['recorded']} is recorded, {drift['seen']} was seen"
-            yield f"{row['name']}: drift: {one_line(seen)}"
+            yield f"{row['name']}: {words.drift_sentence(Drift(**drift))}"
+        if _pods_taken_away(row):
+            yield (
+                f"{row['name']}: its pods come back with `slipway stop {row['name']}`, then"
+                f" `slipway start {row['name']}`."
+            )
+
+
+def _pods_taken_away(row: views.ServiceRow) -> bool:
+    return any((drift["field"], drift["seen"]) == ("replicas", "0") for drift in row["drift"])
 
 
 def history(session: Session) -> Answer:
@@ -125,11 +181,19 @@ def logs(session: Session) -> Answer:
         tail=args.tail,
         follow=args.follow,
     )
-    rows = (views.entry_row(entry) for entry in entries)
+    wrote: list[bool] = []
+
+    def rows() -> Iterator[views.EntryRow]:
+        for entry in entries:
+            wrote[:] = [True]
+            yield views.entry_row(entry)
+
     if not args.json:
-        session.terminal.result(_entry_line(row) for row in rows)
-        return Answer(None, streamed=True)
-    return Answer({"entries": list(rows)})
+        session.terminal.result(_entry_line(row) for row in rows())
+    document = {"entries": list(rows())} if args.json else None
+    if not wrote:
+        session.terminal.say(words.no_lines(previous=args.previous))
+    return Answer(document, streamed=not args.json)
 
 
 def events(session: Session) -> Answer:

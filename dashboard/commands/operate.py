@@ -104,8 +104,10 @@ def abort(session: Session) -> Answer:
 
 
 def rollback(session: Session) -> Answer:
-    """Apply an earlier release's intent as a new release."""
-    current, history = _service_and_history(session)
+    """Apply an earlier release's intent as a new release; a service that is gone comes back."""
+    name = session.args.name
+    current = rollout.require_or_remains(session.ops, name)
+    history = session.ops.journal.history(name)
     plan = rollout.plan_rollback(current, history, session.args.to)
     tied = rollout.tied_alias(history)
     if tied and not session.args.set_alias:

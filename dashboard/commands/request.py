@@ -63,6 +63,7 @@ def predict(session: Session) -> Answer:
         return _split(session, service, endpoint, request)
     bound_s = coldstart.answer_within_s(asleep=service.asleep)
     prediction = ops.predictor.infer(endpoint, request, timeout_s=bound_s)
+    prediction = rollout.with_release(prediction, service.answering)
     document = views.prediction_document(prediction, cold=service.asleep)
     if endpoint.why:
         session.terminal.say(f"Reached via {endpoint.via}: {endpoint.why}")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dashboard import views
 from dashboard.terminal import Terminal, write_summary
@@ -27,8 +28,14 @@ if TYPE_CHECKING:
 OK = 0
 INTERRUPTED = 130
 
+TARGET_WITHIN_S = 8.0
+"""A list of all targets waits so long for the slowest: 3 s for a connection, and what it takes to
+start a cloud's plugin."""
+
 DEFAULT_TIMEOUT_S = 600.0
 """How long a roll-out is followed, KServe's own deadline."""
+
+T = TypeVar("T")
 
 log = logging.getLogger("slipway.cli")
 
@@ -104,6 +111,13 @@ def services_everywhere(session: Session) -> list[Service]:
     """The services of every target that answers; one warning for each that does not."""
 
     def of(name: str) -> Sequence[Service]:
+        found = within(TARGET_WITHIN_S, partial(asked, name))
+        if found is None:
+            said = f"no answer within {TARGET_WITHIN_S:g} s"
+            session.terminal.say(f"What serves on {name} is not known: {said}.")
+        return found or ()
+
+    def asked(name: str) -> Sequence[Service]:
         try:
             return session.reach.ops(name).serving.services()
         except NotOffered as error:
@@ -124,6 +138,25 @@ def at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 
     with ThreadPoolExecutor(max_workers=8) as pool:
         return [each.result() for each in [pool.submit(call) for call in calls]]
+
+
+def within(seconds: float, call: Callable[[], T]) -> T | None:
+    """What the call gives, where it does so in time; None where it fails or takes longer.
+
+    It is left behind then, and ends with the process.
+    """
+    found: list[T] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except SlipwayError as error:
+            log.info("%s", error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return found[0] if found else None
 
 
 def tell_workflow(session: Session, title: str, values: Mapping[str, object]) -> None:

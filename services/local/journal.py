@@ -8,7 +8,7 @@ it (`recover`) and says so in the record. Called by rollout and by the superviso
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +35,11 @@ class LocalJournal:
         """Releases, newest first; empty for an unknown service."""
         folder = ServiceFolder(self._root, service)
         return [read_release(path) for path in reversed(_paths(folder))]
+
+    def histories(self) -> Mapping[str, Sequence[Release]]:
+        """Every service's history by name."""
+        folders = sorted((self._root / "services").glob("*/releases"))
+        return {folder.parent.name: self.history(folder.parent.name) for folder in folders}
 
     def begin(self, plan: Plan, actor: str, reason: str) -> Release:
         """Record the release with outcome OPEN and hold the service by it. Conflict."""

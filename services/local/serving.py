@@ -159,6 +159,10 @@ class LocalServing:
         chosen = {source: path for source, path in files.items() if container in {None, source}}
         return _log_lines(folder, chosen, min(tail, _LOG_LINES), container, follow=follow)
 
+    def containers(self, name: str) -> Sequence[str]:
+        """The logs of its processes: `release-N` and `supervisor`. NotFound."""
+        return tuple(_log_files(self._known(name), previous=False))
+
     def events(self, name: str) -> Sequence[LogLine]:
         """The time line of the service, oldest first. NotFound."""
         folder = self._known(name)

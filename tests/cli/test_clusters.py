@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.domain import Mode, Resources, Scale, TargetKind
+from services.errors import Unreachable
 from services.gke import GkeCluster
 from tests.cli.conftest import Cli
 from tests.memory import World
@@ -127,6 +128,52 @@ def test_status_of_a_service_tells_an_alias_that_points_past_it(cli: Cli, mini: 
     (row,) = cli("status", "wine", "--json").document["services"]
     assert row["drift"][0]["field"] == "alias live"
     assert mini.registry.aliases["wine"]["live"] == 1
+
+
+def test_status_of_all_services_tells_such_an_alias_too(cli: Cli, mini: World) -> None:
+    cli("deploy", "wine/1", "--name", "wine", "--yes", "--set-alias", "live")
+    cli("deploy", "wine/2", "--name", "wine", "--yes")
+    assert "Drift in alias live: recorded wine/2, seen wine/1" in cli("status").out
+
+
+def test_a_registry_that_is_down_takes_no_service_from_the_status(cli: Cli, mini: World) -> None:
+    cli("deploy", "wine/1", "--name", "wine", "--yes", "--set-alias", "live")
+    mini.registry.broken = Unreachable("The registry does not answer.")
+    ran = cli("status", "--json")
+    assert (ran.code, len(ran.document["services"])) == (0, 1)
+    assert "Where aliases point is not known" in ran.err
+
+
+def test_a_service_that_somebody_deleted_is_told_and_rolled_back_to(cli: Cli, mini: World) -> None:
+    cli("deploy", "wine/1", "--name", "wine", "--yes")
+    del mini.serving.held["wine"]
+    every = cli("status", "--json")
+    (row,) = every.document["deleted"]
+    assert (row["name"], row["release"], row["version"]) == ("wine", 1, 1)
+    assert "slipway rollback wine --to 1" in every.err
+    one = cli("status", "wine")
+    assert one.code == 5
+    assert "wine was deleted outside Slipway" in one.err
+    assert cli("rollback", "wine", "--to", "1", "--yes").code == 0
+    assert cli("status", "wine").code == 0
+
+
+def test_status_says_in_words_what_drifted_and_by_whom(cli: Cli, mini: World) -> None:
+    cli("deploy", "wine/1", "--name", "wine", "--yes")
+    intent = mini.serving.held["wine"].intent
+    mini.serving.edited["wine"] = replace(intent, scale=Scale(max_replicas=3))
+    said = cli("status", "wine").out
+    assert "wine: Drift in replicas: recorded none, seen at most 3, by kubectl-edit." in said
+
+
+def test_status_tells_the_address_of_each_side_of_a_canary(cli: Cli, mini: World) -> None:
+    cli("deploy", "wine/1", "--name", "wine", "--yes", "--mode", "Knative")
+    cli("deploy", "wine/2", "--name", "wine", "--yes", "--canary-percent", "30")
+    ran = cli("status", "wine", "--json")
+    (row,) = ran.document["services"]
+    assert [side["address"] for side in row["traffic"]] == ["http://prev-wine.test", None]
+    assert "prev-wine.test" in ran.err
+    assert "wine: wine/2 alone: no address of its own" in cli("status", "wine").out
 
 
 # ── Clusters of a Google Cloud project ────────────────────────────────────────────────────────

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import urllib3
@@ -336,11 +337,16 @@ class Voyage:
             time.sleep(0.3)
         return said
 
-    def answer(self) -> int:
-        """What the service predicts for the example: the number of the version that answers."""
+    def answer(self, address: str = "") -> int:
+        """What the service predicts for the example: the number of the version that answers.
+
+        `address`: of one side of a canary, asked by the service's ingress.
+        """
         from services.bench import request_for_example
 
         endpoint = self.ops.serving.endpoint(self.service)
+        if address:
+            endpoint = replace(endpoint, host=urlsplit(address).netloc)
         example = self.ops.registry.details(VersionRef("wine", 1)).example
         request = request_for_example(SIGNATURE, example, model_name=endpoint.model_name)
         prediction = self.ops.predictor.infer(endpoint, request)

@@ -141,6 +141,20 @@ def test_by_consent_a_roll_back_takes_over_what_others_set_and_records_it(
     assert ".spec.predictor.maxReplicas (kubectl-edit)" in said
 
 
+def test_a_stop_and_a_start_leave_an_edit_of_others_to_them(voyage: Begin, admin: Cluster) -> None:
+    journey = voyage(Mode.STANDARD)
+    journey.deploy(1)
+    edit(journey, admin, {"spec": {"predictor": {"maxReplicas": 3}}})
+    journey.plan(lambda current, _history: rollout.plan_stop(current))
+    journey.plan(rollout.plan_start)
+    assert [release.intent.scale.max_replicas for release in journey.releases] == [None] * 3
+    (drift,) = journey.current.drift
+    assert (drift.field, drift.recorded, drift.seen) == ("maximum replicas", "", "3")
+    path = journey.ops.serving._path(journey.service)  # type: ignore[attr-defined]  # the real one
+    live = admin.get(path, doing="read who owns what")
+    assert ("spec.predictor.maxReplicas", "kubectl-edit") in objects.fields_of_others(live)
+
+
 def test_the_same_deploy_again_writes_nothing(voyage: Begin, admin: Cluster) -> None:
     journey = voyage(Mode.STANDARD)
     journey.deploy(1)

@@ -35,6 +35,11 @@ def test_a_canary_takes_its_share_and_is_aborted_and_promoted(voyage: Begin) -> 
     assert journey.deploy(2, canary_percent=30).outcome is Outcome.VERIFIED
     shares = {str(side.version): side.percent for side in journey.current.answering}
     assert shares == {"wine/1": 70, "wine/2": 30}
+    sides = {str(side.version): side.address for side in journey.current.answering}
+    assert {version: journey.answer(address) for version, address in sides.items()} == {
+        "wine/1": 1,
+        "wine/2": 2,
+    }
     assert journey.plan(rollout.plan_canary, 60).outcome is Outcome.VERIFIED
     shares = {str(side.version): side.percent for side in journey.current.answering}
     assert shares == {"wine/1": 40, "wine/2": 60}

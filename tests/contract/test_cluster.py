@@ -297,6 +297,18 @@ def test_a_refused_connection_is_told_as_that_and_not_as_an_address(tmp_path: Pa
     assert gone.value.why == "The connection was refused: nothing listens there."
 
 
+def test_who_was_silent_for_the_whole_time_is_not_asked_as_long_again(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        file = kubeconfig(tmp_path, f"http://127.0.0.1:{port}", {"token": "t"})
+        cluster = Cluster(target="prod", context="kind-dev", kubeconfig=file)
+        assert cluster.host
+        began = time.monotonic()
+        with pytest.raises(Unreachable):
+            cluster.send("GET", "/x", doing="look", read_timeout_s=1)
+        assert time.monotonic() - began < 1.9
+
+
 def test_a_server_that_keeps_silent_is_told_with_the_seconds_that_were_waited(
     tmp_path: Path,
 ) -> None:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from services.domain import Mode, PackageKind, Resources, Scale, TargetKind
+from services import rollout
+from services.domain import (
+    AliasRef,
+    Mode,
+    PackageKind,
+    Resources,
+    Scale,
+    TargetKind,
+    VersionRef,
+)
 from services.gke import GkeCluster
 from services.kubeconfig import Context
 from tests.memory import World
@@ -41,6 +51,36 @@ def field(app: AppTest, label: str) -> object:
     """The input with this label."""
     inputs = (*app.text_input, *app.number_input, *app.text_area, *app.selectbox)
     return next(found for found in inputs if found.label == label)
+
+
+# ── What somebody did outside ─────────────────────────────────────────────────────────────────
+
+
+def test_an_alias_that_points_past_what_serves_stands_in_the_lists(
+    mini: World, open_mini: OpenMini
+) -> None:
+    mini.serves("wine", [1])
+    (release,) = mini.journal.by_service["wine"]
+    long_ago = mini.clock.now() - timedelta(hours=1)
+    mini.journal.by_service["wine"] = [replace(release, alias="live", settled_at=long_ago)]
+    mini.registry.set_alias(AliasRef("wine", "live"), 2)
+    overview = open_mini("overview")
+    assert "Drift in alias live: recorded wine/1, seen wine/2" in words_of(overview)
+    assert list(rows_of(overview)[0]["state"]) == ["✓ verified", "! drift"]
+    assert list(rows_of(open_mini("endpoints"))[0]["state"]) == ["✓ verified", "! drift"]
+
+
+def test_a_service_that_somebody_deleted_is_listed_and_brought_back(
+    mini: World, open_mini: OpenMini
+) -> None:
+    mini.serves("wine", [1])
+    del mini.serving.held["wine"]
+    assert rows_of(open_mini("endpoints"))[0]["state"] == ["× deleted"]
+    app = open_mini("endpoints", service="wine")
+    assert "its last release 1 was wine/1, verified" in words_of(app)
+    app = press(app, "Bring it back…")
+    app = press(app, "Roll back to release 1")
+    assert mini.wanted_version("wine") == VersionRef("wine", 1)
 
 
 # ── Options ───────────────────────────────────────────────────────────────────────────────────
@@ -118,6 +158,25 @@ def test_a_line_that_is_no_pair_is_told_and_nothing_can_be_deployed(
 
 
 # ── Canaries ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_panel_of_a_canarys_share_wants_another_one_and_closes_when_it_is_given(
+    mini: World, open_mini: OpenMini
+) -> None:
+    mini.mode = Mode.KNATIVE
+    mini.serves("wine", [1])
+    wish = rollout.Wish(canary_percent=30)
+    prepared = rollout.prepare_deploy(mini, "wine/2", name="wine", wish=wish)
+    rollout.apply(prepared.plan, mini, actor="ana", version=prepared.version)
+    rollout.settle(mini, "wine", now=mini.clock.now)
+    app = choose(open_mini("endpoints", service="wine"), "wine", "canary")
+    assert "The canary has 30 % already: choose another share." in words_of(app)
+    app.number_input(key="percent").set_value(50).run()
+    assert app.query_params["percent"] == "50"
+    app = press(app, "Give the canary 50 %")
+    assert mini.serving.held["wine"].intent.canary_percent == 50
+    assert "choose another share" not in words_of(app)
+    assert not {"do", "percent"} & set(app.query_params)
 
 
 def test_in_standard_mode_the_canary_says_why_not_and_offers_a_second_service(

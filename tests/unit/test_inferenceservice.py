@@ -123,6 +123,22 @@ def test_a_change_of_traffic_alone_leaves_all_that_flows_into_the_pods() -> None
     assert canary == promoted
 
 
+def test_each_side_of_a_canary_gets_an_address_with_new_pods_only() -> None:
+    first, standard = intent_of(1, Mode.KNATIVE), intent_of(1)
+    without = applied(first, workload=1)
+    asked = objects.manifest(
+        first, namespace="models", workload=1, mode_value="Knative", tag_routing=True
+    )
+    refused = copy.deepcopy(asked)
+    refused["metadata"]["annotations"][objects.TAG_ROUTING_ANNOTATION] = "false"
+    tags = objects.tags_routes
+    assert tags(first, 1, None)
+    assert (tags(first, 1, without), tags(first, 2, without)) == (False, True)
+    assert tags(first, 1, asked)
+    assert not tags(first, 2, refused)
+    assert not tags(standard, 1, None)
+
+
 def test_standard_mode_offers_no_canary() -> None:
     with pytest.raises(NotOffered, match="second service"):
         applied(intent_of(canary_percent=10))
@@ -439,6 +455,13 @@ def test_pods_that_load_another_model_than_the_release_are_seen() -> None:
     assert found.seen == OTHER
 
 
+def test_what_others_set_beside_the_recorded_wish_is_no_part_of_it() -> None:
+    intent = intent_of(scale=Scale(min_replicas=1))
+    service = applied(intent)
+    service["spec"]["predictor"] |= {"minReplicas": 2, "maxReplicas": 3, "timeout": 9}
+    assert objects.with_drift(intent, service) == replace(intent, scale=Scale(min_replicas=2))
+
+
 # ── Roll-outs ─────────────────────────────────────────────────────────────────────────────────
 
 FAILED_BEFORE = {"reason": "ModelLoadFailed", "message": "an earlier version's", "exitCode": 1}
@@ -561,6 +584,21 @@ def test_a_canary_is_done_when_its_share_was_read_back() -> None:
     assert done.all_serve
     assert done.stable == 1
     assert {(s.release, s.percent) for s in done.answering} == {(1, 70), (2, 30)}
+
+
+def test_the_sides_of_a_canary_have_the_addresses_of_their_tags() -> None:
+    canary = release_of(2, intent_of(2, Mode.KNATIVE, canary_percent=30))
+    traffic: list[Json] = [
+        {"revisionName": "wine-1", "percent": 70, "tag": "prev", "url": "http://prev-wine.test"},
+        {"revisionName": "wine-2", "percent": 30},
+    ]
+    look = objects.Look(
+        applied(canary.intent, 2),
+        knative=knative(2, canary.intent, traffic),
+        revisions=(revision(1), revision(2)),
+    )
+    sides = objects.read(look, (canary,)).answering
+    assert {s.release: s.address for s in sides} == {1: "http://prev-wine.test", 2: ""}
 
 
 def test_a_revision_without_pods_is_asleep_and_not_broken() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -11,16 +13,22 @@ from hypothesis import strategies as st
 from services import checks, rollout
 from services.domain import (
     Action,
+    Answering,
     Cause,
+    Change,
     ColumnSpec,
     Finding,
+    InferRequest,
     Observed,
     Outcome,
     Phase,
     Plan,
     Progress,
+    Protocol,
     Registration,
     Release,
+    Scale,
+    Service,
     Signature,
     Step,
     StepState,
@@ -443,6 +451,61 @@ def test_starting_after_a_failed_release_starts_the_last_verified_one(world: Wor
     assert plan.after.version == VersionRef("wine", 1)
 
 
+def edited(world: World, recorded: int | None) -> Service:
+    """`wine` after somebody else set its maximum to 3, beside what its release recorded."""
+    held = world.serving.held["wine"]
+    mine = replace(held.intent, scale=Scale(max_replicas=recorded))
+    held.intent = mine
+    releases = world.journal.by_service["wine"]
+    releases[:] = [replace(r, intent=replace(r.intent, scale=mine.scale)) for r in releases]
+    world.serving.edited["wine"] = replace(mine, scale=Scale(max_replicas=3))
+    return rollout.require(world, "wine")
+
+
+PLANS: dict[str, Callable[[Service, Sequence[Release]], Plan]] = {
+    "stop": lambda current, _history: rollout.plan_stop(current),
+    "start": rollout.plan_start,
+    "canary": lambda current, history: rollout.plan_canary(current, history, 50),
+    "promote": rollout.plan_promote,
+    "abort": rollout.plan_abort,
+}
+
+
+@pytest.mark.parametrize("recorded", [None, 1])
+@pytest.mark.parametrize("verb", PLANS)
+def test_no_plan_takes_an_edit_of_others_for_what_is_wanted(
+    world: World, verb: str, recorded: int | None
+) -> None:
+    if verb in {"stop", "start"}:
+        world.serves("wine", [1])
+    else:
+        canary(world)
+    plan = PLANS[verb](edited(world, recorded), world.journal.history("wine"))
+    assert plan.after is not None
+    assert plan.after.scale.max_replicas == recorded
+
+
+@pytest.mark.parametrize("recorded", [None, 1])
+def test_a_deploy_keeps_the_recorded_scale_and_not_somebody_elses(
+    world: World, recorded: int | None
+) -> None:
+    world.serves("wine", [1])
+    world.registry.add("wine", 2)
+    edited(world, recorded)
+    plans = [
+        prepare(world, "wine/2", name="wine").plan
+        for prepare in (rollout.prepare_deploy, rollout.prepare_render)
+    ]
+    afters = [plan.after.scale.max_replicas for plan in plans if plan.after]
+    assert afters == [recorded, recorded]
+
+
+def test_what_an_edit_changed_stands_in_the_plan_that_undoes_it(world: World) -> None:
+    world.serves("wine", [1])
+    plan = rollout.plan_stop(edited(world, 1))
+    assert Change("replicas", "at most 3", "at most 1") in plan.changes
+
+
 def test_history_outlives_a_deleted_service(world: World) -> None:
     world.serves("wine", [1])
     rollout.apply(rollout.plan_delete(rollout.require(world, "wine")), world, actor="ana")
@@ -626,6 +689,90 @@ def test_progress_is_ready_only_when_every_fact_agrees(seen: Observed) -> None:
     assert ready == agreed
 
 
+# ── Who answered ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("sides", "release"),
+    [
+        ([(1, 3, 100)], 3),
+        ([(1, 3, 70), (2, 4, 30)], 3),
+        ([(1, 3, 70), (1, 4, 30)], None),
+        ([(1, 3, 70), (None, 4, 30)], None),
+        ([(2, 4, 100)], None),
+    ],
+    ids=["alone", "beside another", "two of it", "one unknown", "none"],
+)
+def test_an_answer_is_of_the_one_release_that_serves_its_version(
+    world: World, sides: list[tuple[int | None, int, int]], release: int | None
+) -> None:
+    world.serves("wine", [1])
+    request = InferRequest(Protocol.V2, "/v2/models/wine/infer", b"{}")
+    said = world.predictor.infer(world.serving.endpoint("wine"), request)
+    said = replace(said, release=None)
+    answering = [
+        Answering(VersionRef("wine", number) if number else None, number_of, percent)
+        for number, number_of, percent in sides
+    ]
+    assert rollout.with_release(said, answering).release == release
+
+
+# ── Gone ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_service_that_somebody_deleted_is_told_with_its_last_release(world: World) -> None:
+    world.serves("wine", [1])
+    del world.serving.held["wine"]
+    with pytest.raises(NotFound) as told:
+        rollout.require(world, "wine")
+    assert told.value.what == "wine was deleted outside Slipway."
+    assert told.value.why == "Its last release 1 was wine/1, verified."
+    assert "slipway rollback wine --to 1" in told.value.fix
+
+
+def test_a_service_that_somebody_deleted_stands_in_the_list_and_one_that_slipway_deleted_not(
+    world: World,
+) -> None:
+    for name in ("wine", "beer", "ale"):
+        world.serves(name, [1])
+    del world.serving.held["wine"]
+    rollout.apply(rollout.plan_delete(rollout.require(world, "beer")), world, actor="ana")
+    settle(world, "beer")
+    past = world.journal.histories()
+    listed = rollout.with_past(world.serving.services(), past, target="local", namespace="")
+    assert [(service.name, service.gone) for service in listed] == [("ale", False), ("wine", True)]
+
+
+def test_a_roll_back_brings_a_deleted_service_back(world: World) -> None:
+    world.serves("wine", [1, 2])
+    del world.serving.held["wine"]
+    left = rollout.require_or_remains(world, "wine")
+    plan = rollout.plan_rollback(left, world.journal.history("wine"))
+    assert (plan.before, plan.based_on, plan.rolled_back_to) == (None, None, 2)
+    rollout.apply(plan, world, actor="ana")
+    assert settle(world).outcome is Outcome.VERIFIED
+    assert world.wanted_version("wine") == VersionRef("wine", 2)
+
+
+def test_nothing_but_a_return_is_planned_of_a_service_that_is_gone(world: World) -> None:
+    world.serves("wine", [1])
+    del world.serving.held["wine"]
+    with pytest.raises(NotDeployable):
+        rollout.plan_stop(rollout.require_or_remains(world, "wine"))
+
+
+def test_a_list_from_before_an_alias_moved_says_nothing_of_it(world: World) -> None:
+    world.registry.add("wine")
+    old = world.registry.models()
+    read_at = world.clock.now()
+    deploy_tied(world, "wine/1", "live")
+    settle(world)
+    tie = rollout.alias_tie(world.journal.history("wine"))
+    assert rollout.alias_drift(tie, old, read_at) == ()
+    later = read_at + timedelta(hours=1)
+    assert rollout.alias_drift(tie, old, later)
+
+
 # ── Aliases ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -679,10 +826,11 @@ def test_an_alias_that_points_past_what_serves_is_drift(world: World) -> None:
     deploy_tied(world, "wine/2", "live")
     settle(world)
     history = world.journal.history("wine")
-    assert rollout.alias_drift(history, world.registry.models()) == ()
+    assert rollout.alias_drift(rollout.alias_tie(history), world.registry.models()) == ()
     rollout.apply(roll_back(world), world, actor="ana")
     settle(world)
-    (drift,) = rollout.alias_drift(world.journal.history("wine"), world.registry.models())
+    tie = rollout.alias_tie(world.journal.history("wine"))
+    (drift,) = rollout.alias_drift(tie, world.registry.models())
     assert (drift.field, drift.recorded, drift.seen) == ("alias live", "wine/1", "wine/2")
 
 
