@@ -64,6 +64,7 @@ def test_an_alias_that_points_past_what_serves_stands_in_the_lists(
     long_ago = mini.clock.now() - timedelta(hours=1)
     mini.journal.by_service["wine"] = [replace(release, alias="live", settled_at=long_ago)]
     mini.registry.set_alias(AliasRef("wine", "live"), 2)
+    open_mini("models")  # waits for the registry, which no list of services does
     overview = open_mini("overview")
     assert "Drift in alias live: recorded wine/1, seen wine/2" in words_of(overview)
     assert list(rows_of(overview)[0]["state"]) == ["✓ verified", "! drift"]
