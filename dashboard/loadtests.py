@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 from dashboard.worker import told_error
 from services import records
-from services.domain import Load, LoadSummary, Objective, Tick, WayIn
+from services.domain import Load, LoadSummary, Objective, Percentiles, Tick, WayIn
 from services.errors import Conflict, SlipwayError
 from services.ports import LoadEngine, Run, RunningLoad, Store
 
@@ -43,8 +43,9 @@ class LoadTest:
     """The hop that is measured."""
     objective: Objective
     ticks: tuple[Tick, ...] = ()
-    """Without their histograms, which the newest alone tells."""
+    """Without what they tell of the run so far, which is the newest one's below."""
     histogram: tuple[tuple[float, int], ...] = ()
+    so_far: Percentiles | None = None
     summary: LoadSummary | None = None
     error: SlipwayError | None = None
     run_id: int | None = None
@@ -175,10 +176,11 @@ class LoadTests:
             self._tests[test_id] = replace(
                 test,
                 began_at=began_at,
-                ticks=(*test.ticks, replace(tick, histogram=()))[-_TICKS_KEPT:]
+                ticks=(*test.ticks, replace(tick, histogram=(), so_far=None))[-_TICKS_KEPT:]
                 if tick
                 else test.ticks,
                 histogram=tick.histogram if tick else test.histogram,
+                so_far=(tick.so_far if tick else None) or test.so_far,
                 summary=summary or test.summary,
                 error=error or test.error,
                 run_id=run_id if run_id is not None else test.run_id,

@@ -54,6 +54,7 @@ from services.domain import (
     TestResult,
     Tick,
     Timing,
+    Trailing,
     ValueKind,
     Verdict,
     VersionDetails,
@@ -617,6 +618,8 @@ class MemoryLoad:
                 _FAST,
                 {1: int(rate)},
                 by_version=by_version,
+                so_far=_FAST,
+                trailing={"p50": Trailing(0.005, 1.0)},
             )
         count = int(rate * load.duration_s)
         yield LoadSummary(
