@@ -25,6 +25,7 @@ from services.domain import (
     LoadSummary,
     LogLine,
     ModelVersion,
+    Objective,
     Observed,
     Outcome,
     Package,
@@ -222,7 +223,7 @@ class Run:
 
 
 class Store(Protocol):
-    """Audit log and load-test runs."""
+    """Audit log, load-test runs, and what was promised of services."""
 
     def intend(self, entry: AuditEntry) -> int:
         """Write the intent row and give its id. If this raises, no write may follow."""
@@ -245,6 +246,14 @@ class Store(Protocol):
 
     def runs(self, *, service: str | None = None, limit: int = 100) -> Sequence[Run]:
         """Stored load tests, newest first."""
+
+    def objective(self, target: str, namespace: str, service: str) -> Objective:
+        """What the service's users were promised; an empty Objective when nothing was."""
+
+    def keep_objective(
+        self, target: str, namespace: str, service: str, objective: Objective
+    ) -> None:
+        """Keep what is promised from now on; an empty Objective takes the promise back."""
 
     def save_example(self, model: str, name: str, body: str) -> None:
         """Keep a request's rows under a name for a registered model; the same name is replaced."""

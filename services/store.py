@@ -1,8 +1,9 @@
 """The audit log and the stored load tests, in SQL: SQLite on one machine, PostgreSQL for a team.
 
 Responsible for: the row of intent that must stand before any write, its outcome, a chain of hashes
-that shows when a row was edited, and load-test runs. Not for release history: that lives beside
-the services (`ports.Journal`). Called through `ports.Store`; made by `connect`.
+that shows when a row was edited, load-test runs, and what each service's users were promised. Not
+for release history: that lives beside the services (`ports.Journal`). Called through `ports.Store`;
+made by `connect`.
 
 The audit table is append-only: an intent and its outcome are two rows. Each row carries the sha256
 of its own columns and of the row before it, and a table of one row remembers the end of the chain.
@@ -29,8 +30,10 @@ from typing import Any
 from sqlalchemy import (
     URL,
     Column,
+    ColumnElement,
     Connection,
     Engine,
+    Float,
     Index,
     Integer,
     LargeBinary,
@@ -38,6 +41,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    and_,
     create_engine,
     delete,
     event,
@@ -51,11 +55,11 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from services import records
-from services.domain import Action, AuditEntry, Finding, Outcome, Verdict
+from services.domain import Action, AuditEntry, Finding, Objective, Outcome, Verdict
 from services.errors import ConfigError, Denied, NotFound, SlipwayError, Unreachable, one_line
 from services.ports import Run
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised with every change of a table. A store written by a newer Slipway is refused, not guessed
 at."""
 
@@ -129,6 +133,16 @@ _examples = Table(
     Column("model", Text, primary_key=True),
     Column("name", Text, primary_key=True),
     Column("body", LargeBinary, nullable=False),  # an /invocations body: JSON, deflated
+)
+
+_objectives = Table(
+    "slipway_objectives",
+    _metadata,
+    Column("target", Text, primary_key=True),
+    Column("namespace", Text, primary_key=True),
+    Column("service", Text, primary_key=True),
+    Column("p99_s", Float(53)),  # null: nothing is promised
+    Column("error_ratio", Float(53)),
 )
 
 
@@ -256,6 +270,36 @@ class SqlStore:
         with self._reading("read the load tests") as connection:
             rows = connection.execute(wanted).all()
         return [_run(int(row.id), row.record) for row in rows]
+
+    # ── Objectives ────────────────────────────────────────────────────────────────────────────
+
+    def objective(self, target: str, namespace: str, service: str) -> Objective:
+        """What the service's users were promised; an empty Objective when nothing was."""
+        mine = _objectives_of(target, namespace, service)
+        with self._reading("read the objective") as connection:
+            row = connection.execute(
+                select(_objectives.c.p99_s, _objectives.c.error_ratio).where(mine)
+            ).one_or_none()
+        return Objective() if row is None else Objective(row.p99_s, row.error_ratio)
+
+    def keep_objective(
+        self, target: str, namespace: str, service: str, objective: Objective
+    ) -> None:
+        """Keep what is promised from now on; an empty Objective takes the promise back."""
+        with self._writing("keep the objective") as connection:
+            connection.execute(
+                delete(_objectives).where(_objectives_of(target, namespace, service))
+            )
+            if objective != Objective():
+                connection.execute(
+                    insert(_objectives).values(
+                        target=_text(target),
+                        namespace=_text(namespace),
+                        service=_text(service),
+                        p99_s=objective.p99_s,
+                        error_ratio=objective.error_ratio,
+                    )
+                )
 
     # ── Examples ──────────────────────────────────────────────────────────────────────────────
 
@@ -518,6 +562,14 @@ def _unreadable_run(number: int, why: str) -> ConfigError:
         f"Load test {number} cannot be read.",
         why=one_line(why),
         fix=f"Remove the row with id {number} from the table slipway_runs.",
+    )
+
+
+def _objectives_of(target: str, namespace: str, service: str) -> ColumnElement[bool]:
+    return and_(
+        _objectives.c.target == _text(target),
+        _objectives.c.namespace == _text(namespace),
+        _objectives.c.service == _text(service),
     )
 
 

@@ -33,6 +33,7 @@ from services.domain import (
     LogLine,
     Mode,
     ModelVersion,
+    Objective,
     Observed,
     Outcome,
     Output,
@@ -662,6 +663,7 @@ class MemoryStore:
         self.audit: list[AuditEntry] = []
         self.kept: list[Run] = []
         self.kept_examples: dict[str, dict[str, str]] = {}
+        self.objectives: dict[tuple[str, str, str], Objective] = {}
         self.broken: SlipwayError | None = None
 
     def intend(self, entry: AuditEntry) -> int:
@@ -707,6 +709,14 @@ class MemoryStore:
     def runs(self, *, service: str | None = None, limit: int = 100) -> Sequence[Run]:
         found = [run for run in reversed(self.kept) if service in (None, run.service)]
         return tuple(found[:limit])
+
+    def objective(self, target: str, namespace: str, service: str) -> Objective:
+        return self.objectives.get((target, namespace, service), Objective())
+
+    def keep_objective(
+        self, target: str, namespace: str, service: str, objective: Objective
+    ) -> None:
+        self.objectives[target, namespace, service] = objective
 
     def save_example(self, model: str, name: str, body: str) -> None:
         self.kept_examples.setdefault(model, {})[name] = body

@@ -19,6 +19,7 @@ from services.domain import (
     Action,
     AuditEntry,
     LoadSummary,
+    Objective,
     Outcome,
     Percentiles,
     Tick,
@@ -222,6 +223,28 @@ def test_an_example_is_kept_by_model_and_name_and_replaced_under_its_name(store:
     assert dict(store.examples("wine")) == {"pale": '{"inputs": [2]}'}
 
 
+def test_an_objective_is_kept_for_its_service_alone(store: Store) -> None:
+    store.keep_objective("mini", "models", "wine", Objective(p99_s=0.25, error_ratio=0.01))
+
+    others = [("mini", "models", "churn"), ("mini", "", "wine"), ("prod", "models", "wine")]
+    assert store.objective("mini", "models", "wine") == Objective(0.25, 0.01)
+    assert [store.objective(*other) for other in others] == [Objective()] * 3
+
+
+def test_a_newer_objective_takes_the_place_of_the_older(store: Store) -> None:
+    store.keep_objective("local", "", "wine", Objective(p99_s=0.25, error_ratio=0.01))
+    store.keep_objective("local", "", "wine", Objective(error_ratio=0.0))
+
+    assert store.objective("local", "", "wine") == Objective(p99_s=None, error_ratio=0.0)
+
+
+def test_a_promise_can_be_taken_back(store: Store) -> None:
+    store.keep_objective("local", "", "wine", Objective(p99_s=0.1))
+    store.keep_objective("local", "", "wine", Objective())
+
+    assert store.objective("local", "", "wine") == Objective()
+
+
 def test_runs_come_newest_first_by_service(store: Store) -> None:
     store.save_run(run("first"))
     store.save_run(run("other", service="text"))
@@ -365,6 +388,23 @@ def test_a_store_of_an_earlier_slipway_is_brought_forward_with_what_it_holds(
     engine.dispose()
     sql_store.save_example("wine", "pale", "{}")
     assert len(sql_store.runs()) == 1
+
+
+def test_an_earlier_slipways_store_takes_objectives_and_keeps_its_runs(
+    sql_store: SqlStore, sql_url: str
+) -> None:
+    sql_store.save_run(run())
+    sql_store.save_example("wine", "pale", "{}")
+    sql_store.close()
+    engine = create_engine(sql_url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE slipway_objectives"))
+        connection.execute(text("UPDATE slipway_schema SET version = 2"))
+    engine.dispose()
+
+    assert sql_store.objective("local", "", "wine") == Objective()
+    sql_store.keep_objective("local", "", "wine", Objective(p99_s=0.1))
+    assert (len(sql_store.runs()), len(sql_store.examples("wine"))) == (1, 1)
 
 
 def test_a_run_that_was_damaged_is_told(sql_store: SqlStore, sql_url: str) -> None:
