@@ -278,15 +278,15 @@ _FORMATS = {"ms": "%.2f ms", "%": "%.1f %%", "": "%.0f"}
 
 def option(chart: Chart) -> Option:
     """The chart for ECharts: no movement, nothing that new data would have to build anew."""
-    top = 30 + 22 * (len(chart.lines) > 1)
+    top = 34 + 22 * (len(chart.lines) > 1)
     drawn: Option = {
         "animation": False,
-        "title": {"text": chart.title, "left": 0, "top": 0, "textStyle": {"fontSize": 14}},
+        "title": {"text": chart.title, "left": 0, "top": 4, "textStyle": {"fontSize": 14}},
         "legend": {
             "show": len(chart.lines) > 1,
             "type": "scroll",
             "left": 0,
-            "top": 24,
+            "top": 28,
             "itemHeight": 8,
             "data": [line.name for line in chart.lines],
         },

@@ -77,7 +77,7 @@ class LoadTests:
         Refused loads (ConfigError, Unreachable) are raised here, before anything is sent; Conflict
         when this service is under load already.
         """
-        under_way = self._running()
+        under_way = self.under_way()
         if any(test.service == service for test in under_way) or len(under_way) >= _AT_ONCE:
             whose = service if service in {test.service for test in under_way} else "other services"
             raise Conflict(
@@ -117,9 +117,10 @@ class LoadTests:
 
     def running_on(self, service: str) -> LoadTest | None:
         """The load test under way on a service, or None."""
-        return next((test for test in self._running() if test.service == service), None)
+        return next((test for test in self.under_way() if test.service == service), None)
 
-    def _running(self) -> list[LoadTest]:
+    def under_way(self) -> list[LoadTest]:
+        """Every load test that runs now."""
         with self._lock:
             return [test for test in self._tests.values() if test.running]
 

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from dashboard import charts, loadtests, report, widgets, wiring, words
+from dashboard import charts, loadtests, widgets, wiring, words
 from dashboard.answers import is_asleep
-from dashboard.asking import Whom, starting_points
+from dashboard.asking import Whom, addressed, sides_of, starting_points
 from dashboard.coldstarts import ColdStart
 from dashboard.loadtests import LoadTest
 from services import bench, changeover, coldstart, latency
@@ -27,6 +27,7 @@ from services.domain import (
     Mode,
     Objective,
     Percentiles,
+    Protocol,
     Service,
     Tick,
     WayIn,
@@ -61,8 +62,18 @@ def load_form(ops: Ops, service: Service) -> None:
         at_once = second.number_input("At a time", 1, 256, 4, key="concurrency")
         rate = third.number_input("Per second (steady)", 1, 20_000, 20, key="rate")
         seconds = fourth.number_input("For at most, seconds", 1, 3_600, 15, key="seconds")
-        warm, slo, errors = st.columns(3)
+        warm, rows, side = st.columns(3)
         warm_s = warm.number_input("Warm-up, seconds", 0, 60, 1, key="warm_up")
+        rows_each = rows.number_input(
+            "Rows per request (0: as it was sent)", 0, 100_000, 0, key="rows_each"
+        )
+        sides = {
+            "all of its traffic" if name == "any" else name: whom[0]
+            for name, whom in sides_of(service).items()
+            if len(whom) == 1
+        }
+        asked_side = side.selectbox("Ask", list(sides), key="load_side")
+        slo, errors = st.columns(2)
         known, promised = _promised(service)
         # What a widget begins with is fixed by its key: until it is known, it is another widget.
         field = service.name if known else f"reading-{service.name}"
@@ -83,9 +94,13 @@ def load_form(ops: Ops, service: Service) -> None:
         began = st.form_submit_button("Start the load test", key="start_load")
     if not began:
         return
+    whom = sides.get(asked_side or "", Whom(service.name))
+    endpoint = ops.serving.endpoint(whom.service, whom.release)
+    prepared = [_load_request(service, rows_each)]
+    prepared += _kept_requests(service, kept if turns else (), rows_each)
     load = Load(
-        endpoint=ops.serving.endpoint(service.name),
-        requests=(_load_request(service), *_kept_requests(service, kept if turns else ())),
+        endpoint=endpoint,
+        requests=tuple(addressed(one, service.name, endpoint.model_name) for one in prepared),
         mode=mode,
         duration_s=float(seconds),
         rate=float(rate) if mode is LoadMode.STEADY_RATE else None,
@@ -97,7 +112,8 @@ def load_form(ops: Ops, service: Service) -> None:
             error_ratio=errors_percent / 100 if errors_percent else None,
         ),
     )
-    version = str(service.intent.version) if service.intent and service.intent.version else "?"
+    _keep_promise(ops, service, promised, load.objective)
+    version, release = _answering(service, whom)
     asked = (
         f"{count} requests, {at_once} at a time"
         if mode is LoadMode.BURST
@@ -105,6 +121,10 @@ def load_form(ops: Ops, service: Service) -> None:
     )
     cold_start_s = _woken(ops, load, service)
     label = f"{version}, {asked}"
+    if whom.release is not None:
+        label += f", release {whom.release} alone"
+    if rows_each:
+        label += f", {rows_each} row{'' if rows_each == 1 else 's'} each"
     if cold_start_s is not None:
         label += f", after a cold start of {words.latency_words(cold_start_s)}"
 
@@ -119,7 +139,7 @@ def load_form(ops: Ops, service: Service) -> None:
             target=ops.target,
             namespace=ops.namespace,
             service=service.name,
-            release=service.release,
+            release=release,
             version=version,
             settings=loadtests.settings_text(load, cold_start_s),
             summary=summary,
@@ -144,14 +164,25 @@ def _hop(via: WayIn | None, told: str) -> None:
 
 
 def _promised(service: Service) -> tuple[bool, Objective]:
-    """The objective of this service's newest load test: what is promised stays until changed.
+    """What was promised of this service; the first is False while it is still being read."""
+    kept = widgets.glanced(wiring.objective(service.name))
+    return kept is not None, kept or Objective()
 
-    The first is False while the load tests are still being read.
-    """
-    runs = widgets.glanced(wiring.runs(service.name))
-    if runs is None:
-        return False, Objective()
-    return True, report.objective_of(runs[0]) if runs else Objective()
+
+def _keep_promise(ops: Ops, service: Service, before: Objective, now: Objective) -> None:
+    if now == before:
+        return
+    ops.store.keep_objective(ops.target, ops.namespace, service.name, now)
+    wiring.forget_reads()
+
+
+def _answering(service: Service, whom: Whom) -> tuple[str, int | None]:
+    """The version and the release that a load test is recorded under."""
+    for side in service.answering:
+        if whom.release is not None and side.release == whom.release:
+            return str(side.version or "?"), side.release
+    version = service.intent.version if service.intent else None
+    return str(version or "?"), service.release
 
 
 def _woken(ops: Ops, load: Load, service: Service) -> float | None:
@@ -162,12 +193,15 @@ def _woken(ops: Ops, load: Load, service: Service) -> float | None:
         return coldstart.wake(ops.predictor, load.endpoint, load.requests[0]).timing.total_s
 
 
-def _load_request(service: Service) -> InferRequest:
-    """The last request that was sent from this session, else the version's example."""
+def _load_request(service: Service, rows_each: int = 0) -> InferRequest:
+    """The last request that was sent from this session, else the version's example.
+
+    `rows_each`: its rows, over and over until there are so many; 0 for as many as it has.
+    """
     for group in st.session_state.get("answers", []):
         if group[0].service == service.name and group[0].prediction is not None:
             sent: InferRequest = group[0].request
-            return sent
+            return _with_rows(service, group[0].rows, sent.protocol, rows_each) or sent
     intent: Intent | None = service.intent
     if intent is None or intent.example is None:
         raise NotDeployable(
@@ -175,16 +209,35 @@ def _load_request(service: Service) -> InferRequest:
             why="Its version has no input example, and no request was sent yet.",
             fix="Send one request first; the load test repeats it.",
         )
-    return bench.request_for_example(intent.signature, intent.example, model_name=service.name)
+    longer = _with_rows(service, intent.example, Protocol.V2, rows_each)
+    return longer or bench.request_for_example(
+        intent.signature, intent.example, model_name=service.name
+    )
 
 
-def _kept_requests(service: Service, texts: Sequence[str]) -> tuple[InferRequest, ...]:
+def _with_rows(
+    service: Service, text: str, protocol: Protocol, rows_each: int
+) -> InferRequest | None:
+    """The request of these rows, repeated; None when they shall stay as they are."""
+    if not rows_each:
+        return None
+    signature = service.intent.signature if service.intent else None
+    rows = bench.repeated(bench.example_rows(signature, text), rows_each)
+    return bench.request_for(signature, rows, model_name=service.name, protocol=protocol)
+
+
+def _kept_requests(
+    service: Service, texts: Sequence[str], rows_each: int
+) -> tuple[InferRequest, ...]:
     """The requests of examples; those that fit another version's signature only are left out."""
     signature = service.intent.signature if service.intent else None
     made = []
     for text in texts:
         with suppress(SignatureMismatch):
-            made.append(bench.request_for_example(signature, text, model_name=service.name))
+            made.append(
+                _with_rows(service, text, Protocol.V2, rows_each)
+                or bench.request_for_example(signature, text, model_name=service.name)
+            )
     return tuple(made)
 
 
