@@ -266,10 +266,11 @@ def _side_by_side(group: Sequence[Answer]) -> None:
             _facts(answer, answer.prediction)
             if len(good) == 1:
                 _outputs(answer.prediction)
-            st.caption("Raw answer")
-            _raw(answer.prediction, key=f"-{name}")
-            st.caption("curl and Python")
-            _as_code(answer)
+            raw, code = st.tabs(["Raw answer", "curl and Python"])
+            with raw:
+                _raw(answer.prediction, key=f"-{name}")
+            with code:
+                _as_code(answer)
 
 
 def _names(group: Sequence[Answer]) -> list[str]:

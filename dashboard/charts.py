@@ -207,7 +207,7 @@ def histogram(runs: Mapping[str, Bars]) -> Chart:
         lines.append(
             Line(
                 name,
-                [round(bound * 1000, 4) for bound, _ in bars],
+                [float(f"{bound * 1000:.4g}") for bound, _ in bars],
                 [round(100 * count / total, 3) for _, count in bars],
                 colour_of(index),
             )

@@ -50,6 +50,7 @@ class LoadTest:
     error: SlipwayError | None = None
     run_id: int | None = None
     running: bool = True
+    stop_asked_at: datetime | None = None
     began_at: datetime | None = None
     """When its second 0 was: after the warm-up; None before the first second was measured."""
 
@@ -128,6 +129,9 @@ class LoadTests:
         """End it within a second; what was measured is summed up and kept."""
         with self._lock:
             running = self._loads.get(test_id)
+            test = self._tests.get(test_id)
+            if running is not None and test is not None and test.stop_asked_at is None:
+                self._tests[test_id] = replace(test, stop_asked_at=datetime.now(UTC))
         if running is not None:
             running.stop()
 
@@ -152,6 +156,9 @@ class LoadTests:
     def _save(self, test_id: str, store: Store, run: Run) -> None:
         test = self.test(test_id)
         ticks = test.ticks if test else ()
+        if test and test.stop_asked_at is not None:
+            asked = {"stop_asked_at": test.stop_asked_at.isoformat()}
+            run = replace(run, settings=json.dumps(json.loads(run.settings) | asked))
         run_id = store.save_run(replace(run, ticks=ticks))
         self._note(test_id, run_id=run_id)
 

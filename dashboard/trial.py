@@ -120,7 +120,9 @@ def load_form(ops: Ops, service: Service) -> None:
         else f"{rate} per second for {seconds} s"
     )
     cold_start_s = _woken(ops, load, service)
-    label = f"{version}, {asked}"
+    taking = [str(side.version or f"release {side.release}") for side in service.answering]
+    told = " + ".join(taking) if whom.release is None and len(taking) > 1 else version
+    label = f"{told}, {asked}"
     if whom.release is not None:
         label += f", release {whom.release} alone"
     if rows_each:
