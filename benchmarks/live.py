@@ -35,10 +35,11 @@ _WATCH = """
 () => {
   window.painted = [];
   const look = () => {
-    const plot = document.querySelector('.js-plotly-plot');
-    const line = plot && plot.calcdata && plot.calcdata[0];
-    if (line && line.length) {
-      const at = line[line.length - 1].x;
+    // Charts are painted on a canvas; the name for who cannot see one is set as it is drawn.
+    const chart = document.querySelector('[data-testid="stEChartsChart"]');
+    const said = chart && /up to second ([0-9.]+)/.exec(chart.getAttribute('aria-label') || '');
+    if (said) {
+      const at = Number(said[1]);
       const last = window.painted[window.painted.length - 1];
       if (!last || last[1] !== at) {
         window.painted.push([Date.now(), at]);
@@ -141,7 +142,7 @@ def watched(
             received: list[tuple[float, int]] = []
             page.on("websocket", lambda socket: _count(socket, received))
             page.goto(url, timeout=60_000)
-            page.wait_for_selector(".js-plotly-plot", timeout=60_000)
+            page.wait_for_selector('[data-testid="stEChartsChart"]', timeout=60_000)
             page.evaluate(_WATCH)
             until = time.monotonic() + bound_s
             while time.monotonic() < until and '"summary"' not in log.read_text():

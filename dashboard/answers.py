@@ -6,14 +6,14 @@ Foreign text goes through code blocks and tables, never through Markdown.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import streamlit as st
 
 from dashboard import widgets, wiring, words
-from dashboard.asking import Asked, Whom, pretty
+from dashboard.asking import Asked, Whom, addressed, pretty
 from services import bench, coldstart
 from services.domain import Difference, InferRequest, Mode, Prediction, Service
 from services.errors import SlipwayError, one_line
@@ -22,6 +22,10 @@ from services.ports import Ops
 SHOWN_BYTES = 256 * 1024
 """A browser tab freezes on more raw text (streamlit/streamlit#517); the rest is a download."""
 KEPT_ANSWERS = 10
+LINES_OPEN = 24
+"""Longer code and tables scroll in a box of their own."""
+CODE_PX = 420
+MOST_ROWS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +53,25 @@ def send(ops: Ops, service: Service, asked: Asked) -> None:
     request, answers = asked.request, []
     for whom in asked.whom:
         endpoint = ops.serving.endpoint(whom.service, whom.release)
-        addressed = replace(
-            request, path=request.path.replace(f"/{service.name}/", f"/{endpoint.model_name}/", 1)
-        )
+        sent = addressed(request, service.name, endpoint.model_name)
         asleep = service.mode is Mode.KNATIVE and is_asleep(ops, whom)
         answer = Answer(
             at=datetime.now(UTC),
             service=service.name,
             whom=whom,
-            request=addressed,
+            request=sent,
             rows=asked.rows,
-            curl=bench.as_curl(endpoint, addressed),
-            python=bench.as_python(endpoint, addressed),
+            curl=bench.as_curl(endpoint, sent),
+            python=bench.as_python(endpoint, sent),
             why=endpoint.why,
             cold=asleep,
         )
+        if len(asked.whom) > 1:
+            # Opened before the clock, for each alike: else whoever is asked first pays for it.
+            ops.predictor.ready(endpoint)
         bound_s = coldstart.answer_within_s(asleep=asleep)
         try:
-            found = ops.predictor.infer(endpoint, addressed, timeout_s=bound_s)
+            found = ops.predictor.infer(endpoint, sent, timeout_s=bound_s)
             answers.append(replace(answer, prediction=found))
         except SlipwayError as error:
             answers.append(replace(answer, error=error))
@@ -81,8 +86,11 @@ def is_asleep(ops: Ops, whom: Whom) -> bool:
     return found is not None and found.asleep
 
 
-def shown(service: Service) -> None:
-    """The last answer to this service, whole; the earlier ones to choose from."""
+def shown(service: Service, *, refused: bool = False) -> None:
+    """The last answer to this service, whole; the earlier ones to choose from.
+
+    `refused`: what was asked for since did not fit, so that no answer here belongs to it.
+    """
     kept: list[list[Answer]] = [
         group for group in st.session_state.get("answers", []) if group[0].service == service.name
     ]
@@ -90,6 +98,12 @@ def shown(service: Service) -> None:
         st.caption("The answer appears here.")
         return
     group = kept[0]
+    if refused:
+        st.info(
+            f"Nothing was sent just now. This is the answer to the request of"
+            f" {widgets.moment(group[0].at)}.",
+            icon=":material/history:",
+        )
     if len(kept) > 1:
         labels = [f"{widgets.moment(group[0].at)} · {_told(group)}" for group in kept]
         at = st.selectbox(
@@ -133,24 +147,33 @@ def _told(group: Sequence[Answer]) -> str:
             parts.append("failed")
         else:
             version = answer.prediction.version or answer.whom
-            parts.append(f"{version}, {answer.prediction.timing.total_s * 1000:.1f} ms")
+            took = words.latency_words(answer.prediction.timing.total_s)
+            parts.append(f"{version}, {took}")
     return " and ".join(parts)
 
 
 def _one_answer(answer: Answer) -> None:
-    if answer.error is not None:
-        widgets.error_box(answer.error)
-        _as_code(answer)
+    if answer.prediction is None:
+        _failed(answer)
         return
-    prediction = answer.prediction
-    assert prediction is not None
-    _facts(answer, prediction)
+    _facts(answer, answer.prediction)
     table, raw, code = st.tabs(["Table", "Raw answer", "curl and Python"])
     with table:
-        _outputs(prediction)
+        _outputs(answer.prediction)
     with raw:
-        _raw(prediction)
+        _raw(answer.prediction)
     with code:
+        _as_code(answer)
+
+
+def _failed(answer: Answer, key: str = "") -> None:
+    """An error: what the server answered, and the request to try by hand, closed."""
+    error = answer.error or SlipwayError("No answer came.")
+    widgets.error_box(error)
+    if error.said:
+        st.caption("What the server answered")
+        _code(pretty(error.said.decode("utf-8", "replace")), "json")
+    with st.expander("The request as curl and Python", key=f"request-by-hand{key}"):
         _as_code(answer)
 
 
@@ -167,8 +190,9 @@ def _facts(answer: Answer, prediction: Prediction) -> None:
         }
     )
     st.caption(
-        f"connect {timing.connect_s * 1000:.1f} ms, wait {timing.wait_s * 1000:.1f} ms,"
-        f" read {timing.read_s * 1000:.1f} ms; by {prediction.via}, protocol {prediction.protocol}"
+        f"connect {words.latency_words(timing.connect_s)}, wait"
+        f" {words.latency_words(timing.wait_s)}, read {words.latency_words(timing.read_s)};"
+        f" by {prediction.via}, protocol {prediction.protocol}"
     )
     if answer.why:
         st.caption(widgets.literal(answer.why, 400))
@@ -197,41 +221,150 @@ def _cell(value: object) -> object:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
 
 
-def _raw(prediction: Prediction) -> None:
+def _raw(prediction: Prediction, key: str = "") -> None:
     text = prediction.raw[:SHOWN_BYTES].decode("utf-8", "replace")
-    st.code(pretty(text) if len(prediction.raw) <= SHOWN_BYTES else text, language="json")
+    _code(pretty(text) if len(prediction.raw) <= SHOWN_BYTES else text, "json")
     if prediction.cut:
         st.caption("The answer was longer than Slipway reads; it is cut here.")
     st.download_button(
-        "Download the raw answer", prediction.raw, "answer.json", key="download-answer"
+        "Download the raw answer", prediction.raw, "answer.json", key=f"download-answer{key}"
     )
 
 
 def _as_code(answer: Answer) -> None:
-    st.code(answer.curl, language="bash")
-    st.code(answer.python, language="python")
+    _code(answer.curl, "bash")
+    _code(answer.python, "python")
+
+
+def _code(text: str, language: str) -> None:
+    """Code that scrolls in a box of its own where it is long."""
+    long = text.count("\n") > LINES_OPEN or len(text) > LINES_OPEN * 200
+    st.code(text, language=language, height=CODE_PX if long else "content")
 
 
 def _side_by_side(group: Sequence[Answer]) -> None:
-    columns = st.columns(len(group))
-    for column, answer in zip(columns, group, strict=True):
-        with column:
+    """Several answers to one request: their times, their outputs in one table, each one's whole."""
+    names = _names(group)
+    good = {
+        name: answer.prediction
+        for name, answer in zip(names, group, strict=True)
+        if answer.prediction is not None
+    }
+    for name, answer in zip(names, group, strict=True):
+        if answer.prediction is None:
+            st.text(name)
+            widgets.error_box(answer.error or SlipwayError("No answer came."))
+    if good:
+        _times(good)
+    if len(good) > 1:
+        _differences(good)
+    for name, tab, answer in zip(names, st.tabs(names), group, strict=True):
+        with tab:
             if answer.prediction is None:
-                widgets.error_box(answer.error or SlipwayError("No answer came."))
-            else:
-                _facts(answer, answer.prediction)
+                _failed(answer, key=f"-{name}")
+                continue
+            _facts(answer, answer.prediction)
+            if len(good) == 1:
                 _outputs(answer.prediction)
-    good = [answer.prediction for answer in group if answer.prediction is not None]
-    if len(good) == 2:
-        _differences(bench.compare_outputs(good[0], good[1]))
+            raw, code = st.tabs(["Raw answer", "curl and Python"])
+            with raw:
+                _raw(answer.prediction, key=f"-{name}")
+            with code:
+                _as_code(answer)
 
 
-def _differences(found: Sequence[Difference]) -> None:
-    if not found:
-        st.success("Both versions gave the same outputs.", icon=":material/equal:")
-        return
-    st.warning(f"The outputs differ in {len(found)} places.", icon=":material/difference:")
+def _names(group: Sequence[Answer]) -> list[str]:
+    """What tells the answers apart: the version, with whom was asked where that is not enough."""
+    names = [
+        str(one.prediction.version)
+        if one.prediction is not None and one.prediction.version
+        else str(one.whom)
+        for one in group
+    ]
+    return [
+        f"{name}, {one.whom}" if names.count(name) > 1 else name
+        for name, one in zip(names, group, strict=True)
+    ]
+
+
+def _times(good: Mapping[str, Prediction]) -> None:
     st.dataframe(
-        [{"where": d.field, "left": d.left, "right": d.right} for d in found[:200]],
+        [
+            {
+                "answered by": name,
+                "wait and read": words.latency_words(one.timing.wait_s + one.timing.read_s),
+                "connect": words.latency_words(one.timing.connect_s),
+            }
+            for name, one in good.items()
+        ],
         hide_index=True,
+        alt="Latency by version",
     )
+    st.caption(
+        "Compare wait and read: the connections were opened before. One request says little;"
+        " a load test of each side says more."
+    )
+
+
+def _differences(good: Mapping[str, Prediction]) -> None:
+    """The outputs of all in one table, row by row; what differs from the first is marked."""
+    first, *others = good.items()
+    found = [(name, bench.compare_outputs(first[1], prediction)) for name, prediction in others]
+    differing = {
+        (name, difference.field): difference for name, differences in found
+        for difference in differences
+    }  # fmt: skip
+    if not differing:
+        st.success("All gave the same outputs.", icon=":material/equal:")
+    else:
+        told = "place" if len(differing) == 1 else "places"
+        st.warning(
+            f"The outputs differ in {len(differing):,} {told}, marked ≠.",
+            icon=":material/difference:",
+        )
+    for (name, where), difference in differing.items():
+        if ", row " not in where:  # what no row of the table can show
+            st.text(f"{where}: {first[0]} {difference.left}, {name} {difference.right}")
+    rows = list(_compared_rows(good, differing))
+    st.dataframe(
+        rows[:MOST_ROWS],
+        hide_index=True,
+        height=CODE_PX if len(rows) > LINES_OPEN // 2 else "auto",
+        alt="Outputs side by side",
+        column_config={"row": st.column_config.NumberColumn("Row", width="small", pinned=True)},
+    )
+    if len(rows) > MOST_ROWS:
+        st.caption(
+            f"The first {MOST_ROWS:,} of {len(rows):,} rows, those that differ first;"
+            " the raw answers hold all of them."
+        )
+
+
+def _compared_rows(
+    good: Mapping[str, Prediction], differing: Mapping[tuple[str, str], Difference]
+) -> Iterator[dict[str, object]]:
+    """A line per row and output; where there are more than fit, those that differ come first."""
+    first = next(iter(good))
+    shape = [output.name for output in good[first].outputs]
+    lines = []
+    for at, output in enumerate(shape):
+        count = max(
+            (len(one.outputs[at].values) for one in good.values() if at < len(one.outputs)),
+            default=0,
+        )
+        for row in range(count):
+            line: dict[str, object] = {"row": row + 1}
+            if len(shape) > 1:
+                line["output"] = output
+            why = ""
+            for name, one in good.items():
+                values = one.outputs[at].values if at < len(one.outputs) else ()
+                shown = str(_cell(values[row])) if row < len(values) else "nothing"
+                mark = differing.get((name, f"output {at + 1}, row {row + 1}"))
+                line[name] = f"≠ {shown}" if mark else shown
+                why = why or (mark.why if mark else "")
+            line["difference"] = why
+            lines.append(line)
+    if len(lines) > MOST_ROWS:
+        lines.sort(key=lambda line: not line["difference"])
+    yield from lines

@@ -7,20 +7,26 @@ through Markdown.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from dashboard import widgets, wiring
 from services import bench, rollout, tabular
-from services.domain import InferRequest, Phase, Protocol, Service
+from services.domain import InferRequest, Phase, Protocol, Service, Signature
 from services.errors import SignatureMismatch
 
 MOST_FIELDS = 60
 """A form of more fields is no form: JSON or CSV then."""
-FORM, TEXT, FILE = "Form", "JSON or CSV", "File"
+FORM, TABLE, TEXT, FILE = "Form", "Table of rows", "JSON or CSV", "File"
+_NESTED = {"tensor", "array", "object", "map", "any"}
+MOST_WRITTEN = 200
+"""Rows of an example that a table begins with."""
 PROTOCOLS = {
     "V2 (Open Inference)": Protocol.V2,
     "/invocations (MLflow)": Protocol.INVOCATIONS,
@@ -48,6 +54,12 @@ class Asked:
     whom: tuple[Whom, ...]
 
 
+def addressed(request: InferRequest, service: str, model_name: str) -> InferRequest:
+    """The same request, to whatever the endpoint that is asked calls the model."""
+    path = request.path.replace(f"/{service}/", f"/{model_name}/", 1)
+    return replace(request, path=path)
+
+
 def service_picker() -> Service | None:
     """The service to ask, bound to the URL; None, with the next step, where there is none."""
     found = widgets.looked(wiring.services(), "services")
@@ -60,7 +72,11 @@ def service_picker() -> Service | None:
         ):
             widgets.go("Choose a version", "models", key="choose", primary=True)
         return None
-    name = widgets.picker("Service", [service.name for service in found], key="service")
+    names = [service.name for service in found]
+    looked_at = st.session_state.get("predicted", "")
+    index = names.index(looked_at) if looked_at in names else 0
+    name = widgets.picker("Service", names, key="service", index=index)
+    st.session_state["predicted"] = name
     if name and not widgets.from_url("service"):
         # A link that names no service would open another one once there is a name before it.
         widgets.into_url(service=name)
@@ -69,6 +85,25 @@ def service_picker() -> Service | None:
         return chosen
     # Requests have to fit what answers, which a failed or running roll-out's version does not yet.
     return rollout.as_answering(chosen, wiring.history(chosen.name).value or ())
+
+
+def other_load_tests(service: Service) -> None:
+    """Say that another service is under load: whoever comes back to this page looks for it."""
+    for test in wiring.load_tests().under_way():
+        if test.service == service.name:
+            continue
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.info(
+                f"A load test of {widgets.literal(test.service)} is under way.",
+                icon=":material/speed:",
+            )
+            widgets.go(
+                f"Look at {test.service}",
+                "predict",
+                key=f"look-{test.id}",
+                service=test.service,
+                test=test.id,
+            )
 
 
 def asks_for_start(service: Service) -> bool:
@@ -98,7 +133,10 @@ def request_form(service: Service) -> Asked | None:
         start = widgets.picker("Start from", list(points), key="example") or start
     example = points[start]
     fields = bench.form_fields(signature, example) if signature else ()
-    ways = [FORM, TEXT, FILE] if fields and len(fields) <= MOST_FIELDS else [TEXT, FILE]
+    ways = [TEXT, FILE]
+    if fields and len(fields) <= MOST_FIELDS:
+        flat = not any(field.kind in _NESTED for field in fields if not field.is_param)
+        ways = [FORM, TABLE, *ways] if flat else [FORM, *ways]
     way = st.segmented_control(
         "Write the request as", ways, default=ways[0], key="input", required=True
     )
@@ -107,36 +145,19 @@ def request_form(service: Service) -> Asked | None:
     elif FORM not in ways:
         st.caption(f"The signature has {len(fields)} inputs: too many for a form.")
     with st.form("request", border=True):
-        rows_text, form_values, upload = "", {}, None
-        if way == FORM:
-            form_values = _fields(f"{service.name}-{service.release}-{start}", fields)
-        elif way == FILE:
-            upload = st.file_uploader(
-                "CSV with a header, JSON, or parquet", type=["csv", "json", "parquet"], key="upload"
-            )
-        else:
-            rows_text = st.text_area(
-                "Rows as JSON or CSV",
-                value=pretty(example) if example else "",
-                height=240,
-                key=f"rows-{service.name}-{service.release}-{start}",
-                help="A list of records, dataframe_split, inputs, one bare row, or CSV.",
-            )
+        start_key = f"{service.name}-{service.release}-{start}"
+        read = _written(way or TEXT, start_key, fields, signature, example)
         options = st.columns(2)
         speaks = service.intent.package.protocol if service.intent else Protocol.V2
         first = list(PROTOCOLS.values()).index(speaks)
         protocol = options[0].selectbox("Protocol", list(PROTOCOLS), first, key="protocol")
-        sides = _sides(service)
+        sides = sides_of(service)
         side = options[1].selectbox("Ask", list(sides), key="side")
         sent = st.form_submit_button("Send request", type="primary", key="send")
     if not sent:
         return None
-    if way == FORM:
-        rows = _rows_of_form(service, form_values)
-    elif way == FILE:
-        rows = _rows_of_file(upload, service)
-    else:
-        rows = bench.parse_rows(rows_text, signature)
+    st.session_state["request_refused"] = service.name
+    rows = read()
     if rows is None:
         return None
     chosen = PROTOCOLS.get(protocol or "", Protocol.V2)
@@ -144,26 +165,65 @@ def request_form(service: Service) -> Asked | None:
     plain = bench.request_for(
         signature, rows, model_name=service.name, protocol=Protocol.INVOCATIONS
     )
+    st.session_state["request_refused"] = ""
     return Asked(request, plain.body.decode(), sides[side or "any"])
 
 
-def _fields(start: str, fields: Sequence[bench.FormField]) -> dict[str, str]:
-    """One widget per field in a grid; JSON values over the whole width.
+Fields: TypeAlias = Sequence[bench.FormField]
+
+
+def _written(
+    way: str, start: str, fields: Fields, signature: Signature | None, example: str | None
+) -> Callable[[], bench.Rows | None]:
+    """Draw what the rows are written in; gives what reads them, None when some do not fit.
 
     `start` tells apart what the fields begin with: another example's fields are other widgets.
     """
+    if way == FORM and signature is not None:
+        values = _fields(start, fields)
+        return lambda: _fitting(bench.form_rows(signature, values), signature)
+    if way == TABLE and signature is not None:
+        table = _table(start, fields, signature, example)
+        values = _fields(start, [field for field in fields if field.is_param])
+        return lambda: _rows_of_table(signature, table, values)
+    if way == FILE:
+        upload = st.file_uploader(
+            "CSV with a header, JSON, or parquet", type=["csv", "json", "parquet"], key="upload"
+        )
+        return lambda: _rows_of_file(upload, signature)
+    text = st.text_area(
+        "Rows as JSON or CSV",
+        value=pretty(example or _made_up(signature, fields)),
+        height=240,
+        key=f"rows-{start}",
+        help="A list of records, dataframe_split, inputs, one bare row, or CSV.",
+    )
+    return lambda: _parsed(text, signature)
+
+
+def refused(service: Service) -> bool:
+    """Whether what was asked for last did not fit: no answer belongs to it."""
+    return bool(st.session_state.get("request_refused") == service.name)
+
+
+def _fields(start: str, fields: Fields) -> dict[str, str]:
+    """One widget per field in a grid; JSON values over the whole width."""
     values: dict[str, str] = {}
-    grid = st.columns(3)
+    grid: Sequence[DeltaGenerator] = ()
     place = 0
     for field in fields:
         key = f"field-{start}-{field.key}"
-        wide = field.kind in {"tensor", "array", "object", "map", "any"}
-        label = widgets.literal(field.label)
+        wide = field.kind in _NESTED
+        label = widgets.plain_label(field.label)
         if wide:
             values[field.key] = st.text_area(
                 label, value=field.text, help=field.hint, key=key, height=100
             )
+            place = 0
             continue
+        if place % 3 == 0:
+            # A line of its own for each three: on a phone, columns go below each other as a whole.
+            grid = st.columns(3)
         column = grid[place % 3]
         place += 1
         if field.kind == "boolean":
@@ -180,11 +240,82 @@ def _fields(start: str, fields: Sequence[bench.FormField]) -> dict[str, str]:
     return values
 
 
-def _rows_of_form(service: Service, values: dict[str, str]) -> bench.Rows | None:
-    """The form's rows; None when some fields do not fit, which is then shown field by field."""
-    signature = service.intent.signature if service.intent else None
-    assert signature is not None  # without one there is no form
-    rows = bench.form_rows(signature, values)
+def _table(
+    start: str, fields: Fields, signature: Signature, example: str | None
+) -> list[dict[str, object]]:
+    """The rows as a table to write in; as text, so that what does not fit can be said."""
+    columns = [field for field in fields if not field.is_param]
+    rows = [{field.name: field.text for field in columns}]
+    if example:
+        with suppress(SignatureMismatch):
+            known = bench.example_rows(signature, example)
+            rows = [
+                {name: cell_text(value) for name, value in zip(known.columns, row, strict=True)}
+                for row in known.data[:MOST_WRITTEN]
+            ] or rows
+    edited = st.data_editor(
+        rows,
+        key=f"table-{start}",
+        num_rows="dynamic",
+        hide_index=True,
+        column_config={
+            field.name: st.column_config.TextColumn(field.label, help=field.hint)
+            for field in columns
+        },
+    )
+    return [dict(row) for row in edited]
+
+
+def cell_text(value: object) -> str:
+    """A value as one writes it into a field; "" for none."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _rows_of_table(
+    signature: Signature, table: Sequence[Mapping[str, object]], params: dict[str, str]
+) -> bench.Rows | None:
+    """The table's rows, without those that were left empty; None when some do not fit."""
+    labels = [field.name for field in bench.form_fields(signature) if not field.is_param]
+    written = [tuple(cell_text(row.get(label)) for label in labels) for row in table]
+    data = tuple(row for row in written if any(row))
+    if not data:
+        raise SignatureMismatch("The request was not sent.", "The table has no row.")
+    rows = replace(bench.form_rows(signature, params), columns=tuple(labels), data=data)
+    return _fitting(rows, signature)
+
+
+def _parsed(text: str | bytes, signature: Signature | None, **how: Any) -> bench.Rows | None:  # noqa: ANN401 - passed on
+    """Written rows; None when several values do not fit, which is then shown value by value."""
+    try:
+        return bench.parse_rows(text, signature, **how)
+    except SignatureMismatch as error:
+        if signature is None:
+            raise
+        unread: bench.Rows | None = None
+        with suppress(SignatureMismatch):
+            unread = bench.parse_rows(text, None, **how)
+        problems = bench.problems_of(unread, signature) if unread else ()
+        # Read without the signature, positional rows may look otherwise: then the error is enough.
+        if len(problems) < 2 or not error.why.startswith(str(problems[0])):
+            raise
+        _show_problems(problems)
+        return None
+
+
+def _made_up(signature: Signature | None, fields: Fields) -> str:
+    """A row of empty values that fits, for a version without an example; "" when none does."""
+    if signature is None:
+        return ""
+    with suppress(SignatureMismatch):
+        rows = bench.rows_from_form(signature, {field.key: field.text for field in fields})
+        request = bench.request_for(signature, rows, model_name="-", protocol=Protocol.INVOCATIONS)
+        return request.body.decode()
+    return ""
+
+
+def _fitting(rows: bench.Rows, signature: Signature) -> bench.Rows | None:
     problems = bench.problems_of(rows, signature)
     if problems:
         _show_problems(problems)
@@ -192,20 +323,19 @@ def _rows_of_form(service: Service, values: dict[str, str]) -> bench.Rows | None
     return bench.check_rows(rows, signature)
 
 
-def _rows_of_file(upload: UploadedFile | None, service: Service) -> bench.Rows:
+def _rows_of_file(upload: UploadedFile | None, signature: Signature | None) -> bench.Rows | None:
     if upload is None:
         raise SignatureMismatch("The request was not sent.", "No file was chosen.")
     name, content = upload.name, upload.getvalue()
-    signature = service.intent.signature if service.intent else None
     if name.lower().endswith(".parquet"):
         rows = tabular.rows_from_parquet(content)
         return bench.check_rows(rows, signature) if signature else rows
     if name.lower().endswith(".csv"):
-        return bench.parse_rows(content, signature, content="csv")
-    return bench.parse_rows(content, signature, content="json")
+        return _parsed(content, signature, content="csv")
+    return _parsed(content, signature, content="json")
 
 
-def _sides(service: Service) -> dict[str, tuple[Whom, ...]]:
+def sides_of(service: Service) -> dict[str, tuple[Whom, ...]]:
     """Whom a request can be sent to: whoever the traffic goes to, one side, or several at once."""
     name = service.name
     sides: dict[str, tuple[Whom, ...]] = {"any": (Whom(name),)}
@@ -223,12 +353,21 @@ def _sides(service: Service) -> dict[str, tuple[Whom, ...]]:
 
 def _show_problems(problems: Sequence[bench.Problem]) -> None:
     st.error("The request was not sent: some fields do not fit.", icon=":material/error:")
+    rows = [
+        {
+            "field": p.column,
+            "row": p.row,
+            "why": p.why,
+            "fix": p.fix or "Write it as the hint says.",
+        }
+        for p in problems
+    ]
+    one_row = max((p.row or 1 for p in problems), default=1) == 1
     st.dataframe(
-        [
-            {"field": p.column, "why": p.why, "fix": p.fix or "Write it as the hint says."}
-            for p in problems
-        ],
+        rows,
         hide_index=True,
+        alt="Values that do not fit",
+        column_order=["field", "why", "fix"] if one_row else None,
     )
 
 

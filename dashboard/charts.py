@@ -1,26 +1,33 @@
-"""Samples → Plotly figures. Pure: no Streamlit, no clock.
+"""What a load test's charts show, as plain data; drawn in place by ECharts, exported by Plotly.
 
-Each chart answers the question in its title, labels its axes with units, starts at zero or says so,
-and stays small whatever the number of requests: at most a point per second and percentile, at most
-200 bars. A release keeps its colour on every chart of a page.
+Pure: no Streamlit, no clock. Each chart answers the question in its title, labels its axes with
+units, starts at zero or says so, and stays small whatever the number of requests: at most
+`MOST_POINTS` per line, at most 60 bars. A release keeps its colour on every chart of a page.
+
+Streamlit puts a Plotly chart's data into its identity: new data takes the chart away and builds
+another, every second while a test runs, at a quarter of a core. Its ECharts chart takes new data
+in place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypeAlias, TypeVar
-
-import plotly.graph_objects as go
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from dashboard import words
 from services import changeover
 from services.changeover import Changeover
 from services.domain import LoadSummary, Percentiles, Tick
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
 T = TypeVar("T")
-Figure: TypeAlias = go.Figure
 Bars: TypeAlias = Sequence[tuple[float, int]]
+Option: TypeAlias = dict[str, Any]
+"""A chart as ECharts takes it: https://echarts.apache.org/en/option.html."""
 
 # Okabe and Ito's palette: told apart by the colour-blind, legible on light and dark.
 VERSION_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933")
@@ -28,13 +35,78 @@ ERROR_COLOUR = "#C0392B"
 MARK_COLOUR = "#8A8F98"
 MOST_VERSIONS = 5
 """Versions with a line of their own: more cannot be told apart."""
-QUANTILES = (("p50", "#0072B2", "solid"), ("p95", "#E69F00", "dash"), ("p99", "#CC79A7", "dot"))
+QUANTILES = (
+    ("p50", "#0072B2", "solid"),
+    ("p95", "#E69F00", "dashed"),
+    ("p99", "#CC79A7", "dotted"),
+)
 MOST_BARS = 60
 """A histogram with more bars than this is noise on a screen."""
-MOST_POINTS = 600
-"""Points per line: ten minutes at one a second; longer runs are thinned by their worst value."""
+MOST_POINTS = 300
+"""Points per line: five minutes at one a second, about one every two pixels; longer runs are
+thinned by their worst value."""
 MOST_MARKS = 6
 """Changes of the answering version marked in a chart: more would hide what they mark."""
+HEIGHT_PX = 290
+_FAR = 4
+"""An objective so many times above every value is left out: the lines would lie on the ground."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One series: a line, or steps, or bars when the chart's x are names."""
+
+    name: str
+    x: Sequence[float | str]
+    y: Sequence[float | None]
+    colour: str
+    dash: str = "solid"
+    width: float = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A moment at which something changed, and until when the change took."""
+
+    at: float
+    until: float | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """What is drawn. Foreign text in it is data."""
+
+    title: str
+    x_title: str
+    y_title: str
+    lines: tuple[Line, ...]
+    unit: str = ""
+    """Behind a value, as `ms`."""
+    logarithmic: bool = False
+    """The x axis."""
+    steps: bool = False
+    limit: tuple[float, str] | None = None
+    """A level and its words: the objective."""
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def named(self) -> bool:
+        """Whether x are names, and the chart has bars."""
+        return any(isinstance(x, str) for line in self.lines for x in line.x[:1])
+
+    @property
+    def highest(self) -> float:
+        """The largest value of all."""
+        return max((y for line in self.lines for y in line.y if y is not None), default=0.0)
+
+    @property
+    def said(self) -> str:
+        """The chart's name for who cannot see it, with how far it has come."""
+        if self.named or self.logarithmic or not self.lines:
+            return self.title
+        newest = max((float(line.x[-1]) for line in self.lines if line.x), default=0.0)
+        return f"{self.title}, up to second {newest:g}"
 
 
 def colour_of(index: int) -> str:
@@ -42,195 +114,135 @@ def colour_of(index: int) -> str:
     return VERSION_COLOURS[index % len(VERSION_COLOURS)]
 
 
-def response_over_time(
-    ticks: Sequence[Tick], *, slo_s: float | None = None, service: bool = False
-) -> go.Figure:
-    """p50, p95 and p99 by second, in milliseconds, with the objective as a line."""
-    what = "Service time" if service else "Response time"
-    figure = _figure(f"{what} by second", "seconds since the start", "milliseconds")
+# ── What is shown ─────────────────────────────────────────────────────────────────────────────
+
+
+def response_over_time(ticks: Sequence[Tick], *, slo_s: float | None = None) -> Chart:
+    """p50, p95 and p99 by second, in milliseconds, with the objective as a line.
+
+    Each over the seconds before it that it needs to be shown, which its name says. Ticks of earlier
+    Slipways know their own second alone.
+    """
     seconds = _thinned([round(tick.at_s, 2) for tick in ticks], max)
+    known = any(tick.trailing for tick in ticks)
+    lines = []
     for name, colour, dash in QUANTILES:
-        values = [
-            words.milliseconds(getattr(tick.service if service else tick.response, name))
-            for tick in ticks
-        ]
-        figure.add_scatter(
-            x=seconds,
-            y=_thinned(values, _worst),
-            name=name,
-            mode="lines+markers" if len(ticks) < 3 else "lines",
-            line={"color": colour, "dash": dash, "width": 2},
-            hovertemplate="%{y:.1f} ms<extra>" + name + "</extra>",
-        )
-    figure.add_scatter(
-        x=seconds,
-        y=_thinned(
-            [
-                words.milliseconds((tick.service if service else tick.response).max)
-                for tick in ticks
-            ],
-            _worst,
-        ),
-        name="max",
-        mode="markers",
-        marker={"color": "#888888", "size": 5, "symbol": "line-ew-open"},
-        hovertemplate="%{y:.1f} ms<extra>max</extra>",
+        if known:
+            told = [tick.trailing.get(name) for tick in ticks]
+            values = [words.milliseconds(one.value_s if one else None) for one in told]
+            label = f"{name}, {_over_words([one.over_s for one in told if one])}"
+        else:
+            values = [words.milliseconds(getattr(tick.response, name)) for tick in ticks]
+            label = f"{name} of each second"
+        if any(value is not None for value in values):
+            lines.append(Line(label, seconds, _thinned(values, _worst), colour, dash))
+    highest = [words.milliseconds(tick.response.max) for tick in ticks]
+    lines.append(Line("slowest", seconds, _thinned(highest, _worst), MARK_COLOUR, width=1))
+    return Chart(
+        "Response time by second",
+        "seconds since the start",
+        "milliseconds",
+        tuple(lines),
+        unit="ms",
+        limit=(slo_s * 1000, f"objective {slo_s * 1000:g} ms") if slo_s is not None else None,
     )
-    if slo_s is not None:
-        figure.add_hline(
-            y=slo_s * 1000,
-            line={"color": ERROR_COLOUR, "dash": "dashdot", "width": 1},
-            annotation_text=f"objective {slo_s * 1000:g} ms",
-        )
-    figure.update_yaxes(rangemode="tozero")
-    return figure
 
 
-def marked(
-    figure: go.Figure, changes: Sequence[Changeover], began_at: datetime | None = None
-) -> go.Figure:
-    """The same figure over time, with each moment at which another version began to answer.
+def _over_words(spans_s: Sequence[float]) -> str:
+    """`over the last 10 s`; where the answers came unevenly, `over the last 8 to 12 s`."""
+    if not spans_s:
+        return ""
+    fewest, most = max(1, round(min(spans_s))), max(1, round(max(spans_s)))
+    return f"over the last {fewest} s" if fewest == most else f"over the last {fewest} to {most} s"
 
-    A line where it began, a band for the seconds in which the version before answered, too.
+
+def marked(chart: Chart, changes: Sequence[Changeover], began_at: datetime | None = None) -> Chart:
+    """The same chart over time, with each moment at which another version began to answer.
+
     `began_at`: the test's second 0 in the reader's time zone; without it seconds are told.
     """
-    shown = changes[-MOST_MARKS:]
-    if not shown:
-        return figure
-    lines = [line for line in figure.data if line.x]
-    highest = max((y for line in lines for y in line.y if y is not None), default=0)
-    middle = max((line.x[-1] for line in lines), default=0) / 2
-    # Room above the lines for the words, each a line lower than those before: two changes may be
-    # seconds apart.
-    figure.update_yaxes(range=[0, (highest or 1) * (1.1 + 0.12 * len(shown))])
-    for place, change in enumerate(shown):
-        if change.both_until_s is not None:
-            figure.add_vrect(
-                x0=change.from_s, x1=change.both_until_s, fillcolor=MARK_COLOUR, opacity=0.18,
-                line_width=0, layer="below",
-            )  # fmt: skip
-        figure.add_vline(x=change.from_s, line={"color": MARK_COLOUR, "dash": "dash", "width": 1.5})
-        late = change.from_s > middle
-        figure.add_annotation(
-            x=change.from_s, xanchor="right" if late else "left", xshift=-4 if late else 4,
-            y=1 - 0.1 * place, yref="paper", yanchor="top",
-            text=_plain(changeover.mark_words(change, began_at)),
-            showarrow=False, font={"size": 12},
-        )  # fmt: skip
-    return figure
+    return replace(
+        chart,
+        marks=tuple(
+            Mark(change.from_s, change.both_until_s, changeover.mark_words(change, began_at))
+            for change in changes[-MOST_MARKS:]
+        ),
+    )
 
 
-def rate_over_time(ticks: Sequence[Tick]) -> go.Figure:
+def rate_over_time(ticks: Sequence[Tick]) -> Chart:
     """Answers and failures per second; a line per version where more than one answered."""
-    figure = _figure("Requests per second", "seconds since the start", "requests per second")
-    seconds = [round(tick.at_s, 2) for tick in ticks]
+    seconds = _thinned([round(tick.at_s, 2) for tick in ticks], max)
     by_who = changeover.counts_by_answerer(ticks)
     versions = list(dict.fromkeys(who for counts in by_who for who in counts))
-    mode = "lines+markers" if len(ticks) < 3 else "lines"
     if len(versions) < 2:
-        lines = {"answered": [tick.ok for tick in ticks]}
+        answered = {"answered": [tick.ok for tick in ticks]}
     else:
-        lines = {
+        answered = {
             changeover.who_words(who): [counts.get(who, 0) for counts in by_who]
             for who in versions[:MOST_VERSIONS]
         }
-    for index, (name, counts) in enumerate(lines.items()):
-        figure.add_scatter(
-            x=_thinned(seconds, max),
-            y=_thinned(counts, min),
-            name=_plain(name),
-            mode=mode,
-            line={"color": colour_of(index), "width": 2},
-        )
+    lines = [
+        Line(name, seconds, _thinned(counts, _fewest), colour_of(index))
+        for index, (name, counts) in enumerate(answered.items())
+    ]
     failed = [sum(tick.errors.values()) for tick in ticks]
     if any(failed):
-        figure.add_scatter(
-            x=_thinned(seconds, max),
-            y=_thinned(failed, max),
-            name="failed",
-            mode=mode,
-            line={"color": ERROR_COLOUR, "dash": "dash", "width": 2},
-        )
-    figure.update_yaxes(rangemode="tozero")
-    return figure
+        lines.append(Line("failed", seconds, _thinned(failed, _worst), ERROR_COLOUR, "dashed"))
+    return Chart(
+        "Requests per second", "seconds since the start", "requests per second", tuple(lines)
+    )
 
 
-def histogram(runs: Mapping[str, Bars]) -> go.Figure:
+def histogram(runs: Mapping[str, Bars]) -> Chart:
     """How response times are spread, one outline per run, on a logarithmic axis.
 
     Shares instead of counts, so that runs of different length can be laid over each other. The bars
     are those of a summary or of a tick: upper bounds in seconds, and counts.
     """
-    title = "Spread of response times" if len(runs) < 2 else "Spread of response times, by run"
-    figure = _figure(title, "milliseconds (logarithmic)", "share of requests, percent")
+    lines = []
     for index, (name, found) in enumerate(runs.items()):
         total = sum(count for _, count in found) or 1
         bars = _wider(found)
-        figure.add_scatter(
-            x=[bound * 1000 for bound, _ in bars],
-            y=[100 * count / total for _, count in bars],
-            name=name,
-            mode="lines",
-            line={"color": colour_of(index), "shape": "hvh", "width": 2},
-            fill="tozeroy" if len(runs) == 1 else None,
-            hovertemplate="%{y:.1f} % up to %{x:.2f} ms<extra></extra>",
+        lines.append(
+            Line(
+                name,
+                [float(f"{bound * 1000:.4g}") for bound, _ in bars],
+                [round(100 * count / total, 3) for _, count in bars],
+                colour_of(index),
+            )
         )
-    figure.update_xaxes(type="log")
-    figure.update_yaxes(rangemode="tozero")
-    return figure
+    return Chart(
+        "Spread of response times" if len(runs) < 2 else "Spread of response times, by run",
+        "milliseconds (logarithmic)",
+        "share of requests, percent",
+        tuple(lines),
+        unit="%",
+        logarithmic=True,
+        steps=True,
+    )
 
 
-def percentile_bars(runs: Mapping[str, LoadSummary]) -> go.Figure:
+def percentile_bars(runs: Mapping[str, LoadSummary]) -> Chart:
     """p50 to p99.9 of every run side by side; a percentile with too few samples is left out."""
-    figure = _figure("Response time by percentile", "", "milliseconds")
-    for index, (name, summary) in enumerate(runs.items()):
-        shown = [
-            (label, words.milliseconds(value))
-            for label, value in _named(summary.response)
-            if value is not None
-        ]
-        figure.add_bar(
-            x=[label for label, _ in shown],
-            y=[value for _, value in shown],
-            name=name,
-            marker={"color": colour_of(index)},
-            hovertemplate="%{y:.2f} ms<extra>" + name + "</extra>",
-        )
-    figure.update_layout(barmode="group")
-    figure.update_yaxes(rangemode="tozero")
-    return figure
-
-
-def answered_by(counts: Mapping[str, int]) -> go.Figure:
-    """Requests by the version that answered."""
-    figure = _figure("Who answered", "", "requests")
-    figure.add_bar(
-        x=list(counts),
-        y=list(counts.values()),
-        marker={"color": [colour_of(index) for index in range(len(counts))]},
-        hovertemplate="%{x}: %{y}<extra></extra>",
-    )
-    figure.update_yaxes(rangemode="tozero")
-    return figure
-
-
-def as_page(figures: Sequence[go.Figure]) -> str:
-    """The figures as one HTML page that needs nothing else, not even a network."""
-    parts = [
-        figure.to_html(full_html=False, include_plotlyjs=number == 0)
-        for number, figure in enumerate(figures)
+    shown = [
+        label
+        for at, label in enumerate(_NAMES)
+        if any(_values(summary.response)[at] is not None for summary in runs.values())
     ]
-    return "\n".join(['<!doctype html><meta charset="utf-8"><title>Load tests</title>', *parts])
+    lines = []
+    for index, (name, summary) in enumerate(runs.items()):
+        known = dict(zip(_NAMES, _values(summary.response), strict=True))
+        values = [words.milliseconds(known[label]) for label in shown]
+        lines.append(Line(name, shown, values, colour_of(index)))
+    return Chart("Response time by percentile", "", "milliseconds", tuple(lines), unit="ms")
 
 
-def _named(percentiles: Percentiles) -> tuple[tuple[str, float | None], ...]:
-    return (
-        ("p50", percentiles.p50),
-        ("p90", percentiles.p90),
-        ("p95", percentiles.p95),
-        ("p99", percentiles.p99),
-        ("p99.9", percentiles.p99_9),
-    )
+_NAMES = ("p50", "p90", "p95", "p99", "p99.9")
+
+
+def _values(found: Percentiles) -> tuple[float | None, ...]:
+    return (found.p50, found.p90, found.p95, found.p99, found.p99_9)
 
 
 def _wider(bars: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
@@ -240,29 +252,14 @@ def _wider(bars: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
     return [(part[-1][0], sum(count for _, count in part)) for part in joined]
 
 
-def _figure(title: str, x_title: str, y_title: str) -> go.Figure:
-    figure = go.Figure()
-    figure.update_layout(
-        title={"text": title, "font": {"size": 14}},
-        xaxis_title=x_title or None,
-        yaxis_title=y_title,
-        height=280,
-        margin={"l": 10, "r": 10, "t": 44, "b": 10},
-        legend={"orientation": "h", "y": 1.12, "x": 1, "xanchor": "right"},
-        hovermode="x unified",
-        # The same revision keeps zoom and legend choices through live refreshes.
-        uirevision=title,
-    )
-    return figure
-
-
-def _plain(text: str) -> str:
-    """Foreign text as text: Plotly reads a few HTML tags in names and annotations."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")
-
-
 def _worst(values: Sequence[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)
+    known = [value for value in values if value is not None]
+    return max(known) if known else None
+
+
+def _fewest(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return min(known) if known else None
 
 
 def _thinned(values: Sequence[T], pick: Callable[[Sequence[T]], T]) -> list[T]:
@@ -272,3 +269,186 @@ def _thinned(values: Sequence[T], pick: Callable[[Sequence[T]], T]) -> list[T]:
     width = -(-len(values) // MOST_POINTS)
     stretches = [values[at : at + width] for at in range(0, len(values), width)]
     return [pick(stretch) for stretch in stretches]
+
+
+# ── Drawn on the page ─────────────────────────────────────────────────────────────────────────
+
+_FORMATS = {"ms": "%.2f ms", "%": "%.1f %%", "": "%.0f"}
+
+
+def option(chart: Chart) -> Option:
+    """The chart for ECharts: no movement, nothing that new data would have to build anew."""
+    top = 34 + 22 * (len(chart.lines) > 1)
+    drawn: Option = {
+        "animation": False,
+        "title": {"text": chart.title, "left": 0, "top": 4, "textStyle": {"fontSize": 14}},
+        "legend": {
+            "show": len(chart.lines) > 1,
+            "type": "scroll",
+            "left": 0,
+            "top": 28,
+            "itemHeight": 8,
+            "data": [line.name for line in chart.lines],
+        },
+        "grid": {"left": 34, "right": 18, "top": top + 14, "bottom": 34},
+        "tooltip": {"trigger": "axis", "valueFormatter": _FORMATS[chart.unit]},
+        "xAxis": {
+            "type": "category" if chart.named else "log" if chart.logarithmic else "value",
+            **({"data": list(chart.lines[0].x)} if chart.named else {}),
+            "name": chart.x_title,
+            "nameLocation": "middle",
+            "nameGap": 26,
+        },
+        "yAxis": {
+            "type": "value",
+            "min": 0,
+            "name": chart.y_title,
+            "nameLocation": "middle",
+            "nameGap": 44,
+        },
+        "series": [_series(chart, line) for line in chart.lines],
+    }
+    if not chart.named:
+        drawn["xAxis"] |= {"min": "dataMin", "max": "dataMax"}
+    if chart.limit or chart.marks:
+        drawn["series"].append(_marks(chart))
+        drawn["yAxis"]["max"] = _ceiling(chart)
+    return drawn
+
+
+def _series(chart: Chart, line: Line) -> Option:
+    drawn: Option = {
+        "type": "bar" if chart.named else "line",
+        "name": line.name,
+        "data": list(line.y)
+        if chart.named
+        else [list(at) for at in zip(line.x, line.y, strict=True)],
+        "itemStyle": {"color": line.colour},
+    }
+    if chart.named:
+        return drawn
+    drawn |= {
+        # A line of one point is none: until there are more, the points are drawn.
+        "showSymbol": len(line.x) < 3,
+        "lineStyle": {"type": line.dash, "width": line.width, "color": line.colour},
+        "emphasis": {"disabled": True},
+    }
+    if chart.steps:
+        drawn["step"] = "middle"
+        if len(chart.lines) == 1:
+            drawn["areaStyle"] = {"opacity": 0.3}
+    return drawn
+
+
+def _marks(chart: Chart) -> Option:
+    """A series without data that carries the objective and the changes of version."""
+    lines: list[Option] = []
+    areas: list[list[Option]] = []
+    if chart.limit and chart.limit[0] <= _ceiling(chart):
+        level, said = chart.limit
+        lines.append(
+            {
+                "yAxis": level,
+                "name": said,
+                "lineStyle": {"color": ERROR_COLOUR, "type": "dashed", "width": 1},
+                "label": {"formatter": "{b}", "position": "insideEndTop"},
+            }
+        )
+    for place, mark in enumerate(chart.marks):
+        if mark.until is not None:
+            areas.append([{"xAxis": mark.at}, {"xAxis": mark.until}])
+        lines.append(
+            {
+                "xAxis": mark.at,
+                "name": mark.text,
+                "lineStyle": {"color": MARK_COLOUR, "type": "dashed", "width": 1.5},
+                # Each a line lower than those before: two changes may be seconds apart.
+                "label": {
+                    "formatter": "{b}",
+                    "rotate": 0,
+                    "position": "insideEnd",
+                    "distance": [8, 4 + 14 * place],
+                },
+            }
+        )
+    return {
+        "type": "line",
+        "name": "",
+        "data": [],
+        "markLine": {"silent": True, "symbol": "none", "animation": False, "data": lines},
+        "markArea": {
+            "silent": True,
+            "itemStyle": {"color": MARK_COLOUR, "opacity": 0.18},
+            "data": areas,
+        },
+    }
+
+
+def _ceiling(chart: Chart) -> float:
+    """The end of the y axis: room for the objective unless it is far away, and for the marks."""
+    highest = chart.highest
+    if chart.limit and chart.limit[0] <= _FAR * highest:
+        highest = max(highest, chart.limit[0] * 1.02)
+    return float(f"{(highest or 1) * (1.1 + 0.12 * len(chart.marks)):.3g}")
+
+
+# ── Exported ──────────────────────────────────────────────────────────────────────────────────
+
+
+def figure(chart: Chart) -> go.Figure:
+    """The chart for a page of its own, which brings its library along."""
+    import plotly.graph_objects as go  # half a second, for an export alone
+
+    drawn = go.Figure()
+    drawn.update_layout(
+        title={"text": _plain(chart.title), "font": {"size": 15}},
+        height=360,
+        margin={"l": 10, "r": 10, "t": 60, "b": 10},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        hovermode="x unified",
+        barmode="group",
+        template="plotly_white",
+    )
+    drawn.update_xaxes(title=chart.x_title or None, automargin=True)
+    drawn.update_yaxes(title=chart.y_title, automargin=True, rangemode="tozero")
+    if chart.logarithmic:
+        drawn.update_xaxes(type="log")
+    for line in chart.lines:
+        if chart.named:
+            drawn.add_bar(
+                x=list(line.x), y=list(line.y), name=_plain(line.name), marker_color=line.colour
+            )
+        else:
+            drawn.add_scatter(
+                x=list(line.x),
+                y=list(line.y),
+                name=_plain(line.name),
+                mode="lines+markers" if len(line.x) < 3 else "lines",
+                line={
+                    "color": line.colour,
+                    "width": line.width,
+                    "dash": {"dashed": "dash", "dotted": "dot"}.get(line.dash, "solid"),
+                    "shape": "hvh" if chart.steps else "linear",
+                },
+            )
+    if chart.limit and chart.limit[0] <= _ceiling(chart):
+        drawn.add_hline(
+            y=chart.limit[0], line={"color": ERROR_COLOUR, "dash": "dash", "width": 1},
+            annotation_text=chart.limit[1],
+        )  # fmt: skip
+    for place, mark in enumerate(chart.marks):
+        if mark.until is not None:
+            drawn.add_vrect(
+                x0=mark.at, x1=mark.until, fillcolor=MARK_COLOUR, opacity=0.18, line_width=0
+            )
+        drawn.add_vline(x=mark.at, line={"color": MARK_COLOUR, "dash": "dash", "width": 1.5})
+        drawn.add_annotation(
+            x=mark.at, y=1 - 0.08 * place, yref="paper", yanchor="top", xanchor="left", xshift=4,
+            text=_plain(mark.text), showarrow=False,
+        )  # fmt: skip
+    return drawn
+
+
+def _plain(text: str) -> str:
+    """Foreign text as text: Plotly reads a few HTML tags in names and annotations."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")

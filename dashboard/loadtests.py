@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 from dashboard.worker import told_error
 from services import records
-from services.domain import Load, LoadSummary, Objective, Tick, WayIn
+from services.domain import Load, LoadSummary, Objective, Percentiles, Tick, WayIn
 from services.errors import Conflict, SlipwayError
 from services.ports import LoadEngine, Run, RunningLoad, Store
 
@@ -43,12 +43,14 @@ class LoadTest:
     """The hop that is measured."""
     objective: Objective
     ticks: tuple[Tick, ...] = ()
-    """Without their histograms, which the newest alone tells."""
+    """Without what they tell of the run so far, which is the newest one's below."""
     histogram: tuple[tuple[float, int], ...] = ()
+    so_far: Percentiles | None = None
     summary: LoadSummary | None = None
     error: SlipwayError | None = None
     run_id: int | None = None
     running: bool = True
+    stop_asked_at: datetime | None = None
     began_at: datetime | None = None
     """When its second 0 was: after the warm-up; None before the first second was measured."""
 
@@ -76,7 +78,7 @@ class LoadTests:
         Refused loads (ConfigError, Unreachable) are raised here, before anything is sent; Conflict
         when this service is under load already.
         """
-        under_way = self._running()
+        under_way = self.under_way()
         if any(test.service == service for test in under_way) or len(under_way) >= _AT_ONCE:
             whose = service if service in {test.service for test in under_way} else "other services"
             raise Conflict(
@@ -116,9 +118,10 @@ class LoadTests:
 
     def running_on(self, service: str) -> LoadTest | None:
         """The load test under way on a service, or None."""
-        return next((test for test in self._running() if test.service == service), None)
+        return next((test for test in self.under_way() if test.service == service), None)
 
-    def _running(self) -> list[LoadTest]:
+    def under_way(self) -> list[LoadTest]:
+        """Every load test that runs now."""
         with self._lock:
             return [test for test in self._tests.values() if test.running]
 
@@ -126,6 +129,9 @@ class LoadTests:
         """End it within a second; what was measured is summed up and kept."""
         with self._lock:
             running = self._loads.get(test_id)
+            test = self._tests.get(test_id)
+            if running is not None and test is not None and test.stop_asked_at is None:
+                self._tests[test_id] = replace(test, stop_asked_at=datetime.now(UTC))
         if running is not None:
             running.stop()
 
@@ -150,6 +156,9 @@ class LoadTests:
     def _save(self, test_id: str, store: Store, run: Run) -> None:
         test = self.test(test_id)
         ticks = test.ticks if test else ()
+        if test and test.stop_asked_at is not None:
+            asked = {"stop_asked_at": test.stop_asked_at.isoformat()}
+            run = replace(run, settings=json.dumps(json.loads(run.settings) | asked))
         run_id = store.save_run(replace(run, ticks=ticks))
         self._note(test_id, run_id=run_id)
 
@@ -175,10 +184,11 @@ class LoadTests:
             self._tests[test_id] = replace(
                 test,
                 began_at=began_at,
-                ticks=(*test.ticks, replace(tick, histogram=()))[-_TICKS_KEPT:]
+                ticks=(*test.ticks, replace(tick, histogram=(), so_far=None))[-_TICKS_KEPT:]
                 if tick
                 else test.ticks,
                 histogram=tick.histogram if tick else test.histogram,
+                so_far=(tick.so_far if tick else None) or test.so_far,
                 summary=summary or test.summary,
                 error=error or test.error,
                 run_id=run_id if run_id is not None else test.run_id,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import streamlit as st
 
-from dashboard import charts, widgets, wiring, words
-from dashboard.trial import by_second, objective_of, settings_of
+from dashboard import charts, report, widgets, wiring, words
+from dashboard.trial import by_second, drawn
 from services import changeover, latency, records
-from services.domain import Service, WayIn
+from services.domain import Service
 from services.errors import one_line
 from services.ports import Run
 
@@ -26,40 +27,40 @@ def stored(service: Service) -> None:
     if not runs:
         st.caption("None yet. Every load test is kept here with its version and settings.")
         return
+    named = report.labels(found)
     asked = [part for part in widgets.from_url("runs").split(",") if part in runs]
     chosen = st.multiselect(
         "Lay over each other",
         list(runs),
         default=asked or list(runs)[:1],
-        format_func=lambda key: f"#{key} {runs[key].name}",
+        format_func=lambda key: f"{named[runs[key].id]}: {runs[key].name}",
         key=f"runs-{service.name}-{next(iter(runs))}",
     )
     widgets.into_url(runs=",".join(chosen))
     picked = [runs[key] for key in chosen]
     if not picked:
         return
-    by_label = {f"#{run.id} {run.version}": run.summary for run in picked}
-    bars = {name: summary.histogram for name, summary in by_label.items()}
+    summaries = {named[run.id]: run.summary for run in picked}
     if len(picked) > 1:
-        _compared(picked)
+        _compared(picked, named)
     left, right = st.columns(2)
-    left.plotly_chart(charts.histogram(bars), key="runs-histogram")
-    right.plotly_chart(charts.percentile_bars(by_label), key="runs-percentiles")
-    _courses(picked)
+    with left:
+        bars = {name: summary.histogram for name, summary in summaries.items()}
+        drawn(charts.histogram(bars), key="runs-histogram")
+    with right:
+        drawn(charts.percentile_bars(summaries), key="runs-percentiles")
+    _courses(picked, named)
     for run in picked:
-        st.text(f"#{run.id}, {run.version}: {one_line(run.summary.verdict, 400)}")
+        st.text(f"{named[run.id]}: {one_line(run.summary.verdict, 2_000)}")
+        _versions(run, named)
     st.dataframe(
         [_run_row(run) for run in picked],
         hide_index=True,
         placeholder="",
         alt="Load tests that are laid over each other",
-        column_order=[
-            "run", "version", "release", "asked", "measured by", "when", "by", "p50 ms", "p95 ms",
-            "p99 ms", "max ms", "per second", "failures",
-        ],
         column_config={
             "run": st.column_config.NumberColumn("Run", width="small"),
-            "version": "Version",
+            "answered by": "Answered by",
             "release": st.column_config.NumberColumn("Release", width="small"),
             "asked": "Asked",
             "measured by": "Measured by way of",
@@ -68,7 +69,7 @@ def stored(service: Service) -> None:
             "per second": "Per second",
             "failures": "Failures",
         },
-    )  # fmt: skip
+    )
     export = st.container(horizontal=True)
     export.download_button("CSV", _as_csv(picked), "load-tests.csv", key="runs-csv")
     export.download_button(
@@ -77,17 +78,29 @@ def stored(service: Service) -> None:
         "load-tests.json",
         key="runs-json",
     )
+    zone = widgets.zone()
     export.download_button(
-        "Charts as HTML",
+        "Report as HTML",
         # Made when it is asked for: the page brings its own library, so that it opens anywhere.
-        lambda: charts.as_page((charts.histogram(bars), charts.percentile_bars(by_label))),
+        lambda: report.page(picked, zone, datetime.now(UTC)),
         "load-tests.html",
         key="runs-html",
     )
-    st.caption("The camera in a chart's corner saves it as PNG.")
+    st.caption("Pointing at a chart shows the button that saves it as PNG.")
 
 
-def _courses(runs: Sequence[Run]) -> None:
+def _versions(run: Run, named: Mapping[int | None, str]) -> None:
+    """The versions that answered within one run, beside each other."""
+    rows = report.version_rows(run)
+    if rows:
+        st.dataframe(rows, hide_index=True, alt=f"Versions that answered in {named[run.id]}")
+        st.caption(
+            "Versions of one run met the same load. No intervals: of a version alone a run keeps"
+            " its percentiles only. To compare with intervals, ask each side in a run of its own."
+        )
+
+
+def _courses(runs: Sequence[Run], named: Mapping[int | None, str]) -> None:
     """The course of each run in which the version changed, and of one that is looked at alone."""
     live_test = wiring.load_tests().test(widgets.from_url("test"))
     above = live_test.run_id if live_test else None
@@ -95,24 +108,27 @@ def _courses(runs: Sequence[Run]) -> None:
         changed = changeover.changeovers(run.ticks)
         if run.id != above and run.ticks and (changed or len(runs) == 1):
             if len(runs) > 1:
-                st.text(f"The course of #{run.id}, {run.version}")
-            objective = objective_of(run)
+                st.text(f"The course of {named[run.id]}")
+            objective = report.objective_of(run)
             by_second(run.ticks, run.summary.began_at, objective, key=f"run-{run.id}")
 
 
-def _compared(runs: Sequence[Run]) -> None:
+def _compared(runs: Sequence[Run], named: Mapping[int | None, str]) -> None:
     """Each later run against the earliest: in words, and for each percentile with its interval."""
     first, *others = sorted(runs, key=lambda run: run.created_at)
     rows: list[dict[str, object]] = []
     warnings: dict[str, None] = {}  # in order, and each once
     for run in others:
-        names = (f"#{first.id} ({first.version})", f"#{run.id} ({run.version})")
+        names = (named[first.id], named[run.id])
         found = wiring.comparison(first.summary, run.summary, names)
         which = f"{names[1]} against {names[0]}: " if len(others) > 1 else ""
         said = widgets.literal(f"{which}{found.verdict}", 1_000)
         st.info(said, icon=":material/compare_arrows:")
         warnings |= dict.fromkeys(
-            filter(None, (*found.warnings, latency.hop_warning(_via(first), _via(run))))
+            filter(
+                None,
+                (*found.warnings, latency.hop_warning(report.via_of(first), report.via_of(run))),
+            )
         )
         rows += [
             _difference_row(names, name, difference)
@@ -135,44 +151,35 @@ def _difference_row(
         "against": names[0],
         "run": names[1],
         "percentile": percentile,
-        "before ms": words.milliseconds(found.before_s),
-        "after ms": words.milliseconds(found.after_s),
+        "before": words.latency_words(found.before_s),
+        "after": words.latency_words(found.after_s),
         "difference": change(found.ratio),
         "95 % interval": f"{change(found.low)} to {change(found.high)}",
     }
 
 
-def _via(run: Run) -> WayIn | None:
-    """The hop that a stored run measured; None where it was not kept."""
-    settings = settings_of(run)
-    endpoint = settings.get("endpoint")
-    told = endpoint.get("via") if isinstance(endpoint, dict) else settings.get("via")
-    return next((way for way in WayIn if way.value == told), None)
-
-
 def _run_row(run: Run) -> dict[str, object]:
-    response = run.summary.response
+    response, settings = run.summary.response, report.settings_of(run)
     return {
         "run": run.id,
-        "version": run.version,
+        "answered by": report.mix(run),
         "release": run.release,
         "asked": run.name,
-        "measured by": _via(run),
+        "measured by": report.via_of(run),
         "when": run.created_at,
         "by": run.actor,
-        "p50 ms": words.milliseconds(response.p50),
-        "p95 ms": words.milliseconds(response.p95),
-        "p99 ms": words.milliseconds(response.p99),
-        "max ms": words.milliseconds(response.max),
+        "p50": words.latency_words(response.p50),
+        "p95": words.latency_words(response.p95),
+        "p99": words.latency_words(response.p99),
+        "max": words.latency_words(response.max),
         "per second": round(run.summary.rate, 1),
         "failures": sum(run.summary.errors.values()),
-        "cold start s": settings_of(run).get("cold_start_s"),
-        "verdict": run.summary.verdict,
+        "cold start s": settings.get("cold_start_s"),
     }
 
 
 def _as_csv(runs: Sequence[Run]) -> str:
-    rows = [_run_row(run) for run in runs]
+    rows = [report.row(run) for run in runs]
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(rows[0]))
     writer.writeheader()

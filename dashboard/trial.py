@@ -5,7 +5,7 @@ Figures are computed in `services.latency`, charts in `dashboard.charts`; this m
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -14,10 +14,10 @@ import streamlit as st
 
 from dashboard import charts, loadtests, widgets, wiring, words
 from dashboard.answers import is_asleep
-from dashboard.asking import Whom, starting_points
+from dashboard.asking import Whom, addressed, sides_of, starting_points
 from dashboard.coldstarts import ColdStart
 from dashboard.loadtests import LoadTest
-from services import bench, changeover, coldstart, latency, records
+from services import bench, changeover, coldstart, latency
 from services.domain import (
     InferRequest,
     Intent,
@@ -26,6 +26,8 @@ from services.domain import (
     LoadSummary,
     Mode,
     Objective,
+    Percentiles,
+    Protocol,
     Service,
     Tick,
     WayIn,
@@ -33,9 +35,11 @@ from services.domain import (
 from services.errors import NotDeployable, SignatureMismatch
 from services.ports import Ops, Run
 
-LOOK_EVERY_S = 0.5
-"""How often a running load test is looked at: a point made once a second would otherwise wait
-up to a second to be seen, and a look that finds nothing new costs a few milliseconds."""
+LOOK_EVERY_S = 1.0
+"""How often a running load test is looked at: as often as there is a new point. Twice as often
+would show it a quarter of a second earlier on average, and cost the machine twice as much."""
+SPREAD_EVERY = 3
+"""So many seconds lie between two drawings of how a running test's times are spread."""
 MOST_LAID = 6
 """Runs over each other without anybody having asked: more cannot be told apart."""
 
@@ -59,8 +63,18 @@ def load_form(ops: Ops, service: Service) -> None:
         at_once = second.number_input("At a time", 1, 256, 4, key="concurrency")
         rate = third.number_input("Per second (steady)", 1, 20_000, 20, key="rate")
         seconds = fourth.number_input("For at most, seconds", 1, 3_600, 15, key="seconds")
-        warm, slo, errors = st.columns(3)
+        warm, rows, side = st.columns(3)
         warm_s = warm.number_input("Warm-up, seconds", 0, 60, 1, key="warm_up")
+        rows_each = rows.number_input(
+            "Rows per request (0: as it was sent)", 0, 100_000, 0, key="rows_each"
+        )
+        sides = {
+            "all of its traffic" if name == "any" else name: whom[0]
+            for name, whom in sides_of(service).items()
+            if len(whom) == 1
+        }
+        asked_side = side.selectbox("Ask", list(sides), key="load_side")
+        slo, errors = st.columns(2)
         known, promised = _promised(service)
         # What a widget begins with is fixed by its key: until it is known, it is another widget.
         field = service.name if known else f"reading-{service.name}"
@@ -81,9 +95,13 @@ def load_form(ops: Ops, service: Service) -> None:
         began = st.form_submit_button("Start the load test", key="start_load")
     if not began:
         return
+    whom = sides.get(asked_side or "", Whom(service.name))
+    endpoint = ops.serving.endpoint(whom.service, whom.release)
+    prepared = [_load_request(service, rows_each)]
+    prepared += _kept_requests(service, kept if turns else (), rows_each)
     load = Load(
-        endpoint=ops.serving.endpoint(service.name),
-        requests=(_load_request(service), *_kept_requests(service, kept if turns else ())),
+        endpoint=endpoint,
+        requests=tuple(addressed(one, service.name, endpoint.model_name) for one in prepared),
         mode=mode,
         duration_s=float(seconds),
         rate=float(rate) if mode is LoadMode.STEADY_RATE else None,
@@ -95,14 +113,21 @@ def load_form(ops: Ops, service: Service) -> None:
             error_ratio=errors_percent / 100 if errors_percent else None,
         ),
     )
-    version = str(service.intent.version) if service.intent and service.intent.version else "?"
+    _keep_promise(ops, service, promised, load.objective)
+    version, release = _answering(service, whom)
     asked = (
         f"{count} requests, {at_once} at a time"
         if mode is LoadMode.BURST
         else f"{rate} per second for {seconds} s"
     )
     cold_start_s = _woken(ops, load, service)
-    label = f"{version}, {asked}"
+    taking = [str(side.version or f"release {side.release}") for side in service.answering]
+    told = " + ".join(taking) if whom.release is None and len(taking) > 1 else version
+    label = f"{told}, {asked}"
+    if whom.release is not None:
+        label += f", release {whom.release} alone"
+    if rows_each:
+        label += f", {rows_each} row{'' if rows_each == 1 else 's'} each"
     if cold_start_s is not None:
         label += f", after a cold start of {words.latency_words(cold_start_s)}"
 
@@ -117,7 +142,7 @@ def load_form(ops: Ops, service: Service) -> None:
             target=ops.target,
             namespace=ops.namespace,
             service=service.name,
-            release=service.release,
+            release=release,
             version=version,
             settings=loadtests.settings_text(load, cold_start_s),
             summary=summary,
@@ -142,21 +167,25 @@ def _hop(via: WayIn | None, told: str) -> None:
 
 
 def _promised(service: Service) -> tuple[bool, Objective]:
-    """The objective of this service's newest load test: what is promised stays until changed.
-
-    The first is False while the load tests are still being read.
-    """
-    runs = widgets.glanced(wiring.runs(service.name))
-    if runs is None:
-        return False, Objective()
-    return True, objective_of(runs[0]) if runs else Objective()
+    """What was promised of this service; the first is False while it is still being read."""
+    kept = widgets.glanced(wiring.objective(service.name))
+    return kept is not None, kept or Objective()
 
 
-def objective_of(run: Run) -> Objective:
-    """The objective that a stored run was held to."""
-    # A run from the terminal keeps other settings than one from a page; both keep the objective.
-    promised = settings_of(run).get("objective")
-    return records.load(Objective, json.dumps(promised)) if promised else Objective()
+def _keep_promise(ops: Ops, service: Service, before: Objective, now: Objective) -> None:
+    if now == before:
+        return
+    ops.store.keep_objective(ops.target, ops.namespace, service.name, now)
+    wiring.forget_reads()
+
+
+def _answering(service: Service, whom: Whom) -> tuple[str, int | None]:
+    """The version and the release that a load test is recorded under."""
+    for side in service.answering:
+        if whom.release is not None and side.release == whom.release:
+            return str(side.version or "?"), side.release
+    version = service.intent.version if service.intent else None
+    return str(version or "?"), service.release
 
 
 def _woken(ops: Ops, load: Load, service: Service) -> float | None:
@@ -167,12 +196,15 @@ def _woken(ops: Ops, load: Load, service: Service) -> float | None:
         return coldstart.wake(ops.predictor, load.endpoint, load.requests[0]).timing.total_s
 
 
-def _load_request(service: Service) -> InferRequest:
-    """The last request that was sent from this session, else the version's example."""
+def _load_request(service: Service, rows_each: int = 0) -> InferRequest:
+    """The last request that was sent from this session, else the version's example.
+
+    `rows_each`: its rows, over and over until there are so many; 0 for as many as it has.
+    """
     for group in st.session_state.get("answers", []):
         if group[0].service == service.name and group[0].prediction is not None:
             sent: InferRequest = group[0].request
-            return sent
+            return _with_rows(service, group[0].rows, sent.protocol, rows_each) or sent
     intent: Intent | None = service.intent
     if intent is None or intent.example is None:
         raise NotDeployable(
@@ -180,16 +212,35 @@ def _load_request(service: Service) -> InferRequest:
             why="Its version has no input example, and no request was sent yet.",
             fix="Send one request first; the load test repeats it.",
         )
-    return bench.request_for_example(intent.signature, intent.example, model_name=service.name)
+    longer = _with_rows(service, intent.example, Protocol.V2, rows_each)
+    return longer or bench.request_for_example(
+        intent.signature, intent.example, model_name=service.name
+    )
 
 
-def _kept_requests(service: Service, texts: Sequence[str]) -> tuple[InferRequest, ...]:
+def _with_rows(
+    service: Service, text: str, protocol: Protocol, rows_each: int
+) -> InferRequest | None:
+    """The request of these rows, repeated; None when they shall stay as they are."""
+    if not rows_each:
+        return None
+    signature = service.intent.signature if service.intent else None
+    rows = bench.repeated(bench.example_rows(signature, text), rows_each)
+    return bench.request_for(signature, rows, model_name=service.name, protocol=protocol)
+
+
+def _kept_requests(
+    service: Service, texts: Sequence[str], rows_each: int
+) -> tuple[InferRequest, ...]:
     """The requests of examples; those that fit another version's signature only are left out."""
     signature = service.intent.signature if service.intent else None
     made = []
     for text in texts:
         with suppress(SignatureMismatch):
-            made.append(bench.request_for_example(signature, text, model_name=service.name))
+            made.append(
+                _with_rows(service, text, Protocol.V2, rows_each)
+                or bench.request_for_example(signature, text, model_name=service.name)
+            )
     return tuple(made)
 
 
@@ -275,11 +326,11 @@ def live_panel(test_id: str) -> None:
     if test.running:
         done_s = test.ticks[-1].at_s if test.ticks else 0.0
         st.progress(min(max(done_s, 0) / max(test.duration_s, 1), 1.0), text=f"{done_s:.0f} s")
-        if st.button("Stop", key="stop_load"):
-            wiring.load_tests().stop(test_id)
+        # By callback: what it does is done before the panel, which may take a while, is drawn.
+        st.button("Stop", key="stop_load", on_click=wiring.load_tests().stop, args=(test_id,))
     if test.error is not None:
         widgets.error_box(test.error)
-    summary_figures(test.summary, test.ticks)
+    _figures(test)
     _time_charts(test)
     if not test.running and st.session_state.get("load_seen") != test_id:
         # The whole page once more: the stored run appears below, laid over those that were chosen
@@ -293,116 +344,149 @@ def live_panel(test_id: str) -> None:
 
 
 def _time_charts(test: LoadTest) -> None:
-    if not test.ticks:
-        st.caption("The first second is being measured.")
+    if not any(not tick.warm_up for tick in test.ticks):
+        st.caption(
+            "It is warming up: nothing is measured yet."
+            if test.ticks
+            else "The first second is being measured."
+        )
         return
     if test.summary is not None and not test.summary.ok:
         return  # charts of nothing say nothing
     by_second(test.ticks, test.began_at, test.objective, key=test.id)
-    bars = test.summary.histogram if test.summary else test.histogram
     left, right = st.columns(2)
+    bars = test.summary.histogram if test.summary else test.histogram
     if bars:
-        spread = _kept(f"spread-{test.id}", (bars,), lambda: charts.histogram({"this run": bars}))
-        left.plotly_chart(spread, key=f"spread-{test.id}")
-    answered: dict[str, int] = {}
-    for counts in changeover.counts_by_answerer(test.ticks):
-        for version, count in counts.items():
-            name = changeover.who_words(version)
-            answered[name] = answered.get(name, 0) + count
-    if answered:
-        state = (tuple(answered.items()),)
-        who = _kept(f"who-{test.id}", state, lambda: charts.answered_by(answered))
-        right.plotly_chart(who, key=f"who-{test.id}")
-    if test.summary is not None and len(test.summary.response_by_version) > 1:
-        st.dataframe(
-            [
-                {
-                    "version": version,
-                    "answers": test.summary.by_version.get(version, 0),
-                    "p50 ms": words.milliseconds(found.p50),
-                    "p95 ms": words.milliseconds(found.p95),
-                    "p99 ms": words.milliseconds(found.p99),
-                    "max ms": words.milliseconds(found.max),
-                }
-                for version, found in test.summary.response_by_version.items()
-            ],
-            hide_index=True,
-        )
+        # How it is spread changes slowly: a look every third second is enough while it runs.
+        at = -1 if test.summary else len(test.ticks) // SPREAD_EVERY
+        with left:
+            _drawn_once(f"spread-{test.id}", (at,), lambda: charts.histogram({"this run": bars}))
+    with right:
+        _answerers(test)
+
+
+def _answerers(test: LoadTest) -> None:
+    """Who answered: a sentence for one version; for several their figures beside each other."""
+    answered = changeover.totals(test.ticks)
+    total = sum(answered.values())
+    if len(answered) == 1:
+        st.caption(widgets.literal(f"All {total:,} answers came from {next(iter(answered))}."))
+    by_version = test.summary.response_by_version if test.summary else {}
+    if len(answered) < 2:
+        return
+    st.caption("Who answered")
+    known = {changeover.who_words(who): found for who, found in by_version.items()}
+    st.dataframe(
+        [
+            {
+                "version": who,
+                "answers": count,
+                "share": f"{count / total:.0%}",
+                **(percentile_cells(known[who]) if who in known else {}),
+            }
+            for who, count in answered.items()
+        ],
+        hide_index=True,
+        alt="Answers by version",
+    )
+
+
+def percentile_cells(found: Percentiles) -> dict[str, str]:
+    """The figures of a run or a version as cells of a table."""
+    return {
+        "p50": words.latency_words(found.p50),
+        "p95": words.latency_words(found.p95),
+        "p99": words.latency_words(found.p99),
+        "max": words.latency_words(found.max),
+    }
 
 
 def by_second(
     ticks: Sequence[Tick], began_at: datetime | None, objective: Objective, *, key: str
 ) -> None:
     """A test's course: response times and rates by second, marked where the version changed."""
-    changes = changeover.changeovers(ticks)
+    measured = [tick for tick in ticks if not tick.warm_up]
+    if not measured:
+        return
+    changes = changeover.changeovers(measured)
     clock = began_at.astimezone(widgets.zone()) if began_at else None
     for change in changes[-charts.MOST_MARKS :]:
         told = widgets.literal(changeover.sentence(change, clock), 300)
         st.info(told, icon=":material/swap_horiz:")
-    state = (len(ticks), ticks[-1].at_s, clock, objective.p99_s)
-    response = _kept(
-        f"response-{key}",
-        state,
-        lambda: charts.marked(
-            charts.response_over_time(ticks, slo_s=objective.p99_s), changes, clock
-        ),
-    )
-    rates = _kept(
-        f"rate-{key}", state, lambda: charts.marked(charts.rate_over_time(ticks), changes, clock)
-    )
+    state = (len(measured), measured[-1].at_s, clock, objective.p99_s)
     left, right = st.columns(2)
-    left.plotly_chart(response, key=f"response-{key}")
-    right.plotly_chart(rates, key=f"rate-{key}")
+    with left:
+        _drawn_once(
+            f"response-{key}",
+            state,
+            lambda: charts.marked(
+                charts.response_over_time(measured, slo_s=objective.p99_s), changes, clock
+            ),
+        )
+    with right:
+        _drawn_once(
+            f"rate-{key}",
+            state,
+            lambda: charts.marked(charts.rate_over_time(measured), changes, clock),
+        )
 
 
-def _kept(key: str, state: tuple[object, ...], draw: Callable[[], charts.Figure]) -> charts.Figure:
-    """What `draw` gives, until `state` changes.
+def _drawn_once(key: str, state: tuple[object, ...], make: Callable[[], charts.Chart]) -> None:
+    """A chart, made anew when `state` changes.
 
-    Plotly takes six times as long to build a figure as to write it down, most looks at a running
-    test find nothing new, and every tab that looks at it draws the same.
+    Most looks at a running test find nothing new, and every tab that looks at it draws the same.
     """
-    held = _drawn.get(key)
+    held = _made.get(key)
     if held is None or held[0] != state:
-        held = (state, draw())
-        if len(_drawn) >= _MOST_DRAWN:
-            _drawn.clear()
-        _drawn[key] = held
-    return held[1]
+        chart = make()
+        held = (state, charts.option(chart), chart.said)
+        if len(_made) >= _MOST_MADE:
+            _made.clear()
+        _made[key] = held
+    _, option, said = held
+    st.echarts_chart(option, height=charts.HEIGHT_PX, alt=said, key=key)
 
 
-_drawn: dict[str, tuple[tuple[object, ...], charts.Figure]] = {}
-_MOST_DRAWN = 32
+def drawn(chart: charts.Chart, *, key: str) -> None:
+    """A chart that stays as it is."""
+    st.echarts_chart(charts.option(chart), height=charts.HEIGHT_PX, alt=chart.said, key=key)
 
 
-def summary_figures(summary: LoadSummary | None, ticks: Sequence[Tick]) -> None:
-    """The figures of a run: of the whole when it is over, of the last second while it runs."""
-    if summary is None and not ticks:
+_made: dict[str, tuple[tuple[object, ...], charts.Option, str]] = {}
+_MOST_MADE = 32
+
+
+def _figures(test: LoadTest) -> None:
+    """The figures of the run so far, and of the whole once it is over."""
+    summary = test.summary
+    response = summary.response if summary else test.so_far
+    if response is None:
         return
-    response = summary.response if summary else ticks[-1].response
+    failures: Counter[str] = Counter(summary.errors if summary else {})
+    for tick in () if summary else test.ticks:
+        failures.update(tick.errors)
+    when = "" if summary else " so far"
     columns = st.columns(5)
-    for column, (name, value) in zip(
-        columns,
-        [
-            ("p50", response.p50),
-            ("p95", response.p95),
-            ("p99", response.p99),
-            ("max", response.max),
-        ],
-        strict=False,
-    ):
-        column.metric(name, "too few" if value is None else f"{value * 1000:.1f} ms")
-    failures = summary.errors if summary else ticks[-1].errors
-    columns[4].metric("Failures", str(sum(failures.values())))
+    values = {"p50": response.p50, "p95": response.p95, "p99": response.p99, "max": response.max}
+    for column, (name, value) in zip(columns, values.items(), strict=False):
+        told = words.latency_words(value) or "too few"
+        column.metric(f"{name}{when}", told)
+    columns[4].metric(f"Failures{when}", f"{failures.total():,}")
+    if response.max is not None and (response.p95 is None or response.p99 is None):
+        st.caption(
+            "A percentile needs ten answers behind it to be more than one request's luck:"
+            " p50 needs 20 answers, p95 200, p99 1,000."
+        )
     if summary is not None:
         _judged(summary)
-        if failures:
-            st.dataframe(
-                [
-                    {"failure": kind, "count": count, "meaning": latency.ERROR_KINDS.get(kind, "")}
-                    for kind, count in failures.items()
-                ],
-                hide_index=True,
-            )
+    if summary is not None and failures:
+        st.dataframe(
+            [
+                {"failure": kind, "count": count, "meaning": latency.ERROR_KINDS.get(kind, "")}
+                for kind, count in failures.items()
+            ],
+            hide_index=True,
+        )
 
 
 def _judged(summary: LoadSummary) -> None:
@@ -413,9 +497,3 @@ def _judged(summary: LoadSummary) -> None:
         st.success(widgets.literal(summary.verdict, 1_000), icon=":material/check_circle:")
     else:
         st.error(widgets.literal(summary.verdict, 1_000), icon=":material/error:")
-
-
-def settings_of(run: Run) -> dict[str, object]:
-    """What a stored run was asked for; pages and terminal write different keys."""
-    found = json.loads(run.settings)
-    return found if isinstance(found, dict) else {}

@@ -55,6 +55,24 @@ def literal(text: object, limit: int = 256) -> str:
     return _MARKDOWN.sub(r"\\\1", one_line(text, limit))
 
 
+_IN_LABEL = re.compile(
+    r"[\\`*\[\]<>~$&@:]|(?<![^\W_])_|_(?![^\W_])|^[#+\-=|>!]|(?<=www)\.|^\d+(?=[.)])"
+)
+
+
+def plain_label(text: object, limit: int = 256) -> str:
+    """Foreign text for a field's label, which screen readers are given as it is written.
+
+    Only what Markdown would read as markup there is escaped: `weight_kg (optional)` stays so.
+    """
+    return _IN_LABEL.sub(_escaped, one_line(text, limit))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    # Digits are no sign that can be escaped: a joiner keeps them from beginning a list.
+    return f"\u2060{found[0]}" if found[0][0].isdigit() else f"\\{found[0]}"
+
+
 # ── Errors and reads ──────────────────────────────────────────────────────────────────────────
 
 

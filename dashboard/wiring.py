@@ -28,6 +28,7 @@ from services.domain import (
     LoadSummary,
     LogLine,
     ModelVersion,
+    Objective,
     Outcome,
     Plan,
     Progress,
@@ -458,6 +459,16 @@ def runs(name: str) -> Look[tuple[Run, ...]]:
     return desk.reads.look(
         ("store", "runs", name),
         lambda: tuple(desk.connections.store.runs(service=name)),
+        fresh_s=_FRESH_S,
+    )
+
+
+def objective(name: str) -> Look[Objective]:
+    """What was promised of a service of the chosen target."""
+    desk, here, namespace = _desk(), target(), ops().namespace
+    return desk.reads.look(
+        ("store", "objective", here, namespace, name),
+        lambda: desk.connections.store.objective(here, namespace, name),
         fresh_s=_FRESH_S,
     )
 

@@ -580,9 +580,11 @@ def duration_words(seconds: float) -> str:
     return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
 
 
-def latency_words(seconds: float) -> str:
-    """`4.2 ms`, `14.3 s`."""
-    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
+def latency_words(seconds: float | None) -> str:
+    """`0.43 ms`, `13.6 ms`, `5.8 s`: what matters of a time, with its unit; "" for none."""
+    if seconds is None:
+        return ""
+    return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.1f} s"
 
 
 def milliseconds(seconds: float | None) -> float | None:

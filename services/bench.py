@@ -87,6 +87,7 @@ __all__ = [
     "outputs_of",
     "parse_rows",
     "problems_of",
+    "repeated",
     "request_for",
     "request_for_example",
     "rows_from_form",
@@ -212,6 +213,19 @@ def request_for_example(
     """The request of a version's input example: what a test inference sends."""
     rows = example_rows(signature, example)
     return request_for(signature, rows, model_name=model_name, protocol=protocol)
+
+
+def repeated(rows: Rows, count: int) -> Rows:
+    """The same rows, over and over until there are `count`; tensors along their first axis."""
+    if not rows.tensors:
+        return replace(rows, data=tuple(itertools.islice(itertools.cycle(rows.data), count)))
+    longer = {
+        name: list(itertools.islice(itertools.cycle(value), count))
+        if isinstance(value, list)
+        else value
+        for name, value in rows.tensors.items()
+    }
+    return replace(rows, tensors=longer)
 
 
 def _v2_body(signature: Signature | None, rows: Rows) -> dict[str, Json]:
@@ -556,7 +570,9 @@ def as_python(endpoint: Endpoint, request: InferRequest) -> str:
     if large:
         lines += ['with open("request.json", "rb") as file:', "    body = json.load(file)"]
     else:
-        literal = pprint.pformat(orjson.loads(request.body), width=96, sort_dicts=False)
+        literal = pprint.pformat(
+            orjson.loads(request.body), width=96, sort_dicts=False, compact=True
+        )
         lines += [f"body = {literal}"]
     lines += ["headers = {", *headers, "}"]
     context = f"ssl.create_default_context(cafile={endpoint.ca_file!r})" if tls else ""

@@ -85,6 +85,15 @@ def counts_by_answerer(ticks: Sequence[Tick]) -> list[Mapping[str, int]]:
     ]
 
 
+def totals(ticks: Sequence[Tick]) -> dict[str, int]:
+    """Answers of the whole run by who gave them, in words, in order of their first one."""
+    found: dict[str, int] = {}
+    for counts in counts_by_answerer(ticks):
+        for who, count in counts.items():
+            found[who_words(who)] = found.get(who_words(who), 0) + count
+    return {who: count for who, count in found.items() if count}
+
+
 def _with_unnamed(tick: Tick) -> Mapping[str, int]:
     # Whoever does not say its version is another one, as far as anybody can tell.
     unnamed = tick.ok - sum(tick.by_version.values())

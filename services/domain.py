@@ -876,6 +876,14 @@ class Percentiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Trailing:
+    """One percentile over the last `over_s` seconds: no more of them than its tail needs."""
+
+    value_s: float
+    over_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """One second of a running load test. The last tick of a run is marked `final`."""
 
@@ -893,6 +901,11 @@ class Tick:
     """Answers by the version that the server named, as text; empty when it names none."""
     histogram: tuple[tuple[float, int], ...] = ()
     """Response times of the run so far, as a summary has them. Only the newest tick is kept so."""
+    so_far: Percentiles | None = None
+    """Response times of the run so far. Only the newest tick is kept so."""
+    trailing: Mapping[str, Trailing] = field(default_factory=dict)
+    """Response times by percentile (p50, p95, p99), each over as many seconds before this one as
+    hold ten samples behind it; one that the run so far is too short for is not in it."""
 
 
 @dataclass(frozen=True, slots=True)

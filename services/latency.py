@@ -14,7 +14,7 @@ import math
 import random
 import zlib
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -22,7 +22,15 @@ from operator import mul
 from statistics import NormalDist
 from typing import NamedTuple, TypeVar
 
-from services.domain import LoadSummary, Objective, Percentiles, Sample, Tick, WayIn
+from services.domain import (
+    LoadSummary,
+    Objective,
+    Percentiles,
+    Sample,
+    Tick,
+    Trailing,
+    WayIn,
+)
 from services.errors import ConfigError
 
 MIN_TAIL = 10
@@ -160,10 +168,9 @@ class Histogram:
         ends = list(accumulate(self.counts[index] for index in indexes))
 
         def shown(per_mille: int) -> float | None:
-            rank = _rank(self.n, per_mille)
-            if self.n - rank < MIN_TAIL:
+            if not _shown(self.n, per_mille):
                 return None
-            return self._value_s(indexes[bisect_left(ends, rank)])
+            return self._value_s(indexes[bisect_left(ends, _rank(self.n, per_mille))])
 
         return Percentiles(
             p50=shown(500),
@@ -222,6 +229,11 @@ def _rank(n: int, per_mille: int) -> int:
     return max(1, -(-n * per_mille // 1000))
 
 
+def _shown(n: int, per_mille: int) -> bool:
+    """Whether enough of `n` samples lie behind that percentile."""
+    return n - _rank(n, per_mille) >= MIN_TAIL
+
+
 def _coarser_bound(index: int, bits: int) -> int:
     """The end, in nanoseconds, of the bucket with 2^bits parts per power of two around `index`."""
     low = _lowest(index)
@@ -233,6 +245,8 @@ def _coarser_bound(index: int, bits: int) -> int:
 
 _LIVE_BARS = 60
 """Made anew every second, and drawn as often."""
+TRAILING: Mapping[str, int] = {"p50": 500, "p95": 950, "p99": 990}
+"""The percentiles that a running test tells over its newest seconds, per mille."""
 MAX_BLOCKS = 64
 """Blocks of time that a stored run keeps: enough to resample, some ten kilobytes as text."""
 
@@ -291,6 +305,43 @@ def merged(histograms: Iterable[Histogram]) -> Histogram:
     return whole
 
 
+class _Trail:
+    """The newest seconds of a run, as many as the rarest of TRAILING needs behind it.
+
+    Memory is bounded by samples, not by time: some thousand, and those of one more second.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: deque[tuple[float, Histogram]] = deque()
+        self._n = 0
+
+    def add(self, from_s: float, second: Histogram) -> None:
+        """Take one second's times; `from_s`: when it began."""
+        if not second.n:
+            return
+        self._seconds.append((from_s, second))
+        self._n += second.n
+        while _shown(self._n - self._seconds[0][1].n, max(TRAILING.values())):
+            self._n -= self._seconds.popleft()[1].n
+
+    def at(self, end_s: float) -> dict[str, Trailing]:
+        """Each percentile over the fewest whole seconds before `end_s` that are enough for it."""
+        found: dict[str, Trailing] = {}
+        seconds, window = iter(reversed(self._seconds)), Histogram()
+        from_s = end_s
+        for name, per_mille in sorted(TRAILING.items(), key=lambda one: one[1]):
+            while not _shown(window.n, per_mille):
+                next_one = next(seconds, None)
+                if next_one is None:
+                    return found
+                from_s = next_one[0]
+                window.merge(next_one[1])
+            value_s = window.quantile_s(per_mille)
+            assert value_s is not None  # there are samples
+            found[name] = Trailing(value_s, round(end_s - from_s, 3))
+        return found
+
+
 class Recorder:
     """Joins a run's slices into ticks and one summary. Memory does not grow with the run.
 
@@ -312,6 +363,7 @@ class Recorder:
         self._blocks: list[Histogram] = []
         self._recent = Slice(0.0)
         self._recent_from_s = 0.0
+        self._trail = _Trail()
 
     def add(self, piece: Slice) -> None:
         """Take one slice, later than those before it."""
@@ -335,19 +387,24 @@ class Recorder:
 
     def tick(self, *, final: bool = False) -> Tick:
         """What happened since the last tick."""
-        recent, span_s = self._recent, self._recent.end_s - self._recent_from_s
+        recent, from_s = self._recent, self._recent_from_s
+        span_s = recent.end_s - from_s
         self._recent, self._recent_from_s = Slice(recent.end_s), recent.end_s
+        response, so_far = recent.whole_response(), self._whole.whole_response()
+        self._trail.add(from_s, response)
         return Tick(
             at_s=recent.end_s,
             ok=recent.ok,
             errors=dict(recent.errors),
             rate=recent.ok / span_s if span_s > 0 else 0.0,
-            response=recent.whole_response().percentiles(),
+            response=response.percentiles(),
             service=recent.service.percentiles(),
             by_release=_counts_by(recent.response, lambda answerer: answerer.release),
             by_version=_counts_by(recent.response, lambda answerer: answerer.version),
             final=final,
-            histogram=self._whole.whole_response().bars(_LIVE_BARS, bits=4),
+            histogram=so_far.bars(_LIVE_BARS, bits=4),
+            so_far=so_far.percentiles(),
+            trailing=self._trail.at(recent.end_s),
         )
 
     def summary(self, *, span_s: float, stopped: str = "") -> LoadSummary:

@@ -58,6 +58,8 @@ from services.errors import (
 
 DEFAULT_MAX_BYTES = 8 * 2**20
 """Decoded bytes of an answer that are kept; what is longer is cut and marked."""
+SAID_BYTES = 64 * 1024
+"""So much of a refusal is kept for who looks at it."""
 _PIECE_BYTES = 64 * 1024
 _IDLE_S = 4.0
 """uvicorn, which MLServer runs on, closes idle connections after 5 s: let go of them before it."""
@@ -284,7 +286,9 @@ class HttpPredictor:
         """
         answer = self._exchange(endpoint, "POST", request.path, request, timeout_s)
         if answer.status != 200:
-            raise self._failure(endpoint, request, answer)
+            failure = self._failure(endpoint, request, answer)
+            failure.said = answer.body[:SAID_BYTES]
+            raise failure
         outputs = () if answer.cut else bench.outputs_of(request.protocol, answer.body)
         version, release = _answered_by(endpoint, request.protocol, answer)
         return Prediction(

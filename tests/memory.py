@@ -58,6 +58,7 @@ from services.domain import (
     TestResult,
     Tick,
     Timing,
+    Trailing,
     ValueKind,
     Verdict,
     VersionDetails,
@@ -674,6 +675,8 @@ class MemoryLoad:
                 _FAST,
                 {1: int(rate)},
                 by_version=by_version,
+                so_far=_FAST,
+                trailing={"p50": Trailing(0.005, 1.0)},
             )
         count = min(int(rate * load.duration_s), load.max_requests)
         mixed = Counter[str]()

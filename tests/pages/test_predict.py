@@ -202,6 +202,89 @@ def test_the_page_warns_before_a_load_test_that_measures_the_api_server(
     assert [warning.value for warning in app.warning] == [bench.way_warning(WayIn.SERVICE_PROXY)]
 
 
+def with_canary(world: World) -> None:
+    from services import rollout
+
+    world.serves("wine", [1])
+    world.registry.add("wine", 2)
+    wish = rollout.Wish(canary_percent=30)
+    made = rollout.prepare_deploy(world, "wine/2", name="wine", wish=wish)
+    rollout.apply(made.plan, world, actor="ana", version=made.version)
+    rollout.settle(world, "wine", now=world.clock.now)
+
+
+def test_one_side_of_a_canary_can_be_put_under_load(world: World, open_page: OpenPage) -> None:
+    with_canary(world)
+    app = open_page("predict", service="wine")
+    app.selectbox(key="load_side").set_value("wine/2 (release 2)")
+    load_test(app)
+    assert world.engine.loads[0].endpoint.release == 2
+    assert (world.store.kept[0].version, world.store.kept[0].release) == ("wine/2", 2)
+
+
+def test_a_load_test_repeats_its_rows_as_often_as_asked(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    app = open_page("predict", service="wine")
+    app.number_input(key="rows_each").set_value(25)
+    load_test(app)
+    assert world.engine.loads[0].requests[0].rows == 25
+
+
+def test_an_answer_is_marked_as_of_the_earlier_request_when_the_next_was_refused(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    app = send(open_page("predict", service="wine"))
+    app.text_input[1].set_value("pale")
+    assert "Nothing was sent just now" in words_of(send(app))
+
+
+def test_every_value_of_pasted_rows_that_does_not_fit_is_told(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    app = open_page("predict", service="wine")
+    cast("ButtonGroup[str]", app.get("button_group")[0]).set_value("JSON or CSV").run()
+    app.text_area[0].set_value("alcohol,hue\n12.5,pale\nstrong,2\n")
+    rows = rows_of(send(app))
+    assert [(row["field"], row["row"]) for row in rows] == [("alcohol", 2), ("hue", 1)]
+
+
+def test_a_stopped_service_still_shows_its_stored_load_tests(
+    world: World, open_page: OpenPage
+) -> None:
+    from services import rollout
+
+    world.serves("wine")
+    load_test(open_page("predict", service="wine"))
+    rollout.apply(rollout.plan_stop(rollout.require(world, "wine")), world, actor="ana")
+    rollout.settle(world, "wine", now=world.clock.now)
+    wiring.forget_reads()
+    app = open_page("predict", service="wine")
+    assert "wine is stopped" in words_of(app)
+    assert runs_picker(app) == ["1"]
+
+
+def test_a_version_without_an_example_is_asked_with_a_row_made_of_its_signature(
+    world: World, open_page: OpenPage
+) -> None:
+    world.registry.add("plain", example=None)
+    world.serves("plain")
+    app = open_page("predict", service="plain")
+    cast("ButtonGroup[str]", app.get("button_group")[0]).set_value("JSON or CSV").run()
+    assert "alcohol" in str(app.text_area[0].value)
+    send(app)
+    assert len(world.predictor.sent) == 1
+
+
+def test_what_a_server_answered_beside_an_error_is_shown(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    error = InferenceFailed("wine answered with HTTP 500.", "A column is missing.")
+    error.said = b'{"error": "the whole story"}'
+    world.predictor.fails = error
+    assert "the whole story" in words_of(send(open_page("predict", service="wine")))
+
+
 def sleepy(world: World) -> None:
     world.kind, world.mode = TargetKind.KUBERNETES, Mode.KNATIVE
     world.serves("wine")

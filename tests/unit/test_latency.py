@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services import latency, records
-from services.domain import LoadSummary, Objective, Percentiles, Sample, WayIn
+from services.domain import LoadSummary, Objective, Percentiles, Sample, Tick, WayIn
 from services.errors import ConfigError
 from services.latency import (
     Histogram,
@@ -198,6 +198,70 @@ def test_a_tick_tells_the_spread_of_the_whole_run_so_far() -> None:
         recorder.add(Slice(float(second), response={latency.Answerer(): histogram_of([10**6])}))
         told = recorder.tick().histogram
         assert sum(count for _, count in told) == second
+
+
+SECONDS = st.lists(
+    st.lists(NANOSECONDS, max_size=60).flatmap(
+        lambda times: st.sampled_from([1, 1, 20]).map(lambda often: times * often)
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+def ticks_of(seconds: list[list[int]]) -> list[Tick]:
+    recorder = latency.Recorder()
+    ticks = []
+    for end_s, times in enumerate(seconds, start=1):
+        recorder.add(Slice(float(end_s), response={latency.Answerer(): histogram_of(times)}))
+        ticks.append(recorder.tick())
+    return ticks
+
+
+@given(SECONDS)
+def test_a_trailing_percentile_is_that_of_the_fewest_seconds_with_ten_samples_behind_it(
+    seconds: list[list[int]],
+) -> None:
+    for end, tick in enumerate(ticks_of(seconds), start=1):
+        for name, per_mille in latency.TRAILING.items():
+            needed = 10 * 1000 // (1000 - per_mille)
+            windows = ([ns for second in seconds[start:end] for ns in second]
+                       for start in range(end - 1, -1, -1))  # fmt: skip
+            fewest = next((window for window in windows if len(window) >= needed), None)
+            if fewest is None:
+                assert name not in tick.trailing
+                continue
+            told, truth = tick.trailing[name], nearest_rank(fewest, per_mille) / 1e9
+            assert truth - 1e-12 <= told.value_s <= truth * (1 + 1 / 1024) + 1e-12
+            over = int(told.over_s)
+            assert sum(map(len, seconds[end - over : end])) == len(fewest)
+
+
+def test_a_slow_run_tells_its_p99_once_a_thousand_answers_came() -> None:
+    ticks = ticks_of([[5_000_000] * 20] * 60)
+    assert [set(ticks[at].trailing) for at in (0, 9, 48, 49)] == [
+        {"p50"}, {"p50", "p95"}, {"p50", "p95"}, {"p50", "p95", "p99"},
+    ]  # fmt: skip
+    assert {name: told.over_s for name, told in ticks[59].trailing.items()} == {
+        "p50": 1.0,
+        "p95": 10.0,
+        "p99": 50.0,
+    }
+
+
+def test_a_run_of_an_hour_trails_no_more_than_its_rarest_percentile_needs() -> None:
+    recorder = latency.Recorder()
+    for second in range(1, 3_601):
+        times = [second * 10_000 + at for at in range(30 if second % 5 else 0)]
+        recorder.add(Slice(float(second), response={latency.Answerer(): histogram_of(times)}))
+        recorder.tick()
+    assert recorder._trail._n < 1_000 + 30
+    assert len(recorder._trail._seconds) <= 35
+
+
+def test_a_tick_tells_the_percentiles_of_the_run_so_far() -> None:
+    so_far = [tick.so_far for tick in ticks_of([[ms * 10**6] * 500 for ms in (1, 3)])]
+    assert [one.p99 for one in so_far if one] == [None, pytest.approx(0.003, rel=0.001)]
 
 
 def test_a_run_of_an_hour_keeps_no_more_than_its_blocks() -> None:

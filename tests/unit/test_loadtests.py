@@ -156,7 +156,7 @@ def test_more_load_tests_than_can_be_told_apart_are_refused() -> None:
     with pytest.raises(Conflict, match="of other services is under way"):
         start(tests, engine, MemoryStore())
     engine.go.set()
-    wait_until(lambda: not tests._running())
+    wait_until(lambda: not tests.under_way())
 
 
 def test_a_store_that_fails_is_told_on_the_load_test() -> None:

@@ -25,3 +25,14 @@ def test_code_that_changes_after_the_start_has_another_stamp(tmp_path: Path) -> 
     before = wiring.code_stamp([tmp_path])
     os.utime(file, ns=(before + 10**9, before + 10**9))
     assert wiring.code_stamp([tmp_path]) > before
+
+
+def test_a_plain_label_is_read_out_as_it_is_written() -> None:
+    for text in ("weight_kg (optional)", "od280/od315", "p99.9", "maybe (parameter)"):
+        assert widgets.plain_label(text) == text
+
+
+def test_a_plain_label_is_no_markup() -> None:
+    assert widgets.plain_label("[a](b) _c_ *d* `e` :red[f] <g>") == (
+        r"\[a\](b) \_c\_ \*d\* \`e\` \:red\[f\] \<g\>"
+    )

@@ -1,0 +1,289 @@
+"""What stored load tests say: their names and figures, and all of it as one HTML page. Pure.
+
+A run is named by who answered: while a canary takes a share of the traffic, figures are those of
+neither version alone.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, tzinfo
+
+from dashboard import charts, words
+from services import changeover, latency, records
+from services.domain import Objective, Percentiles, WayIn
+from services.ports import Run
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem;
+  color: #1b2430; background: #fff; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; overflow-wrap: anywhere; }
+table { border-collapse: collapse; margin: .5rem 0; display: block; overflow-x: auto; }
+th, td { border: 1px solid #dde3ea; padding: .25rem .6rem; text-align: left; }
+td:not(:first-child) { font-variant-numeric: tabular-nums; }
+"""
+
+
+def settings_of(run: Run) -> dict[str, object]:
+    """What a stored run was asked for; pages and terminal write different keys."""
+    found = json.loads(run.settings)
+    return found if isinstance(found, dict) else {}
+
+
+def objective_of(run: Run) -> Objective:
+    """The objective that a stored run was held to."""
+    # A run from the terminal keeps other settings than one from a page; both keep the objective.
+    promised = settings_of(run).get("objective")
+    return records.load(Objective, json.dumps(promised)) if promised else Objective()
+
+
+def via_of(run: Run) -> WayIn | None:
+    """The hop that a stored run measured; None where it was not kept."""
+    settings = settings_of(run)
+    endpoint = settings.get("endpoint")
+    told = endpoint.get("via") if isinstance(endpoint, dict) else settings.get("via")
+    return next((way for way in WayIn if way.value == told), None)
+
+
+def answered(run: Run) -> dict[str, int]:
+    """Answers by who gave them, most first: `wine/1`, or `release 7` where only that is known."""
+    summary, model = run.summary, run.version.rpartition("/")[0]
+    found: dict[str, int] = {}
+    for who, count in summary.by_version.items():
+        found[_version_words(who, model)] = count
+    if not found:
+        found = {f"release {release}": count for release, count in summary.by_release.items()}
+    rest = summary.ok - sum(found.values())
+    if found and rest > 0:
+        found["an unnamed version"] = rest
+    return dict(sorted(found.items(), key=lambda one: -one[1]))
+
+
+def _version_words(who: str, model: str) -> str:
+    return f"{model}/{who}" if model and who.isdigit() else changeover.who_words(who)
+
+
+def mix(run: Run) -> str:
+    """Who answered: `wine/1`, or `wine/1 70 % + wine/2 30 %`."""
+    found = answered(run)
+    total = sum(found.values())
+    if len(found) < 2:
+        only = next(iter(found), run.version)
+        return run.version if only.startswith("release ") else only
+    return " + ".join(f"{who} {_share(count / total)}" for who, count in found.items())
+
+
+def _share(ratio: float) -> str:
+    return f"{ratio:.0%}".replace("%", " %") if ratio >= 0.01 else "< 1 %"
+
+
+def labels(runs: Sequence[Run]) -> dict[int | None, str]:
+    """A name for each run that tells it apart from the others, by its id."""
+    return {run.id: f"#{run.id} {mix(run)}" for run in runs}
+
+
+def asked_of(run: Run) -> dict[str, object]:
+    """What was asked for, by one set of names; None where it was not kept or does not apply."""
+    settings, objective = settings_of(run), objective_of(run)
+    ratio = objective.error_ratio
+    return {
+        "mode": settings.get("mode"),
+        "rate": settings.get("rate"),
+        "concurrency": settings.get("concurrency"),
+        "duration_s": settings.get("duration_s"),
+        "max_requests": settings.get("max_requests"),
+        "warm_up_s": settings.get("warm_up_s"),
+        "rows": settings.get("rows"),
+        "bodies": settings.get("bodies"),
+        "via": via_of(run),
+        "objective_p99_ms": words.milliseconds(objective.p99_s),
+        "objective_failures_percent": None if ratio is None else round(ratio * 100, 4),
+        "cold_start_s": settings.get("cold_start_s"),
+    }
+
+
+def figures(run: Run) -> dict[str, object]:
+    """What came out, in milliseconds; None where a percentile has too few answers behind it."""
+    summary = run.summary
+    return {
+        "requests": summary.requests,
+        "failures": sum(summary.errors.values()),
+        "per_second": round(summary.rate, 2),
+        "lasted_s": round(summary.duration_s, 3),
+        **_times("", summary.response),
+        **_times("service_", summary.service),
+        "send_lateness_p99_ms": words.milliseconds(summary.lateness_p99_s),
+        "client_limited": summary.client_limited,
+        "objective_met": summary.objective_met,
+    }
+
+
+def _times(prefix: str, found: Percentiles) -> dict[str, float | None]:
+    names = ("p50", "p90", "p95", "p99", "p99_9", "max", "mean")
+    return {f"{prefix}{name}_ms": words.milliseconds(getattr(found, name)) for name in names}
+
+
+def row(run: Run) -> dict[str, object]:
+    """Everything of one run in a row, for CSV."""
+    return {
+        "run": run.id,
+        "answered_by": mix(run),
+        "version": run.version,
+        "release": run.release,
+        "target": run.target,
+        "namespace": run.namespace,
+        "service": run.service,
+        "asked": run.name,
+        "when": run.created_at,
+        "by": run.actor,
+        **asked_of(run),
+        **figures(run),
+        "verdict": run.summary.verdict,
+    }
+
+
+def version_rows(run: Run) -> list[dict[str, str]]:
+    """The versions that answered in one run beside each other; [] when there was one.
+
+    Each against the one with most answers. Without intervals: of a version alone a run keeps its
+    percentiles, not the times that they were taken from.
+    """
+    summary, model = run.summary, run.version.rpartition("/")[0]
+    found = {
+        _version_words(who, model): (times, summary.by_version.get(who, 0))
+        for who, times in summary.response_by_version.items()
+    } or {
+        f"release {release}": (times, summary.by_release.get(release, 0))
+        for release, times in summary.response_by_release.items()
+    }
+    if len(found) < 2:
+        return []
+    ordered = sorted(found.items(), key=lambda one: -one[1][1])
+    first = ordered[0][1][0]
+    return [
+        {
+            "version": who,
+            "answers": f"{count:,}",
+            "p50": words.latency_words(times.p50),
+            "p95": words.latency_words(times.p95),
+            "p99": words.latency_words(times.p99),
+            "max": words.latency_words(times.max),
+            "p50 against the first": "" if times is first else _change(first.p50, times.p50),
+            "p99 against the first": "" if times is first else _change(first.p99, times.p99),
+        }
+        for who, (times, count) in ordered
+    ]
+
+
+def _change(before_s: float | None, after_s: float | None) -> str:
+    return (
+        "too few" if not before_s or after_s is None else f"{(after_s / before_s - 1) * 100:+.0f} %"
+    )
+
+
+# ── As a page ─────────────────────────────────────────────────────────────────────────────────
+
+
+def page(runs: Sequence[Run], zone: tzinfo, at: datetime) -> str:
+    """Their figures, verdicts and charts; `zone` is the reader's, `at` the moment of the export."""
+    named = labels(runs)
+    many = "" if len(runs) == 1 else "s"
+    services = ", ".join(dict.fromkeys(run.service for run in runs))
+    head = (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Load tests of {html.escape(services)}</title><style>{_STYLE}</style>"
+        f"<h1>Load tests of {html.escape(services)}</h1>"
+        f"<p>{len(runs)} load test{many}; made by Slipway on {_moment(at, zone)}.</p>"
+    )
+    told = [{"run": named[run.id], **figures(run)} for run in runs]
+    drawn = [charts.figure(chart) for chart in _charts(runs, named, zone)]
+    shown = [
+        figure.to_html(full_html=False, include_plotlyjs=number == 0)
+        for number, figure in enumerate(drawn)
+    ]
+    details = [_run(run, named[run.id], zone) for run in runs]
+    return "\n".join(
+        [head, *_compared(runs, named), _table(_turned(told)), *details, *shown, "</html>"]
+    )
+
+
+def _charts(
+    runs: Sequence[Run], named: Mapping[int | None, str], zone: tzinfo
+) -> Iterator[charts.Chart]:
+    summaries = {named[run.id]: run.summary for run in runs}
+    yield charts.histogram({name: one.histogram for name, one in summaries.items()})
+    yield charts.percentile_bars(summaries)
+    for run in runs:
+        ticks = [tick for tick in run.ticks if not tick.warm_up]
+        if not ticks:
+            continue
+        began_at = run.summary.began_at
+        clock = began_at.astimezone(zone) if began_at else None
+        slo_s = objective_of(run).p99_s
+        for chart in (
+            charts.response_over_time(ticks, slo_s=slo_s),
+            charts.rate_over_time(ticks),
+        ):
+            changes = changeover.changeovers(ticks)
+            whose = replace(chart, title=f"{chart.title}: {named[run.id]}")
+            yield charts.marked(whose, changes, clock)
+
+
+def _turned(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Figures below each other and runs side by side: a reader compares along a line."""
+    first, *names = rows[0]
+    return [
+        {first: name.replace("_", " "), **{str(one[first]): one[name] for one in rows}}
+        for name in names
+    ]
+
+
+def _run(run: Run, name: str, zone: tzinfo) -> str:
+    asked = asked_of(run)
+    facts = {
+        "asked": run.name,
+        "when": _moment(datetime.fromisoformat(run.created_at), zone),
+        "by": run.actor,
+        "target": " / ".join(filter(None, (run.target, run.namespace, run.service))),
+        **{key.replace("_", " "): str(value) for key, value in asked.items() if value is not None},
+    }
+    lines = "".join(
+        f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>"
+        for key, value in facts.items()
+    )
+    by_version = version_rows(run)
+    return (
+        f"<h2>{html.escape(name)}</h2><p>{html.escape(run.summary.verdict)}</p>"
+        f"<table>{lines}</table>{_table(by_version) if by_version else ''}"
+    )
+
+
+def _compared(runs: Sequence[Run], named: Mapping[int | None, str]) -> list[str]:
+    first, *others = sorted(runs, key=lambda run: run.created_at)
+    said = []
+    for run in others:
+        found = latency.compare(first.summary, run.summary, (named[first.id], named[run.id]))
+        said += [found.verdict, *found.warnings]
+        said.append(latency.hop_warning(via_of(first), via_of(run)))
+    return [f"<p>{html.escape(one)}</p>" for one in said if one]
+
+
+def _table(rows: Sequence[Mapping[str, object]]) -> str:
+    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in rows[0])
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f"<td>{html.escape('' if value is None else str(value))}</td>" for value in row.values()
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _moment(at: datetime, zone: tzinfo) -> str:
+    return at.astimezone(zone).strftime("%-d %B %Y, %H:%M:%S %Z")

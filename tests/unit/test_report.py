@@ -1,0 +1,99 @@
+"""What stored load tests say of themselves: who answered, every figure, one page of HTML."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from dashboard import report
+from services.domain import LoadSummary, Percentiles, Tick
+from services.ports import Run
+
+FAST = Percentiles(0.004, 0.006, 0.007, 0.009, None, 0.012, 0.0045)
+SLOW = Percentiles(0.005, 0.008, 0.009, 0.018, None, 0.03, 0.006)
+AT = datetime(2026, 3, 1, 14, 30, tzinfo=UTC)
+
+
+def run(**summary: object) -> Run:
+    whole = LoadSummary(
+        requests=100,
+        ok=100,
+        errors={},
+        duration_s=2.0,
+        rate=50.0,
+        target_rate=50.0,
+        response=FAST,
+        service=FAST,
+        lateness_p99_s=0.0001,
+        client_limited=False,
+        verdict="The figures can be trusted.",
+        histogram=((0.004, 50), (0.012, 50)),
+    )
+    return Run(
+        id=7,
+        name="50 per second",
+        actor="ana",
+        created_at=AT.isoformat(),
+        target="prod",
+        namespace="models",
+        service="wine",
+        release=2,
+        version="wine/1",
+        settings='{"mode": "steady-rate", "via": "ingress", "objective": {"p99_s": 0.02}}',
+        summary=replace(whole, **summary),  # type: ignore[arg-type]  # fields by name
+        ticks=(Tick(1.0, 50, {}, 50.0, FAST, FAST),),
+    )
+
+
+def canary() -> Run:
+    return run(
+        by_version={"1": 70, "2": 30},
+        response_by_version={"1": FAST, "2": SLOW},
+    )
+
+
+def test_a_run_that_two_versions_answered_is_named_by_both() -> None:
+    assert report.labels([canary()]) == {7: "#7 wine/1 70 % + wine/2 30 %"}
+
+
+def test_a_run_is_named_by_the_one_version_that_answered_it() -> None:
+    assert report.mix(run(by_version={"1": 100})) == "wine/1"
+    assert report.mix(run(by_release={2: 100})) == "wine/1"
+
+
+def test_answers_without_a_name_are_part_of_the_mix() -> None:
+    assert report.mix(run(by_version={"1": 60})) == "wine/1 60 % + an unnamed version 40 %"
+
+
+def test_versions_of_one_run_are_compared_with_the_one_that_answered_most() -> None:
+    rows = report.version_rows(canary())
+    assert [row["version"] for row in rows] == ["wine/1", "wine/2"]
+    assert rows[1]["p99 against the first"] == "+100 %"
+    assert report.version_rows(run(by_version={"1": 100})) == []
+
+
+def test_a_row_of_csv_holds_all_that_was_asked_and_all_that_came_out() -> None:
+    told = report.row(run())
+    asked = {"target", "mode", "via", "objective_p99_ms", "rate", "warm_up_s"}
+    figures = {"p90_ms", "p99_9_ms", "mean_ms", "service_p50_ms", "objective_met", "verdict"}
+    assert asked | figures <= set(told)
+    assert (told["mode"], told["objective_p99_ms"], told["mean_ms"]) == ("steady-rate", 20.0, 4.5)
+
+
+def test_a_report_needs_no_network_and_keeps_foreign_text_as_text() -> None:
+    hostile = "</script><script>alert(1)</script><b>"
+    page = report.page(
+        [replace(canary(), name=hostile, version=f"{hostile}/1", actor=hostile, service=hostile)],
+        UTC,
+        AT,
+    )
+    assert "<script src=" not in page
+    assert "<script>alert(1)" not in page
+    assert "</script><script>alert" not in page
+
+
+def test_a_report_says_when_it_was_made_what_was_measured_and_the_verdict() -> None:
+    page = report.page([canary()], UTC, AT)
+    for said in ("1 March 2026, 14:30:00 UTC", "ingress", "The figures can be trusted.", "+100 %"):
+        assert said in page
+    assert "Response time by second: #7 wine" in page
