@@ -16,7 +16,7 @@ import streamlit as st
 from dashboard import options, views, widgets, wiring, words
 from dashboard.reads import Look
 from dashboard.worker import Operation, State
-from services import rollout
+from services import rollout, settings
 from services.domain import (
     Action,
     Cause,
@@ -669,7 +669,7 @@ _PLANS: dict[str, Callable[[Service, Sequence[Release]], Plan]] = {
 # ── Clusters ──────────────────────────────────────────────────────────────────────────────────
 
 
-_ADD = "Add to slipway.toml, then start Slipway again:"
+_ADD = "To keep it, with settings of its own, add to slipway.toml and start Slipway again:"
 
 
 def clusters_offered() -> None:
@@ -688,7 +688,14 @@ def _contexts_offered() -> None:
         return
     context = found[name]
     kind = f"{context.flavour}, " if context.flavour else ""
-    st.text(f"{kind}{one_line(context.server)}, no target yet. {_ADD}")
+    st.text(f"{kind}{one_line(context.server)}, no target yet.")
+    widgets.go(
+        "Use it as it is",
+        "health",
+        key="use_context",
+        target=f"{settings.CONTEXT}{name}",
+    )
+    st.text(_ADD)
     st.code(views.target_lines(context), language="toml")
 
 

@@ -190,7 +190,12 @@ def targets() -> tuple[str, ...]:
     """Names of the targets, the default one first."""
     found = _desk().connections.settings
     first, _ = found.target()
-    return (first, *sorted(name for name in found.all_targets if name != first))
+    others = sorted(name for name in found.all_targets if name != first)
+    asked = st.query_params.get("target", "")
+    if asked.startswith(settings.CONTEXT) and asked not in {first, *others}:
+        there = {settings.CONTEXT + context.name for context in contexts().value or ()}
+        others += [asked] if asked in there else []
+    return (first, *others)
 
 
 def target() -> str:

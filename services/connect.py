@@ -7,6 +7,7 @@ for mlflow (4 to 6 s), kubernetes, google.cloud or sqlalchemy.
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 from services.domain import Finding, PackageKind, TargetKind
 from services.errors import ConfigError, NotOffered
 from services.ports import Journal, LoadEngine, Ops, Packager, Predictor, Registry, Serving, Store
-from services.settings import Settings, TargetSettings
+from services.settings import CONTEXT, Settings, TargetSettings
 
 if TYPE_CHECKING:
     from services.cluster import Cluster
@@ -212,7 +213,8 @@ class _ClusterOps(_Parts):
 
     @property
     def _work(self) -> Path:
-        return self.shared.settings.state / self.target
+        # A context's name may hold anything; what is kept here is a working copy.
+        return self.shared.settings.state / re.sub(r"[^\w.-]+", "-", self.target)
 
     @cached_property
     def _bucket(self) -> Packager:
@@ -373,11 +375,20 @@ class Connections:
     def ops(self, target: str | None = None, namespace: str | None = None) -> Ops:
         """Everything for one target, the default one when none is named. NotFound."""
         name, chosen = self.settings.target(target)
-        where = namespace or chosen.namespace
+        where = namespace or self._namespace(name) or chosen.namespace
         key = (name, where)
         if key not in self._ops:
             self._ops[key] = self._connect(name, where, chosen)
         return self._ops[key]
+
+    def _namespace(self, target: str) -> str:
+        """The namespace that a context names, where it is taken as it is; else ""."""
+        if not target.startswith(CONTEXT):
+            return ""
+        from services.kubeconfig import contexts
+
+        wanted = target.removeprefix(CONTEXT)
+        return next((found.namespace for found in contexts() if found.name == wanted), "")
 
     def contexts(self) -> tuple[Context, ...]:
         """Contexts of the kubeconfig that no target names; asks no server."""

@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -30,6 +30,8 @@ _NEEDS_CONTEXT = "needs context"
 TEST_PREFIX = "SLIPWAY_TEST_"
 """What the test suite is told about its machine: no setting."""
 LOCAL = "local"
+CONTEXT: Final = "context:"
+"""Before the name of a kubeconfig's context: a target that is not configured."""
 
 
 class _Section(BaseModel):
@@ -173,12 +175,13 @@ class Settings(_Section):
     def target(self, name: str | None = None) -> tuple[str, TargetSettings]:
         """The named target, or the default one. NotFound lists those that there are."""
         wanted = name or self.default_target or LOCAL
-        found = self.all_targets.get(wanted)
+        found = self.all_targets.get(wanted) or _of_context(wanted)
         if found is None:
             raise NotFound(
                 f"There is no target {one_line(wanted)!r}.",
                 why=f"Configured: {', '.join(sorted(self.all_targets))}.",
-                fix="Choose one of these, or add it to slipway.toml.",
+                fix="Choose one of these, add it to slipway.toml, or take a context of the"
+                f" kubeconfig as it is: `{CONTEXT}NAME`.",
             )
         return wanted, found
 
@@ -186,6 +189,14 @@ class Settings(_Section):
     def all_targets(self) -> Mapping[str, TargetSettings]:
         """Configured targets and the embedded `local`."""
         return {LOCAL: TargetSettings(kind=TargetKind.LOCAL), **self.targets}
+
+
+def _of_context(target: str) -> TargetSettings | None:
+    """`context:minikube` is a target without any settings; protected, as nobody has set it up."""
+    context = target.removeprefix(CONTEXT)
+    if context in {"", target}:
+        return None
+    return TargetSettings(kind=TargetKind.KUBERNETES, context=context, protected=True)
 
 
 class Surroundings(_Section):

@@ -23,6 +23,7 @@ from dashboard.terminal import pairs, table
 from services import rollout
 from services.domain import Finding, Mode, TargetKind, Verdict, parse_ref
 from services.errors import SlipwayError, one_line
+from services.settings import CONTEXT
 
 
 def models(session: Session) -> Answer:
@@ -168,8 +169,8 @@ def _breaking_text(row: views.DifferenceRow) -> str:
 
 def targets(session: Session) -> Answer:
     """Configured targets, and whether each answers."""
-    names = list(session.settings.all_targets)
     chosen, _ = session.settings.target(session.args.target)
+    names = list(dict.fromkeys((*session.settings.all_targets, chosen)))
     rows = at_once([partial(_target_row, session, name, chosen) for name in names])
     lines = table(
         ("TARGET", "KIND", "NAMESPACE", "MODE", "ANSWERS", "WHY"),
@@ -200,6 +201,7 @@ def targets(session: Session) -> Answer:
             session,
             f"The kubeconfig's context {one_line(context.name)}{flavour}",
             views.target_lines(context),
+            as_it_is=f"{CONTEXT}{one_line(context.name)}",
         )
     document["contexts"] = [
         {"name": c.name, "server": c.server, "namespace": c.namespace, "flavour": c.flavour}
@@ -230,14 +232,15 @@ def _cluster_lines(rows: Sequence[views.ClusterRow]) -> Iterator[str]:
     )
 
 
-def _offer(session: Session, what: str, lines: str) -> None:
-    session.terminal.say(f"{what} is no target yet. To make it one, add to slipway.toml:")
+def _offer(session: Session, what: str, lines: str, as_it_is: str = "") -> None:
+    now = f" Use it as it is with `--target {as_it_is}`." if as_it_is else ""
+    session.terminal.say(f"{what} is no target yet.{now} To make it one, add to slipway.toml:")
     for line in lines.splitlines():
         session.terminal.say(f"  {line}")
 
 
 def _target_row(session: Session, name: str, chosen: str) -> views.TargetRow:
-    target = session.settings.all_targets[name]
+    _, target = session.settings.target(name)
     is_local = target.kind is TargetKind.LOCAL
 
     def asked() -> str:

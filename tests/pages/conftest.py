@@ -16,7 +16,7 @@ from dashboard import wiring
 from services.domain import TargetKind
 from services.errors import NotFound, NotOffered, SlipwayError
 from services.ports import Ops, Registry, Store
-from services.settings import LOCAL, Settings, TargetSettings
+from services.settings import CONTEXT, LOCAL, Settings, TargetSettings
 from tests.memory import Clock, World
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class WorldConnections:
 
     @property
     def settings(self) -> Settings:
-        kinds = {name: TargetSettings(kind=TargetKind.LOCAL) for name in self.others}
+        named = [name for name in self.others if not name.startswith(CONTEXT)]
+        kinds = {name: TargetSettings(kind=TargetKind.LOCAL) for name in named}
         return Settings(targets=kinds)
 
     @property

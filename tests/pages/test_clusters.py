@@ -301,6 +301,25 @@ def test_health_offers_the_contexts_that_no_target_names(
     assert '[targets.minikube]\nkind = "kubernetes"\ncontext = "minikube"' in said
 
 
+def test_a_context_is_used_as_it_is_from_health(
+    connections: WorldConnections, open_page: OpenPage
+) -> None:
+    connections.unnamed = (Context("minikube", "https://192.168.49.2:8443", "dev", current=True),)
+    connections.others["context:minikube"] = World(
+        target="context:minikube", kind=TargetKind.KUBERNETES, namespace="dev", protected=True
+    )
+    page = press(open_page("health"), "Use it as it is")
+    assert page.selectbox(key="target").value == "context:minikube"
+    assert "namespace dev" in words_of(page)
+
+
+def test_a_link_to_a_context_that_is_gone_opens_the_default_target(
+    connections: WorldConnections, open_page: OpenPage
+) -> None:
+    page = open_page("overview", target="context:minikube")
+    assert page.selectbox(key="target").value == connections.world.target
+
+
 def test_health_lists_the_clusters_of_a_project_that_no_target_names(
     connections: WorldConnections, open_page: OpenPage
 ) -> None:

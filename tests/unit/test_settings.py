@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from services import settings
+from services.connect import Connections
 from services.domain import TargetKind
 from services.errors import ConfigError, NotFound
+from tests.apiserver import kubeconfig
 
 
 @pytest.fixture
@@ -126,3 +129,23 @@ def test_a_target_without_a_context_is_told_which_there_are(toml: Path) -> None:
         settings.load(environ={"KUBECONFIG": str(kubeconfig)})
     assert "one of big, mini" in caught.value.fix
     assert '"in-cluster"' in caught.value.fix
+
+
+def test_a_context_of_the_kubeconfig_is_a_protected_target_without_settings(toml: Path) -> None:
+    name, chosen = settings.load(environ={}).target("context:kind-dev")
+    assert name == "context:kind-dev"
+    assert (chosen.kind, chosen.context) == (TargetKind.KUBERNETES, "kind-dev")
+    assert chosen.protected
+
+
+def test_a_context_that_is_taken_as_it_is_gives_its_own_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = kubeconfig(tmp_path, "https://127.0.0.1:1")
+    said = yaml.safe_load(file.read_text())
+    said["contexts"][0]["context"]["namespace"] = "dev"
+    file.write_text(yaml.safe_dump(said))
+    place = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
+    monkeypatch.setattr(place, str(file))
+    ops = Connections(settings.Settings(state_dir=tmp_path)).ops("context:stub")
+    assert (ops.namespace, ops.protected) == ("dev", True)
