@@ -81,10 +81,12 @@ def service_picker() -> Service | None:
         # A link that names no service would open another one once there is a name before it.
         widgets.into_url(service=name)
     chosen = next((service for service in found if service.name == name), None)
-    if chosen is None or (chosen.phase is Phase.READY and len(chosen.answering) < 2):
-        return chosen
-    # Requests have to fit what answers, which a failed or running roll-out's version does not yet.
-    return rollout.as_answering(chosen, wiring.history(chosen.name).value or ())
+    if chosen is None:
+        return None
+    if chosen.phase is not Phase.READY or len(chosen.answering) > 1:
+        # Requests have to fit what answers: a failed or running roll-out's version does not yet.
+        chosen = rollout.as_answering(chosen, wiring.history(chosen.name).value or ())
+    return wiring.with_signature(chosen)
 
 
 def other_load_tests(service: Service) -> None:

@@ -393,6 +393,21 @@ def way_in(name: str, *, wait: bool = True) -> Look[Endpoint]:
     )
 
 
+def with_signature(service: Service) -> Service:
+    """The service with what its server says that it takes, where no record says it."""
+    if service.intent is None or service.intent.signature is not None or not service.answering:
+        return service
+    desk, here = _desk(), target()
+    told = desk.reads.look(
+        (f"target {here}", "signature", service.name, service.release),
+        lambda: rollout.with_signature(desk.connections.ops(here), service),
+        fresh_s=_CHECK_FRESH_S,
+    ).value
+    if told is None or told.intent is None:
+        return service
+    return replace(service, intent=replace(service.intent, signature=told.intent.signature))
+
+
 def split(service: Service, requests: int, asked_at: float) -> Look[Split]:
     """A canary's split, measured once for each `asked_at` by so many requests."""
     name = service.name

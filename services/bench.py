@@ -56,6 +56,7 @@ from services.rows import (
     Problem,
     Rows,
     check_rows,
+    dtype_named,
     dtype_of,
     flattened,
     flattened_again,
@@ -117,6 +118,8 @@ _V2_COLUMNS: Mapping[ValueKind, tuple[str, str]] = {
     ValueKind.MAP: ("BYTES", "pd_json"),
     ValueKind.ANY: ("BYTES", "pd_json"),
 }
+
+_TOLD_COLUMNS = {pair: kind for kind, pair in _V2_COLUMNS.items()}
 
 # What null becomes what it means for, seen on MLServer 1.7.1 with MLflow 3.17.2 and pandas 3.1:
 # numpy's floats turn into NaN, text and nested values stay None, and /invocations turns times into
@@ -201,6 +204,35 @@ def _null_refused(
 def _full_time(text: str) -> str:
     # pandas reads a whole column in its first value's format: all of one length, or it fails.
     return text if "." in text else f"{text}.000000"
+
+
+def signature_told(metadata: Json) -> Signature | None:
+    """The signature that a V2 server's metadata of its model amounts to; None where it tells none.
+
+    MLServer marks a model that takes columns with the content type `pd`
+    (https://mlserver.readthedocs.io/en/stable/user-guide/content-type.html). Which inputs may be
+    left out, and what nested values hold, no server tells.
+    """
+    told = metadata if isinstance(metadata, dict) else {}
+    inputs = [one for one in told.get("inputs") or () if isinstance(one, dict)]
+    takes_columns = (told.get("parameters") or {}).get("content_type") == "pd"
+    specs = [_column_told(one) if takes_columns else _tensor_told(one) for one in inputs]
+    known = tuple(spec for spec in specs if spec is not None)
+    return Signature(inputs=known) if known and len(known) == len(inputs) else None
+
+
+def _column_told(one: Mapping[str, Json]) -> ColumnSpec | None:
+    content = (one.get("parameters") or {}).get("content_type", "np")
+    kind = _TOLD_COLUMNS.get((str(one.get("datatype")), str(content)))
+    return None if kind is None else ColumnSpec(str(one.get("name", "")), kind)
+
+
+def _tensor_told(one: Mapping[str, Json]) -> TensorSpec | None:
+    dtype = dtype_named(str(one.get("datatype")))
+    axes = one.get("shape")
+    if dtype is None or not isinstance(axes, list) or not all(isinstance(n, int) for n in axes):
+        return None
+    return TensorSpec(str(one.get("name", "")), dtype, tuple(axes))
 
 
 def request_for_example(

@@ -36,6 +36,7 @@ from services.domain import (
     Rehearsal,
     Release,
     Service,
+    Signature,
     TargetKind,
     Tick,
     VersionDetails,
@@ -185,6 +186,9 @@ class Predictor(Protocol):
 
     def ready(self, endpoint: Endpoint, timeout_s: float = 2.0) -> bool:
         """Whether the model server says that the model is ready; False when there is no answer."""
+
+    def signature(self, endpoint: Endpoint, timeout_s: float = 2.0) -> Signature | None:
+        """What the model server says that its model takes; None where it does not say."""
 
     def infer(
         self, endpoint: Endpoint, request: InferRequest, timeout_s: float = 30.0

@@ -41,6 +41,7 @@ from services.domain import (
     Json,
     Prediction,
     Protocol,
+    Signature,
     Timing,
     VersionRef,
     WayIn,
@@ -274,6 +275,19 @@ class HttpPredictor:
             return self._exchange(endpoint, "GET", path, None, timeout_s).status == 200
         except (Unreachable, InferenceFailed):
             return False
+
+    def signature(self, endpoint: Endpoint, timeout_s: float = 2.0) -> Signature | None:
+        """What a V2 server says that its model takes; None where it does not say.
+
+        Denied when no request may go to the endpoint.
+        """
+        path = f"/v2/models/{quote(endpoint.model_name, safe='')}"
+        try:
+            answer = self._exchange(endpoint, "GET", path, None, timeout_s)
+            told: Json = orjson.loads(answer.body) if answer.status == 200 else None
+        except (Unreachable, InferenceFailed, orjson.JSONDecodeError):
+            return None
+        return bench.signature_told(told)
 
     def infer(
         self, endpoint: Endpoint, request: InferRequest, timeout_s: float = 30.0

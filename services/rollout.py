@@ -1385,7 +1385,9 @@ def require(ops: Ops, name: str) -> Service:
                 if back
                 else f"slipway deploy REF --name {name}"
             )
-            raise NotFound(f"{what}.", why=f"I{why[1:]}", fix=f"Bring it back: `{fix}`.")
+            raise NotFound(
+                f"{what}.", why=why[:1].upper() + why[1:], fix=f"Bring it back: `{fix}`."
+            )
         names = ", ".join(service.name for service in ops.serving.services()[:20])
         raise NotFound(
             f"There is no service {name!r} on {ops.target}.",
@@ -1428,6 +1430,21 @@ def as_answering(
     if found is None:
         return current
     return replace(current, intent=found.intent, recorded=found.intent, release=found.number)
+
+
+def with_signature(ops: Ops, current: Service) -> Service:
+    """The service with what its server says that it takes, where no record says it.
+
+    That is a service of others, or one whose version nobody knows.
+    """
+    intent = current.intent
+    if intent is None or intent.signature is not None or not current.answering or current.asleep:
+        return current
+    try:
+        told = ops.predictor.signature(ops.serving.endpoint(current.name))
+    except SlipwayError:
+        return current  # whoever sends a request is told why there is no way to it
+    return current if told is None else replace(current, intent=replace(intent, signature=told))
 
 
 def with_release(prediction: Prediction, answering: Sequence[Answering]) -> Prediction:

@@ -728,6 +728,11 @@ def dtype_of(name: str) -> Dtype:
     return found
 
 
+def dtype_named(code: str) -> str | None:
+    """The numpy type's name of V2's code; None for what V2 does not know."""
+    return next((name for name, dtype in _DTYPES.items() if dtype.code == code), None)
+
+
 def _checked_tensors(rows: Rows, signature: Signature) -> tuple[Rows, list[Problem]]:
     specs = [spec for spec in signature.inputs if isinstance(spec, TensorSpec)]
     given = rows.tensors or _tensors_of_table(rows, specs)

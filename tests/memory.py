@@ -595,9 +595,14 @@ class MemoryPredictor:
         self.pods_answer_as: VersionRef | None = None
         """The version that a release's own pods name, where it is not theirs."""
         self.sent: list[InferRequest] = []
+        self.tells: Signature | None = None
+        """What servers say that their model takes."""
 
     def ready(self, endpoint: Endpoint, timeout_s: float = 2.0) -> bool:
         return True
+
+    def signature(self, endpoint: Endpoint, timeout_s: float = 2.0) -> Signature | None:
+        return self.tells
 
     def infer(
         self, endpoint: Endpoint, request: InferRequest, timeout_s: float = 30.0

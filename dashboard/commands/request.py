@@ -58,6 +58,7 @@ def predict(session: Session) -> Answer:
     side = _release_of(service, args.version)
     endpoint = ops.serving.endpoint(service.name, side)
     service = rollout.as_answering(service, ops.journal.history(service.name), side)
+    service = rollout.with_signature(ops, service)
     request = _request(session, service, endpoint.model_name)
     if args.requests is not None:
         return _split(session, service, endpoint, request)
@@ -276,6 +277,7 @@ def bench(session: Session) -> Answer:
     side = _release_of(service, args.version)
     endpoint = ops.serving.endpoint(service.name, side)
     service = rollout.as_answering(service, ops.journal.history(service.name), side)
+    service = rollout.with_signature(ops, service)
     objective = _objective(session, service)
     load = Load(
         endpoint=endpoint,

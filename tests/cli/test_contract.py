@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from services import errors, rollout
-from services.domain import Action, Cause, Finding, Objective, Outcome, Verdict, VersionRef
+from services.domain import (
+    Action,
+    Cause,
+    ColumnSpec,
+    Finding,
+    Objective,
+    Outcome,
+    Signature,
+    ValueKind,
+    Verdict,
+    VersionRef,
+)
 from services.errors import (
     ConfigError,
     Conflict,
@@ -836,3 +849,15 @@ def test_a_long_detail_of_a_check_is_shown_to_its_end(cli: Cli, world: World) ->
     detail = f"{'exit status 1: ' * 30}You do not currently have an active account selected"
     world.packager.found = (Finding("target", Verdict.FAIL, detail, "Log in."),)
     assert "You do not currently have an active account selected" in cli("doctor").out
+
+
+def test_a_service_of_others_is_asked_what_it_takes(cli: Cli, world: World) -> None:
+    held = world.serving.held["wine"]
+    held.intent = replace(held.intent, signature=None)
+    world.journal.by_service.clear()
+    world.predictor.tells = Signature((ColumnSpec("alcohol", ValueKind.DOUBLE),))
+
+    ran = cli("predict", "wine", "--input", "-", "--json", stdin=io.StringIO('[{"wrong": 1}]'))
+
+    assert ran.code == 10
+    assert "alcohol" in ran.document["error"]["why"]

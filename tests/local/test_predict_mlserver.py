@@ -631,3 +631,54 @@ def test_a_batch_of_images_as_a_tensor_arrives_whole(zoo: Zoo, protocol: Protoco
     )
 
     assert seen["tensors"]["pixels"] == pixels
+
+
+# ── What the server itself tells ──────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "name", ["numbers", "integers", "flags", "words", "times", "blobs", "mixed"]
+)
+def test_the_server_tells_the_columns_of_a_model_that_nobody_recorded(zoo: Zoo, name: str) -> None:
+    told = zoo.predictor.signature(zoo.load(name))
+    assert told is not None
+    assert told.inputs == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", ["arrays", "objects", "maps", "anything"])
+def test_of_nested_values_the_server_tells_the_names(zoo: Zoo, name: str) -> None:
+    told = zoo.predictor.signature(zoo.load(name))
+    assert told is not None
+    assert [(spec.name, spec.kind) for spec in told.inputs if isinstance(spec, ColumnSpec)] == [
+        (spec.name, ValueKind.ANY) for spec in SIGNATURES[name]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "specs"),
+    [
+        ("tensor", [("float32", (-1, 2, 3))]),
+        ("tensor_int", [("int64", (-1, 4))]),
+        ("tensors", [("float64", (-1, 2)), ("int32", (-1,))]),
+        ("image", [("uint8", (-1, 8, 8, 3))]),
+    ],
+)
+def test_the_server_tells_the_tensors_of_a_model(
+    zoo: Zoo, name: str, specs: list[tuple[str, tuple[int, ...]]]
+) -> None:
+    told = zoo.predictor.signature(zoo.load(name))
+    assert told is not None
+    tensors = [spec for spec in told.inputs if isinstance(spec, TensorSpec)]
+    assert [(spec.dtype, spec.shape) for spec in tensors] == specs
+
+
+def test_rows_that_fit_what_the_server_tells_arrive_whole(zoo: Zoo) -> None:
+    told = zoo.predictor.signature(zoo.load("mixed"))
+    text = '[{"d": 1.5, "i": 2, "yes": true, "text": "x", "at": "2026-01-02T03:04:05"}]'
+    assert zoo.seen("mixed", told, text, Protocol.V2) == zoo.seen(
+        "mixed", Signature(SIGNATURES["mixed"]), text, Protocol.V2
+    )
+
+
+def test_of_a_model_without_a_signature_the_server_tells_none(zoo: Zoo) -> None:
+    assert zoo.predictor.signature(zoo.load("no_signature")) is None

@@ -663,3 +663,22 @@ def test_checked_rows_stay_as_they_are(rows: list[tuple[object, ...]]) -> None:
 def test_a_way_in_through_the_api_server_is_warned_of(via: WayIn, warned: bool) -> None:
     warning = bench.way_warning(via)
     assert (str(via) in warning) is warned
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        None,
+        [],
+        "text",
+        {},
+        {"inputs": None},
+        {"inputs": [1]},
+        {"inputs": [{"name": "x", "datatype": "FP99", "shape": [-1]}]},
+        {"inputs": [{"name": "x", "datatype": "FP64", "shape": "wide"}]},
+        {"inputs": [{"name": "x", "datatype": "FP64", "shape": [-1]}, {"name": "y"}]},
+        {"inputs": [{"name": "x"}], "parameters": {"content_type": "pd"}},
+    ],
+)
+def test_metadata_that_tells_no_whole_signature_is_none(told: object) -> None:
+    assert bench.signature_told(told) is None
