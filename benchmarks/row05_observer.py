@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import live
@@ -19,45 +23,66 @@ def run(bench: Bench) -> Table:
     if why := live.why_not():
         return Table(["tool"], [], f"Not measured: {why}.")
     duration_s = 6.0 if bench.quick else 15.0
-    tails: list[float] = []
-    rates: list[float] = []
-    lines = []
+    lines: list[list[object]] = []
+    goals = []
     with tools.truth_server() as url:
         # The page is opened, and its charts are there, before what is measured begins.
         load = live.load_of(url, bench.body, RATE, duration_s, warm_up_s=8.0)
         ticks = live.recorded(live.load_of(url, bench.body, RATE, 4.0))
 
-        def once(*, looking: bool) -> dict[str, Any]:
+        def once(*, looking: bool, command: Sequence[str]) -> dict[str, Any]:
             tools.begin(url, kind="log-normal", median_s=0.005, sigma=0.5, seed=1)
-            summary = (
-                live.watched(load, before=10, ticks=ticks).summary if looking else live.alone(load)
-            )
+            if looking:
+                summary = live.watched(load, before=10, ticks=ticks, command=command).summary
+            else:
+                summary = live.alone(load, before=command)
             p99 = summary["response"]["p99"] or 0.0
             bench.say(f"slipway {'watched' if looking else 'alone'}: p99 {p99 * 1e3:.2f} ms")
             return summary
 
-        for _ in range(bench.runs(2, 1)):
-            got = [once(looking=looking) for looking in (False, True, True, False)]
-            p99 = [one["response"]["p99"] for one in got]
-            if all(p99):
-                tails.append((p99[1] + p99[2]) / (p99[0] + p99[3]))
-                rates.append((got[1]["rate"] + got[2]["rate"]) / (got[0]["rate"] + got[3]["rate"]))
-        lines.append(["slipway", spread(tails), spread(rates)])
+        for name, command in accounts():
+            tails: list[float] = []
+            rates: list[float] = []
+            for _ in range(bench.runs(3, 1)):
+                got = [once(looking=look, command=command) for look in (False, True, True, False)]
+                p99 = [one["response"]["p99"] for one in got]
+                if all(p99):
+                    tails.append((p99[1] + p99[2]) / (p99[0] + p99[3]))
+                    rates.append(
+                        (got[1]["rate"] + got[2]["rate"]) / (got[0]["rate"] + got[3]["rate"])
+                    )
+            lines.append([name, spread(tails), spread(rates)])
+            good = tails and statistics.median(tails) <= 1.05 and statistics.median(rates) >= 0.99
+            goals.append(f"{name}: goal {'met' if good else 'missed'}.")
         lines += [
             _peer(bench, peer, url, duration_s)
             for peer in bench.peers("steady")
             if peer.name in ("k6", "locust")
         ]
-    met = tails and statistics.median(tails) <= 1.05 and statistics.median(rates) >= 0.99
     return Table(
         ["tool", "p99, page / no page", "rate, page / no page"],
         lines,
-        f"Goal {'met' if met else 'missed'}.",
+        " ".join(goals).capitalize(),
         [
             "Peers' pages are opened as their tests begin; ours 8 s before what is measured.",
             "Page, browser and engine may use both cores; the server has the first for itself too.",
         ],
     )
+
+
+def accounts() -> list[tuple[str, Sequence[str]]]:
+    """Ours as who runs this, and as somebody whose sends go before nothing else."""
+    ours: list[tuple[str, Sequence[str]]] = [("slipway", ())]
+    if go_first_is_possible() and shutil.which(live.ORDINARY[0]):
+        ours.append(("slipway without real-time priority", live.ORDINARY))
+    return ours
+
+
+def go_first_is_possible() -> bool:
+    """Whether this account gets real-time priority."""
+    asks = "import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))"
+    command = [sys.executable, "-c", asks]
+    return not subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode
 
 
 def _peer(bench: Bench, peer: tools.Tool, url: str, duration_s: float) -> list[object]:
