@@ -287,9 +287,11 @@ def _env(intent: Intent) -> list[dict[str, str]]:
     env = dict(intent.env)
     if intent.version is not None:
         # What an adopted service says there would make a version answer as another, or be another.
-        env = {name: value for name, value in env.items() if name not in _MODEL_ENV}
+        ours = "MLSERVER_MODEL_VERSION"
+        env = {n: value for n, value in env.items() if n not in _MODEL_ENV or n == ours}
         # MLServer 1.7.1 names the answering version in every V2 answer only when it is told it.
-        env = {"MLSERVER_MODEL_VERSION": str(intent.version.number), **env}
+        # Where it stood it stays: another order alone would make other pods.
+        env[ours] = str(intent.version.number)
     if intent.package.kind is PackageKind.IMAGE:
         # Of files, KServe and the runtime tell the server.
         env = {"MLSERVER_MODEL_NAME": intent.service, **env}

@@ -288,7 +288,7 @@ def test_a_wish_cannot_say_by_its_environment_which_model_is_loaded() -> None:
     wished = intent_of(env=(("MLSERVER_MODEL_URI", OTHER), ("A", "b")))
     assert objects.wished_model_env(None, wished) == ("MLSERVER_MODEL_URI",)
     names = [entry["name"] for entry in applied(wished)["spec"]["predictor"]["model"]["env"]]
-    assert names == ["MLSERVER_MODEL_VERSION", "A"]
+    assert names == ["A", "MLSERVER_MODEL_VERSION"]
 
 
 def test_what_an_adopted_service_says_there_is_dropped_without_a_word() -> None:
