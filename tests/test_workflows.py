@@ -99,9 +99,10 @@ def test_the_action_calls_commands_that_exist(monkeypatch: pytest.MonkeyPatch) -
         text = str(step.get("run", "")).replace("\\\n", " ")
         for line in re.findall(r"^ *slipway (.*)$", text, re.MULTILINE):
             words = shlex.split(line.partition(" > ")[0])
-            # Numbers where numbers belong; every other variable stands for itself.
-            numbers = {"$RATE", "$DURATION", "$MAX_P99", "$MAX_ERROR_RATIO", "$TIMEOUT"}
-            args = parser().parse_args(["1" if word in numbers else word for word in words])
+            # What is checked as it is read; every other variable stands for itself.
+            numbers = ("$RATE", "$DURATION", "$MAX_P99", "$MAX_ERROR_RATIO", "$TIMEOUT")
+            values = {"$NAME": "wine", **dict.fromkeys(numbers, "1")}
+            args = parser().parse_args([values.get(word, word) for word in words])
             called.append(args.verb)
     assert called == ["show", "publish", "deploy", "predict", "bench", "rollback"]
 
