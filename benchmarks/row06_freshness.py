@@ -17,7 +17,7 @@ PEERS = (
 )
 AGE = (
     "Age: from the end of the second that a point stands for to the browser's frame that has it. "
-    "The page looks twice a second, so up to half a second of it is waiting."
+    "The page looks once a second, so up to a second of it is waiting."
 )
 
 
