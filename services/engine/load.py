@@ -15,7 +15,7 @@ from pathlib import Path
 
 import orjson
 
-from services.engine.alarm import Alarm, clock, go_first
+from services.engine.alarm import POLLED_NS, Alarm, clock, go_first
 from services.engine.connection import STALE_NS, Connection, Head, Shot
 from services.engine.pipe import SLICE_S, Config, slice_as_wire
 from services.engine.schedule import NEVER, Schedule
@@ -453,7 +453,9 @@ class LoadProcess:
         gc.collect()
         gc.freeze()
         gc.disable()
-        if self.steady:  # a burst has no moment at which it must send
+        # A burst has no moment at which it must send; a rate at which nothing is ever slept would
+        # keep the core from all others, until the kernel takes it back for 50 ms of each second.
+        if self.steady and self.schedule.interval_ns > POLLED_NS:
             go_first()
         now = clock()
         if self.steady:
