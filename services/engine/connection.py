@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 
 from services.engine.alarm import clock
+from services.engine.stamped import Reader
 from services.latency import NS, Answerer
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Shot:
         self.who = who
 
 
-class Connection(asyncio.Protocol):
+class Connection(Reader):
     """One kept connection: at most one request under way, one answer read at a time."""
 
     __slots__ = (
@@ -122,9 +123,9 @@ class Connection(asyncio.Protocol):
         self.fd = -1  # soon the number of another connection
         self.transport.abort()
 
-    def data_received(self, data: bytes) -> None:
-        """An answer, or a part of one; its moment is taken first."""
-        now = clock()
+    def data_received(self, data: bytes, at_ns: int = 0) -> None:
+        """An answer, or a part of one: `at_ns` by the kernel's stamp, else now."""
+        now = at_ns or clock()
         # Another connection may have learnt another answer to the same request since.
         if data == self.expected and self.expected is self.shot.answer:
             self.load.answered_as_before(self, now)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import orjson
 
+from services.engine import stamped
 from services.engine.alarm import POLLED_NS, Alarm, clock, go_first
 from services.engine.connection import STALE_NS, Connection, Head, Shot
 from services.engine.pipe import SLICE_S, Config, slice_as_wire
@@ -65,6 +66,7 @@ class LoadProcess:
         self.tls = tls
         self.done: asyncio.Future[None] = loop.create_future()
         self.alarm = Alarm(loop, self.poll)
+        self.stamps: stamped.StampClock | None = None
         self.timeout_ns = int(config.timeout_s * NS)
 
         self.heads: dict[bytes, Head] = {}
@@ -104,6 +106,10 @@ class LoadProcess:
         self.on_time: dict[Answerer, Histogram] = {}
         self.uncounted: list[int] = []
         self.uncounted_who = self.nobody
+        # Where nothing is ever slept, an answer is read as it comes.
+        self.sleeps = self.steady and self.schedule.interval_ns > POLLED_NS
+        if self.sleeps and tls is None and stamped.POSSIBLE:
+            self.stamps = stamped.StampClock()
         self.busy_before_s = _busy_s()
 
     # Answers
@@ -145,7 +151,7 @@ class LoadProcess:
             if connection.intended_ns >= self.start_ns:
                 self.last_done_ns = now
                 self.count_answer(connection, now, connection.shot.who)
-            self.free(connection, now)
+            self.free(connection, clock())
             return
         shot, sent_ns = connection.shot, connection.sent_ns
         if sent_ns >= self.start_ns:
@@ -178,8 +184,9 @@ class LoadProcess:
         self.uncounted_who = who
 
     def count_answer(self, connection: Connection, now: int, who: Answerer) -> None:
-        """Count a measured prediction."""
+        """Count a measured prediction that came in at `now`, which may be a while ago."""
         intended_ns, sent_ns = connection.intended_ns, connection.sent_ns
+        now = max(now, sent_ns)  # the time of day may have been set meanwhile
         by_who = self.on_time if intended_ns == sent_ns else self.piece.response
         times = by_who.get(who)
         if times is None:
@@ -228,7 +235,7 @@ class LoadProcess:
                 self.count_answer(connection, now, who)
         connection.broken = head.status >= 500
         if head.keep:
-            self.free(connection, now)
+            self.free(connection, clock())
         else:
             connection.fd = -1
             connection.transport.close()
@@ -426,12 +433,16 @@ class LoadProcess:
         """A connection, or the kind of failure."""
         try:
             async with asyncio.timeout(self.config.timeout_s):
-                _, connection = await self.loop.create_connection(
-                    lambda: Connection(self),
-                    *address,
-                    ssl=self.tls,
-                    server_hostname=self.config.server_name if self.tls else None,
-                )
+                if self.stamps is not None:
+                    connection = Connection(self)
+                    await stamped.connect(self.loop, connection, address, self.stamps)
+                else:
+                    _, connection = await self.loop.create_connection(
+                        lambda: Connection(self),
+                        *address,
+                        ssl=self.tls,
+                        server_hostname=self.config.server_name if self.tls else None,
+                    )
         except TimeoutError:
             return None, "timeout"
         except ConnectionRefusedError:
@@ -455,7 +466,7 @@ class LoadProcess:
         gc.disable()
         # A burst has no moment at which it must send; a rate at which nothing is ever slept would
         # keep the core from all others, until the kernel takes it back for 50 ms of each second.
-        if self.steady and self.schedule.interval_ns > POLLED_NS:
+        if self.sleeps:
             go_first()
         now = clock()
         if self.steady:
@@ -505,6 +516,8 @@ class LoadProcess:
 
     def sweep(self) -> None:
         """End the requests that took too long, whatever trickles in."""
+        if self.stamps is not None:
+            self.stamps.look()
         now = clock()
         for connection in tuple(self.connections):
             if connection.busy and now - connection.sent_ns > self.timeout_ns:

@@ -389,6 +389,28 @@ def test_an_answer_in_pieces_is_one_answer() -> None:
     assert (summary.ok, summary.errors) == (10, {})
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux stamps what comes in")
+def test_an_answer_counts_from_when_it_came_not_from_when_the_engine_read_it() -> None:
+    engine: list[int] = []
+
+    async def answered_while_the_engine_stands_still(exchange: Exchange) -> None:
+        os.kill(engine[0], signal.SIGSTOP)
+        try:
+            await exchange.say(answer())
+            await asyncio.sleep(0.6)
+        finally:
+            os.kill(engine[0], signal.SIGCONT)
+
+    with ScriptedServer(answered_while_the_engine_stands_still) as server:
+        under_way = ProcessEngine().run(steady(server.port, 1.0, 3.0, concurrency=1))
+        engine.append(under_way.pid)
+        *_, summary = under_way
+    assert isinstance(summary, LoadSummary)
+    assert summary.ok == 3
+    assert summary.service.max is not None
+    assert summary.service.max < 0.5
+
+
 def test_an_answer_that_ends_with_its_connection_is_whole() -> None:
     async def until_the_end(exchange: Exchange) -> None:
         await exchange.say(answer(length=False))
