@@ -125,19 +125,23 @@ class Histogram:
         """Add another histogram's counts: exactly as if each of its times had been recorded."""
         if not other.n:
             return
-        counts = self.counts
-        for index, count in other.counts.items():
-            counts[index] = counts.get(index, 0) + count
+        if not self.n:
+            self.counts = other.counts.copy()  # a hundredth of the cost
+        else:
+            counts = self.counts
+            for index, count in other.counts.items():
+                counts[index] = counts.get(index, 0) + count
         self.min_ns = min(self.min_ns, other.min_ns) if self.n else other.min_ns
         self.max_ns = max(self.max_ns, other.max_ns)
         self.total_ns += other.total_ns
         self.n += other.n
 
-    def coarser(self) -> Histogram:
-        """The same times in buckets four times as wide (1/256 of their value): a quarter's room."""
+    def coarser(self, wider: int = _WIDER) -> Histogram:
+        """The same times in buckets so many times as wide (a power of two): that much less room."""
         made = Histogram()
+        counts = made.counts
         for index, count in self.counts.items():
-            made.counts[index & -_WIDER] = made.counts.get(index & -_WIDER, 0) + count
+            counts[index & -wider] = counts.get(index & -wider, 0) + count
         made.n, made.total_ns = self.n, self.total_ns
         made.min_ns, made.max_ns = self.min_ns, self.max_ns
         return made
@@ -244,7 +248,8 @@ def _coarser_bound(index: int, bits: int) -> int:
 # ── Recording a run ───────────────────────────────────────────────────────────────────────────
 
 _LIVE_BARS = 60
-"""Made anew every second, and drawn as often."""
+_LIVE_BITS = 4
+"""Made anew every second, and drawn as often: 16 bars for each doubling of the time at most."""
 TRAILING: Mapping[str, int] = {"p50": 500, "p95": 950, "p99": 990}
 """The percentiles that a running test tells over its newest seconds, per mille."""
 MAX_BLOCKS = 64
@@ -361,13 +366,13 @@ class Recorder:
         self._block_s = block_s
         # Coarser than the rest: they only serve to resample, and there are many.
         self._blocks: list[Histogram] = []
+        self._spread = Histogram()
         self._recent = Slice(0.0)
         self._recent_from_s = 0.0
         self._trail = _Trail()
 
     def add(self, piece: Slice) -> None:
         """Take one slice, later than those before it."""
-        self._whole.merge(piece)
         self._recent.merge(piece)
         # A slice ends on its block's border: the middle of it is safely inside.
         block = max(0, int((piece.end_s - self._block_s / 2) / self._block_s))
@@ -383,13 +388,21 @@ class Recorder:
     @property
     def failed(self) -> int:
         """Failures so far."""
-        return self._whole.errors.total()
+        return self._whole.errors.total() + self._recent.errors.total()
+
+    def _take_in(self) -> Slice:
+        """Add what is recent to the whole; gives it. Once a second, as a large part is the same."""
+        recent, self._recent = self._recent, Slice(self._recent.end_s)
+        self._whole.merge(recent)
+        for histogram in recent.response.values():
+            self._spread.merge(histogram.coarser(_HALF >> _LIVE_BITS))
+        return recent
 
     def tick(self, *, final: bool = False) -> Tick:
         """What happened since the last tick."""
-        recent, from_s = self._recent, self._recent_from_s
+        recent, from_s = self._take_in(), self._recent_from_s
         span_s = recent.end_s - from_s
-        self._recent, self._recent_from_s = Slice(recent.end_s), recent.end_s
+        self._recent_from_s = recent.end_s
         response, so_far = recent.whole_response(), self._whole.whole_response()
         self._trail.add(from_s, response)
         return Tick(
@@ -402,13 +415,14 @@ class Recorder:
             by_release=_counts_by(recent.response, lambda answerer: answerer.release),
             by_version=_counts_by(recent.response, lambda answerer: answerer.version),
             final=final,
-            histogram=so_far.bars(_LIVE_BARS, bits=4),
+            histogram=self._spread.bars(_LIVE_BARS, _LIVE_BITS),
             so_far=so_far.percentiles(),
             trailing=self._trail.at(recent.end_s),
         )
 
     def summary(self, *, span_s: float, stopped: str = "") -> LoadSummary:
         """The whole run. `span_s`: the seconds in which its requests were sent and answered."""
+        self._take_in()
         whole = self._whole
         response = whole.whole_response()
         failed = whole.errors.total()
