@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import platform
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -58,3 +62,30 @@ def test_told_twice_of_a_moment_that_is_here_it_rings_once(run: Run) -> None:
         assert len(rung) == 1
 
     run(told_twice())
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("setpriv"), reason="a matter of Linux's scheduler"
+)
+def test_an_account_without_real_time_priority_asks_for_short_turns() -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("the number of sched_getattr is known to this test for x86-64 alone")
+    ordinary = ("setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice")
+    done = subprocess.run(
+        [*ordinary, sys.executable, "-c", _ASKS], capture_output=True, text=True, check=False
+    )
+    if "setpriv" in done.stderr:
+        pytest.skip("this account cannot give up what it may")
+    first, turn_ns = done.stdout.split()
+    assert first == "False"
+    assert turn_ns in {"100000", "0"}, done  # kernels before 6.12 tell 0
+
+
+_ASKS = """
+import ctypes
+from services.engine import alarm
+first = alarm.go_first()
+told = ctypes.create_string_buffer(48)
+ctypes.CDLL(None).syscall(315, 0, told, 48, 0)  # sched_getattr
+print(first, int.from_bytes(told.raw[24:32], "little"))
+"""
