@@ -20,12 +20,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_FIRST = ("cluster", "browser", "local")
-"""Tiers that mostly wait for others' processes, the longest first."""
+_FIRST = ("cluster", "voyages", "browser", "local")
+"""Tiers that mostly wait for others' processes, the longest first; `voyages` is half of the cluster
+tier: two workers have a namespace each there, so that one computes while the other waits."""
+_VOYAGES = ("program", "images", "workflow", "inside", "gke", "asleep", "coldstart", "stream")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest tiers; with `-n 2 --dist loadgroup` each of them is one worker's.
+    """Begin with the longest tiers; with `--dist loadgroup` each of them is one worker's.
 
     The tests of a tier share a cluster's namespace, a browser, a demo: made once, by one worker.
     The other tests go file by file to whoever is free.
@@ -34,6 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def group(item: pytest.Item) -> str:
         parts = item.path.relative_to(here).parts
+        if item.path.stem.removeprefix("test_") in _VOYAGES and parts[0] == "cluster":
+            return "voyages"
         if parts[0] == "cluster" or item.get_closest_marker("cluster"):
             return "cluster"
         return parts[0] if parts[0] in _FIRST else "/".join(parts)
