@@ -49,6 +49,7 @@ from services.journal import ClusterJournal
 from services.kserve import KServeServing
 from services.kubeconfig import contexts
 from services.ports import RunningLoad
+from services.watched import Direct
 from tests.apiserver import SERVING
 from tests.cluster.conftest import SIGNATURE, ClusterOps, _emulator, add, train
 from tests.memory import MemoryRegistry
@@ -69,11 +70,13 @@ EXAMPLE = json.dumps(
 
 
 def ops_on(cluster: Cluster, namespace: str, registry: MemoryRegistry, folder: Path) -> ClusterOps:
-    journal = ClusterJournal(cluster, namespace)
+    reads = Direct(cluster)
+    journal = ClusterJournal(cluster, namespace, reads=reads)
     return ClusterOps(
         registry=registry,
         packager=GcsPackager("gs://unused/models", registry, folder),
-        serving=KServeServing(cluster, namespace, journal),
+        serving=KServeServing(cluster, namespace, journal, reads=reads),
+        reads=reads,
         journal=journal,
         namespace=namespace,
         server="",

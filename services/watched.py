@@ -160,6 +160,8 @@ class Watched:
     def close(self) -> None:
         """Stop watching; reads go to the server from now on."""
         for copy in self._copies.values():
+            copy.end()
+        for copy in self._copies.values():
             copy.close()
 
     def _current(self, path: str) -> _Copy | None:
@@ -214,7 +216,7 @@ class _Copy:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._response: urllib3.BaseHTTPResponse | None = None
-        self._closed = False
+        self._closed = threading.Event()
         self.refused = False
 
     @property
@@ -234,7 +236,7 @@ class _Copy:
     def usable(self) -> bool:
         """Whether a reader may be answered from here; lists first when it has to. Unreachable."""
         now = time.monotonic()
-        if self._closed or now < self._not_before:
+        if self._closed.is_set() or now < self._not_before:
             return False
         self._asked = now
         if not self._version:
@@ -254,13 +256,16 @@ class _Copy:
             if not version:
                 self._version = ""
 
-    def close(self) -> None:
-        """Stop watching."""
-        self._closed = True
+    def end(self) -> None:
+        """Stop watching; `close` waits for that."""
+        self._closed.set()
         response = self._response
         if response is not None:
             with contextlib.suppress(RuntimeError, ValueError, OSError):
                 response.shutdown()
+
+    def close(self) -> None:
+        """Wait until watching has ended."""
         thread = self._thread
         if thread is not None:
             thread.join(PROOF_TIMEOUT_S)
@@ -289,7 +294,7 @@ class _Copy:
 
     def _start(self) -> None:
         with self._changed:
-            if self._thread is None and not self._closed:
+            if self._thread is None and not self._closed.is_set():
                 self._thread = threading.Thread(
                     target=self._keep, name=f"watch {self._path.rpartition('/')[2]}", daemon=True
                 )
@@ -297,7 +302,7 @@ class _Copy:
 
     def _keep(self) -> None:
         """Watch until nobody reads any more, window after window."""
-        while not self._closed and time.monotonic() - self._asked < IDLE_S:
+        while not self._closed.is_set() and time.monotonic() - self._asked < IDLE_S:
             try:
                 self._list()
                 self._watch()
@@ -307,7 +312,7 @@ class _Copy:
                 break
             except (SlipwayError, urllib3.exceptions.HTTPError, OSError, ValueError):
                 # Away, cut, or an answer of a proxy: readers ask for themselves meanwhile.
-                time.sleep(_RETRY_S)
+                self._closed.wait(_RETRY_S)
         with self._changed:
             self._thread = None
             self._version = ""  # what is missed from now on is not known: list anew
@@ -333,7 +338,7 @@ class _Copy:
         )
         self._response = response
         try:
-            if not self._closed:
+            if not self._closed.is_set():
                 self._take_all(response)
         finally:
             self._response = None

@@ -77,6 +77,18 @@ def test_a_change_is_read_without_another_list(api: ApiServer, reads: Watched) -
     assert api.asked_for("GET", "inferenceservices", limit="500") == 1
 
 
+def test_an_end_does_not_wait_for_another_try(
+    api: ApiServer, reads: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched, "_RETRY_S", 3600.0)
+    watching(api, reads)
+    reads.items(PODS, doing="x", selector="of=a")
+    assert soon(lambda: api.watching == 2)
+    reads.close()
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith("watch ")]
+
+
 def test_many_readers_share_one_list_and_one_watch(api: ApiServer, reads: Watched) -> None:
     api.put(SERVING, service("a"))
     readers = [threading.Thread(target=turns, args=(reads,)) for _ in range(20)]
