@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime, tzinfo
 
 from dashboard import charts, words
-from services import changeover, latency, records
+from services import changeover, difference, latency, records
 from services.domain import Objective, Percentiles, WayIn
 from services.ports import Run
 
@@ -50,20 +50,22 @@ def via_of(run: Run) -> WayIn | None:
 
 def answered(run: Run) -> dict[str, int]:
     """Answers by who gave them, most first: `wine/1`, or `release 7` where only that is known."""
-    summary, model = run.summary, run.version.rpartition("/")[0]
-    found: dict[str, int] = {}
-    for who, count in summary.by_version.items():
-        found[_version_words(who, model)] = count
-    if not found:
-        found = {f"release {release}": count for release, count in summary.by_release.items()}
+    summary, model = run.summary, model_of(run)
+    found = {
+        latency.who_called(who, model): count
+        for who, (count, _) in latency.by_answerer(summary).items()
+    }
     rest = summary.ok - sum(found.values())
     if found and rest > 0:
         found["an unnamed version"] = rest
     return dict(sorted(found.items(), key=lambda one: -one[1]))
 
 
-def _version_words(who: str, model: str) -> str:
-    return f"{model}/{who}" if model and who.isdigit() else changeover.who_words(who)
+def model_of(run: Run) -> str:
+    """The registered model that a run asked, where its version names one."""
+    # A run of several versions is called "wine/1 70 %, wine/2 30 % as answered".
+    model, slash, _ = run.version.partition("/")
+    return model if slash else ""
 
 
 def mix(run: Run) -> str:
@@ -145,43 +147,64 @@ def row(run: Run) -> dict[str, object]:
     }
 
 
-def version_rows(run: Run) -> list[dict[str, str]]:
+def version_rows(
+    run: Run, compared: Sequence[difference.VersionComparison]
+) -> list[dict[str, str]]:
     """The versions that answered in one run beside each other; [] when there was one.
 
-    Each against the one with most answers. Without intervals: of a version alone a run keeps its
-    percentiles, not the times that they were taken from.
+    Each against the one with most answers, with the interval that `compared` knows.
     """
-    summary, model = run.summary, run.version.rpartition("/")[0]
     found = {
-        _version_words(who, model): (times, summary.by_version.get(who, 0))
-        for who, times in summary.response_by_version.items()
-    } or {
-        f"release {release}": (times, summary.by_release.get(release, 0))
-        for release, times in summary.response_by_release.items()
+        who: (count, times)
+        for who, (count, times) in latency.by_answerer(run.summary).items()
+        if times != latency.NO_PERCENTILES
     }
     if len(found) < 2:
         return []
-    ordered = sorted(found.items(), key=lambda one: -one[1][1])
-    first = ordered[0][1][0]
+    model, first = model_of(run), next(iter(found))
+    known = {one.after: one.found for one in compared}
+
+    def change(who: str, name: str) -> str:
+        if who == first:
+            return ""
+        before_s, after_s = (getattr(found[one][1], name) for one in (first, who))
+        return _change(before_s, after_s, getattr(known.get(who), name, None))
+
     return [
         {
-            "version": who,
+            "version": latency.who_called(who, model),
             "answers": f"{count:,}",
             "p50": words.latency_words(times.p50),
             "p95": words.latency_words(times.p95),
             "p99": words.latency_words(times.p99),
             "max": words.latency_words(times.max),
-            "p50 against the first": "" if times is first else _change(first.p50, times.p50),
-            "p99 against the first": "" if times is first else _change(first.p99, times.p99),
+            "p50 against the first": change(who, "p50"),
+            "p99 against the first": change(who, "p99"),
         }
-        for who, (times, count) in ordered
+        for who, (count, times) in found.items()
     ]
 
 
-def _change(before_s: float | None, after_s: float | None) -> str:
-    return (
-        "too few" if not before_s or after_s is None else f"{(after_s / before_s - 1) * 100:+.0f} %"
-    )
+def _change(
+    before_s: float | None, after_s: float | None, found: difference.Difference | None
+) -> str:
+    if not before_s or after_s is None:
+        return "too few"
+    told = f"{(after_s / before_s - 1) * 100:+.0f} %"
+    if found is None:
+        return told
+    low, high = ((ratio - 1) * 100 for ratio in (found.low, found.high))
+    return f"{told} ({low:+.0f} to {high:+.0f})"
+
+
+def version_note(compared: Sequence[difference.VersionComparison]) -> str:
+    """What is to be known of the table of versions."""
+    if compared:
+        return (
+            "In brackets the 95 % interval. Versions of one run share its seconds: what disturbed"
+            " them alike is no difference."
+        )
+    return "No intervals: this run was kept without the times of each version. A new one has them."
 
 
 # ── As a page ─────────────────────────────────────────────────────────────────────────────────
@@ -255,20 +278,30 @@ def _run(run: Run, name: str, zone: tzinfo) -> str:
         f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>"
         for key, value in facts.items()
     )
-    by_version = version_rows(run)
     return (
         f"<h2>{html.escape(name)}</h2><p>{html.escape(run.summary.verdict)}</p>"
-        f"<table>{lines}</table>{_table(by_version) if by_version else ''}"
+        f"<table>{lines}</table>{_versions(run)}"
     )
+
+
+def _versions(run: Run) -> str:
+    compared = difference.compare_versions(run.summary, model_of(run))
+    rows = version_rows(run, compared)
+    if not rows:
+        return ""
+    said = [one.found.verdict for one in compared]
+    said += dict.fromkeys(warning for one in compared for warning in one.found.warnings)
+    told = "".join(f"<p>{html.escape(one)}</p>" for one in (*said, version_note(compared)))
+    return f"{_table(rows)}{told}"
 
 
 def _compared(runs: Sequence[Run], named: Mapping[int | None, str]) -> list[str]:
     first, *others = sorted(runs, key=lambda run: run.created_at)
     said = []
     for run in others:
-        found = latency.compare(first.summary, run.summary, (named[first.id], named[run.id]))
+        found = difference.compare(first.summary, run.summary, (named[first.id], named[run.id]))
         said += [found.verdict, *found.warnings]
-        said.append(latency.hop_warning(via_of(first), via_of(run)))
+        said.append(difference.hop_warning(via_of(first), via_of(run)))
     return [f"<p>{html.escape(one)}</p>" for one in said if one]
 
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from dashboard import charts, report, widgets, wiring, words
-from dashboard.trial import by_second, drawn
-from services import changeover, latency, records
+from dashboard.trial import by_second, drawn, versions_compared
+from services import changeover, difference, records
 from services.domain import Service
 from services.errors import one_line
 from services.ports import Run
@@ -91,19 +91,24 @@ def stored(service: Service) -> None:
 
 def _versions(run: Run, named: Mapping[int | None, str]) -> None:
     """The versions that answered within one run, beside each other."""
-    rows = report.version_rows(run)
+    compared = wiring.version_comparisons(run.summary, report.model_of(run))
+    if run.id != _run_above():
+        versions_compared(compared)
+    rows = report.version_rows(run, compared)
     if rows:
         st.dataframe(rows, hide_index=True, alt=f"Versions that answered in {named[run.id]}")
-        st.caption(
-            "Versions of one run met the same load. No intervals: of a version alone a run keeps"
-            " its percentiles only. To compare with intervals, ask each side in a run of its own."
-        )
+        st.caption(report.version_note(compared))
+
+
+def _run_above() -> int | None:
+    """The run that the panel of the load test shows already."""
+    live_test = wiring.load_tests().test(widgets.from_url("test"))
+    return live_test.run_id if live_test else None
 
 
 def _courses(runs: Sequence[Run], named: Mapping[int | None, str]) -> None:
     """The course of each run in which the version changed, and of one that is looked at alone."""
-    live_test = wiring.load_tests().test(widgets.from_url("test"))
-    above = live_test.run_id if live_test else None
+    above = _run_above()
     for run in runs:
         changed = changeover.changeovers(run.ticks)
         if run.id != above and run.ticks and (changed or len(runs) == 1):
@@ -127,7 +132,7 @@ def _compared(runs: Sequence[Run], named: Mapping[int | None, str]) -> None:
         warnings |= dict.fromkeys(
             filter(
                 None,
-                (*found.warnings, latency.hop_warning(report.via_of(first), report.via_of(run))),
+                (*found.warnings, difference.hop_warning(report.via_of(first), report.via_of(run))),
             )
         )
         rows += [
@@ -142,7 +147,7 @@ def _compared(runs: Sequence[Run], named: Mapping[int | None, str]) -> None:
 
 
 def _difference_row(
-    names: tuple[str, str], percentile: str, found: latency.Difference
+    names: tuple[str, str], percentile: str, found: difference.Difference
 ) -> dict[str, object]:
     def change(ratio: float) -> str:
         return f"{(ratio - 1) * 100:+.1f} %"

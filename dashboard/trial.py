@@ -17,7 +17,7 @@ from dashboard.answers import is_asleep
 from dashboard.asking import Whom, addressed, sides_of, starting_points
 from dashboard.coldstarts import ColdStart
 from dashboard.loadtests import LoadTest
-from services import bench, changeover, coldstart, latency
+from services import bench, changeover, coldstart, difference, latency
 from services.domain import (
     InferRequest,
     Intent,
@@ -389,6 +389,18 @@ def _answerers(test: LoadTest) -> None:
         hide_index=True,
         alt="Answers by version",
     )
+    if test.summary is not None:
+        versions_compared(wiring.version_comparisons(test.summary, ""))
+
+
+def versions_compared(found: Sequence[difference.VersionComparison]) -> None:
+    """The versions of one run against each other, in words."""
+    warnings: dict[str, None] = {}  # in order, and each once
+    for one in found:
+        st.info(widgets.literal(one.found.verdict, 1_000), icon=":material/compare_arrows:")
+        warnings |= dict.fromkeys(one.found.warnings)
+    for warning in warnings:
+        st.caption(widgets.literal(warning, 1_000))
 
 
 def percentile_cells(found: Percentiles) -> dict[str, str]:

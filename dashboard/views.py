@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from services import changeover
+from services import changeover, difference
 from services.domain import (
     Answering,
     AuditEntry,
@@ -484,6 +484,28 @@ class LoadDocument(TypedDict):
     objective_met: bool | None
     verdict: str
     changeovers: list[ChangeoverRow]
+    versions_compared: list[VersionComparisonRow]
+
+
+class VersionComparisonRow(TypedDict):
+    """A version that answered in a load test against the one with the most answers."""
+
+    answered_by: str
+    against: str
+    p50: TimeDifferenceRow | None
+    p99: TimeDifferenceRow | None
+    verdict: str
+    warnings: list[str]
+
+
+class TimeDifferenceRow(TypedDict):
+    """How one percentile differs: `ratio` is 1.2 for 20 percent slower, `low` to `high` 95 %."""
+
+    against_s: float
+    answered_s: float
+    ratio: float
+    low: float
+    high: float
 
 
 class ChangeoverRow(TypedDict):
@@ -1139,8 +1161,12 @@ def output_row(output: Output) -> OutputRow:
     }
 
 
-def load_document(summary: LoadSummary, ticks: Sequence[Tick] = ()) -> LoadDocument:
-    """One finished load test, with its seconds."""
+def load_document(
+    summary: LoadSummary,
+    ticks: Sequence[Tick] = (),
+    compared: Sequence[difference.VersionComparison] = (),
+) -> LoadDocument:
+    """One finished load test, with its seconds and its versions against each other."""
     began_at = summary.began_at
     return {
         "requests": summary.requests,
@@ -1169,6 +1195,29 @@ def load_document(summary: LoadSummary, ticks: Sequence[Tick] = ()) -> LoadDocum
             }
             for found in changeover.changeovers(ticks)
         ],
+        "versions_compared": [
+            {
+                "answered_by": one.after,
+                "against": one.before,
+                "p50": _time_difference_row(one.found.p50),
+                "p99": _time_difference_row(one.found.p99),
+                "verdict": one.found.verdict,
+                "warnings": list(one.found.warnings),
+            }
+            for one in compared
+        ],
+    }
+
+
+def _time_difference_row(found: difference.Difference | None) -> TimeDifferenceRow | None:
+    if found is None:
+        return None
+    return {
+        "against_s": found.before_s,
+        "answered_s": found.after_s,
+        "ratio": found.ratio,
+        "low": found.low,
+        "high": found.high,
     }
 
 

@@ -20,7 +20,7 @@ from dashboard.coldstarts import ColdStarts
 from dashboard.loadtests import LoadTests
 from dashboard.reads import Look, Reads
 from dashboard.worker import Operation, Worker
-from services import bench, latency, records, rollout, settings
+from services import bench, difference, records, rollout, settings
 from services.domain import (
     AuditEntry,
     Endpoint,
@@ -496,9 +496,17 @@ def objective(name: str) -> Look[Objective]:
 @st.cache_data(max_entries=64, show_spinner=False, hash_funcs={LoadSummary: records.dump})
 def comparison(
     before: LoadSummary, after: LoadSummary, names: tuple[str, str]
-) -> latency.Comparison:
+) -> difference.Comparison:
     """Two stored runs against each other: resampling takes a second, so it is done once."""
-    return latency.compare(before, after, names)
+    return difference.compare(before, after, names)
+
+
+@st.cache_data(max_entries=64, show_spinner=False, hash_funcs={LoadSummary: records.dump})
+def version_comparisons(
+    summary: LoadSummary, model: str
+) -> tuple[difference.VersionComparison, ...]:
+    """The versions that answered in one run against each other: done once, as `comparison`."""
+    return difference.compare_versions(summary, model)
 
 
 def examples(model: str) -> Look[Mapping[str, str]]:

@@ -946,6 +946,10 @@ class LoadSummary:
     """Response times by block of time, as `latency` keeps them to compare runs. Not for people."""
     began_at: datetime | None = None
     """When its second 0 was; None for runs of earlier Slipways and for samples timed elsewhere."""
+    response_blocks_by_version: Mapping[str, str] = field(default_factory=dict)
+    """As `response_blocks`, of the same blocks of time, where several versions answered: at most
+    five, as the answers name them (`wine/2`, `2`; `release 7` where they name releases alone).
+    Empty where one did, and for runs of earlier Slipways."""
 
 
 # ── Audit ─────────────────────────────────────────────────────────────────────────────────────

@@ -1,9 +1,9 @@
-"""The arithmetic of latency: histograms, percentiles, summaries, judgements and comparisons.
+"""The arithmetic of latency: histograms, percentiles, summaries and judgements.
 
 Pure: no clock, no socket. Times come in as seconds or integer nanoseconds and go out as seconds.
 The load engine records with `Histogram`, joins what it recorded with `Recorder`, and pages and
-terminal ask `judge` and `compare`. Percentiles are nearest-rank, taken from merged counts and never
-averaged, and hidden where fewer than `MIN_TAIL` samples lie behind them.
+terminal ask `judge`; `difference` compares. Percentiles are nearest-rank, taken from merged counts
+and never averaged, and hidden where fewer than `MIN_TAIL` samples lie behind them.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-import random
 import zlib
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from operator import mul
 from statistics import NormalDist
 from typing import NamedTuple, TypeVar
 
@@ -29,7 +27,6 @@ from services.domain import (
     Sample,
     Tick,
     Trailing,
-    WayIn,
 )
 from services.errors import ConfigError
 
@@ -62,11 +59,12 @@ ERROR_KINDS: Mapping[str, str] = {
 # most 1/1024 of its value wide. Below 2,048 ns buckets are exact.
 _BITS = 10
 _HALF = 1 << _BITS
-_WIDER = 4
+WIDER = 4
+"""So many buckets of a histogram make one of `Histogram.coarser`."""
 NS = 1_000_000_000
 
 
-def _lowest(index: int) -> int:
+def lowest_ns(index: int) -> int:
     """The smallest number of nanoseconds in bucket `index`."""
     if index < 2 * _HALF:
         return index
@@ -136,7 +134,7 @@ class Histogram:
         self.total_ns += other.total_ns
         self.n += other.n
 
-    def coarser(self, wider: int = _WIDER) -> Histogram:
+    def coarser(self, wider: int = WIDER) -> Histogram:
         """The same times in buckets so many times as wide (a power of two): that much less room."""
         made = Histogram()
         counts = made.counts
@@ -151,7 +149,7 @@ class Histogram:
 
         Per mille, because ranks of floating-point shares are off by one (0.999 · 10,000).
         """
-        return self._at_rank(_rank(self.n, per_mille)) if self.n else None
+        return self._at_rank(rank_of(self.n, per_mille)) if self.n else None
 
     def _at_rank(self, rank: int) -> float:
         seen = 0
@@ -162,7 +160,7 @@ class Histogram:
         return self.max_ns / NS
 
     def _value_s(self, index: int) -> float:
-        return min(max(_lowest(index + 1) - 1, self.min_ns), self.max_ns) / NS
+        return min(max(lowest_ns(index + 1) - 1, self.min_ns), self.max_ns) / NS
 
     def percentiles(self) -> Percentiles:
         """What a screen shows, hidden (None) where fewer than MIN_TAIL samples lie behind it."""
@@ -174,7 +172,7 @@ class Histogram:
         def shown(per_mille: int) -> float | None:
             if not _shown(self.n, per_mille):
                 return None
-            return self._value_s(indexes[bisect_left(ends, _rank(self.n, per_mille))])
+            return self._value_s(indexes[bisect_left(ends, rank_of(self.n, per_mille))])
 
         return Percentiles(
             p50=shown(500),
@@ -203,7 +201,7 @@ class Histogram:
     def over(self, limit_s: float) -> int:
         """How many times were longer than `limit_s`, to the width of a bucket."""
         limit_ns = limit_s * NS
-        return sum(count for index, count in self.counts.items() if _lowest(index) > limit_ns)
+        return sum(count for index, count in self.counts.items() if lowest_ns(index) > limit_ns)
 
     def as_row(self) -> list[object]:
         """Plain numbers for a pipe; `from_row` reads them back."""
@@ -229,18 +227,19 @@ class Histogram:
 NO_PERCENTILES = Percentiles(None, None, None, None, None, None, None)
 
 
-def _rank(n: int, per_mille: int) -> int:
+def rank_of(n: int, per_mille: int) -> int:
+    """Which of `n` sorted samples, from 1 on, is that nearest-rank quantile."""
     return max(1, -(-n * per_mille // 1000))
 
 
 def _shown(n: int, per_mille: int) -> bool:
     """Whether enough of `n` samples lie behind that percentile."""
-    return n - _rank(n, per_mille) >= MIN_TAIL
+    return n - rank_of(n, per_mille) >= MIN_TAIL
 
 
 def _coarser_bound(index: int, bits: int) -> int:
     """The end, in nanoseconds, of the bucket with 2^bits parts per power of two around `index`."""
-    low = _lowest(index)
+    low = lowest_ns(index)
     shift = max(0, low.bit_length() - bits - 1)
     return ((low >> shift) + 1) << shift
 
@@ -254,6 +253,12 @@ TRAILING: Mapping[str, int] = {"p50": 500, "p95": 950, "p99": 990}
 """The percentiles that a running test tells over its newest seconds, per mille."""
 MAX_BLOCKS = 64
 """Blocks of time that a stored run keeps: enough to resample, some ten kilobytes as text."""
+MOST_COMPARED = 5
+"""Versions of one run whose times are kept apart by block: the first ones that answered."""
+_MOST_VERSIONS_TEXT = 128 * 1024
+"""Characters that a run keeps for all of its versions' blocks; longer ones are joined in pairs."""
+_FEWEST_BLOCKS = 8
+"""… but never to fewer: an interval needs some."""
 
 
 class Answerer(NamedTuple):
@@ -364,8 +369,9 @@ class Recorder:
         self._objective = objective or Objective()
         self._whole = Slice(0.0)
         self._block_s = block_s
-        # Coarser than the rest: they only serve to resample, and there are many.
-        self._blocks: list[Histogram] = []
+        # Coarser than the rest: they only serve to resample, and there are many. By who answered:
+        # that costs nothing more where it is one; None is for all beyond MOST_COMPARED.
+        self._blocks: dict[_Who, dict[int, Histogram]] = {None: {}}
         self._spread = Histogram()
         self._recent = Slice(0.0)
         self._recent_from_s = 0.0
@@ -377,13 +383,21 @@ class Recorder:
         # A slice ends on its block's border: the middle of it is safely inside.
         block = max(0, int((piece.end_s - self._block_s / 2) / self._block_s))
         while block >= MAX_BLOCKS:
-            self._blocks = [merged(self._blocks[i : i + 2]) for i in range(0, MAX_BLOCKS, 2)]
+            self._blocks = {who: _joined_in_pairs(kept) for who, kept in self._blocks.items()}
             self._block_s *= 2
             block //= 2
-        while len(self._blocks) <= block:
-            self._blocks.append(Histogram())
-        for histogram in piece.response.values():
-            self._blocks[block].merge(histogram.coarser())
+        for answerer, histogram in piece.response.items():
+            kept, coarse = self._blocks_of(answerer), histogram.coarser()
+            if block in kept:
+                kept[block].merge(coarse)
+            else:
+                kept[block] = coarse
+
+    def _blocks_of(self, answerer: Answerer) -> dict[int, Histogram]:
+        who = answerer.release if answerer.version is None else answerer.version
+        if who not in self._blocks and len(self._blocks) > MOST_COMPARED:
+            who = None
+        return self._blocks.setdefault(who, {})
 
     @property
     def failed(self) -> int:
@@ -451,7 +465,8 @@ class Recorder:
             waited=whole.waited,
             resent=whole.resent,
             stopped=stopped,
-            response_blocks=_blocks_as_text(self._blocks),
+            response_blocks=self._whole_blocks(),
+            response_blocks_by_version=self._blocks_by_version(),
         )
         limit = _client_limit(summary, whole.service.quantile_s(500))
         summary = replace(summary, client_limited=bool(limit))
@@ -465,6 +480,44 @@ class Recorder:
             judgement,
         ]
         return replace(summary, verdict=" ".join(filter(None, sentences)), objective_met=met)
+
+    def _whole_blocks(self) -> str:
+        numbers = [number for kept in self._blocks.values() for number in kept]
+        return blocks_as_text(
+            [
+                merged(kept[number] for kept in self._blocks.values() if number in kept)
+                for number in range(max(numbers, default=-1) + 1)
+            ]
+        )
+
+    def _blocks_by_version(self) -> dict[str, str]:
+        """As text, each with the same blocks of time; none where there is nothing to compare."""
+        named = {who: kept for who, kept in self._blocks.items() if isinstance(who, str)} or {
+            f"release {who}": kept for who, kept in self._blocks.items() if isinstance(who, int)
+        }
+        if len(named) < 2:
+            return {}
+        while True:
+            count = max(number for kept in named.values() for number in kept) + 1
+            texts = {
+                who: blocks_as_text([kept.get(number, Histogram()) for number in range(count)])
+                for who, kept in named.items()
+            }
+            if count < 2 * _FEWEST_BLOCKS or sum(map(len, texts.values())) <= _MOST_VERSIONS_TEXT:
+                return texts
+            named = {who: _joined_in_pairs(kept) for who, kept in named.items()}
+
+
+_Who = str | int | None
+"""Who answered: a version; the release where an answer names none; None where it names nobody."""
+
+
+def _joined_in_pairs(blocks: Mapping[int, Histogram]) -> dict[int, Histogram]:
+    """Blocks twice as long, by number."""
+    joined: dict[int, Histogram] = {}
+    for number, block in blocks.items():
+        joined.setdefault(number // 2, Histogram()).merge(block)
+    return joined
 
 
 Key = TypeVar("Key")
@@ -684,7 +737,7 @@ def _p99_told(summary: LoadSummary, response: Histogram, requests: int, otherwis
     """The p99 of all requests, failures behind the slowest answer; `otherwise` if there is none."""
     if not response.n:
         return "No request was answered"
-    rank = _rank(requests, 990)
+    rank = rank_of(requests, 990)
     if summary.ok < ENOUGH_FOR_P99 or rank > response.n:
         return otherwise
     counted = " with failures as the slowest" if requests > response.n else ""
@@ -700,11 +753,33 @@ def _slower_than(allowed_s: float, response: Histogram, lateness: Histogram) -> 
     later, found = lateness.n, 0
     for index in sorted(lateness.counts):
         later -= lateness.counts[index]
-        found = max(found, response.over(allowed_s + _lowest(index + 1) / NS) - later)
+        found = max(found, response.over(allowed_s + lowest_ns(index + 1) / NS) - later)
     return found
 
 
 # ── Who answered ──────────────────────────────────────────────────────────────────────────────
+
+
+def by_answerer(summary: LoadSummary) -> dict[str, tuple[int, Percentiles]]:
+    """Answers and response times by who gave them, most first: `wine/2`, `2`.
+
+    `release 7` where no answer named a version; those that name nobody are left out.
+    """
+    times = summary.response_by_version
+    found = {
+        who: (count, times.get(who, NO_PERCENTILES)) for who, count in summary.by_version.items()
+    } or {
+        f"release {release}": (count, summary.response_by_release.get(release, NO_PERCENTILES))
+        for release, count in summary.by_release.items()
+    }
+    return dict(sorted(found.items(), key=lambda one: -one[1][0]))
+
+
+def who_called(who: str, model: str = "") -> str:
+    """`2` → "version 2", or `wine/2` where its model is known; other names stay."""
+    if not who.isdigit():
+        return who
+    return f"{model}/{who}" if model else f"version {who}"
 
 
 def answered_words(summary: LoadSummary, model: str = "") -> str:
@@ -713,12 +788,7 @@ def answered_words(summary: LoadSummary, model: str = "") -> str:
     The one version alone, without a share; releases where no answer named a version; "" where none
     named anything. `model`: of versions that answers name by their number alone.
     """
-    counts: dict[str, int] = {}
-    for version, count in summary.by_version.items():
-        name = f"version {version}" if version.isdigit() else version
-        counts[f"{model}/{version}" if model and version.isdigit() else name] = count
-    if not counts:
-        counts = {f"release {release}": count for release, count in summary.by_release.items()}
+    counts = {who_called(who, model): count for who, (count, _) in by_answerer(summary).items()}
     if not counts:
         return ""
     unnamed = summary.ok - sum(counts.values())
@@ -733,210 +803,12 @@ def answered_words(summary: LoadSummary, model: str = "") -> str:
     return f"{', '.join(told)} as answered"
 
 
-# ── Comparing runs ────────────────────────────────────────────────────────────────────────────
-
-CONFIDENCE = 0.95
-_REPLICATES = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """How one percentile differs between two runs: `ratio` = after / before, with its interval."""
-
-    before_s: float
-    after_s: float
-    ratio: float
-    low: float
-    high: float
-
-    @property
-    def told(self) -> bool:
-        """True when the interval leaves out "the same" by half a percent or more."""
-        return self.low >= 1.005 or self.high <= 0.995
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two runs side by side. A percentile is None where one of the runs has too few samples."""
-
-    p50: Difference | None
-    p99: Difference | None
-    verdict: str
-    warnings: tuple[str, ...] = ()
-
-
-def compare(
-    before: LoadSummary, after: LoadSummary, names: tuple[str, str] = ("the first", "the second")
-) -> Comparison:
-    """Response times of `after` against those of `before`, with 95 % intervals and a verdict.
-
-    The intervals come from resampling (bootstrap) what the runs kept, in two ways, of which the
-    wider counts: request by request, and whole blocks of time, because slow answers come in
-    clusters and are not independent. They cover what varies inside a run, not from day to day.
-
-    Raises:
-        ConfigError: a run's stored blocks are damaged.
-    """
-    blocks = (_blocks_from_text(before.response_blocks), _blocks_from_text(after.response_blocks))
-    p50 = p99 = None
-    if all(blocks):
-        # Seeded: the same two runs always get the same verdict. One generator for both, or their
-        # resamples would go up and down together and the interval would be too narrow.
-        rng = random.Random(20)  # noqa: S311 - resampling, no secret
-        draws = [_replicates(side, (500, 990), rng) for side in blocks]
-        if before.response.p50 is not None and after.response.p50 is not None:
-            p50 = _difference(before.response.p50, after.response.p50, [d[500] for d in draws])
-        if before.response.p99 is not None and after.response.p99 is not None:
-            p99 = _difference(before.response.p99, after.response.p99, [d[990] for d in draws])
-    warnings = _comparison_warnings(before, after, names)
-    return Comparison(p50, p99, _comparison_verdict(p50, p99, names), warnings)
-
-
-def hop_warning(before: WayIn | None, after: WayIn | None) -> str:
-    """Why two runs over different ways in cannot be compared; "" when they took the same one."""
-    if before == after or before is None or after is None:
-        return ""
-    return (
-        f"The runs took different ways in ({before} and {after}): the difference contains that"
-        " of the ways."
-    )
-
-
-def _difference(
-    before_s: float, after_s: float, draws: Sequence[Sequence[Sequence[float]]]
-) -> Difference:
-    """`draws`: per run, the replicates by each way of resampling."""
-    lows, highs = [], []
-    for resampled_before, resampled_after in zip(*draws, strict=True):
-        ratios = sorted(
-            b / a if a else math.inf for a, b in zip(resampled_before, resampled_after, strict=True)
-        )
-        cut = round(len(ratios) * (1 - CONFIDENCE) / 2)
-        lows.append(ratios[cut])
-        highs.append(ratios[-1 - cut])
-    ratio = after_s / before_s if before_s else math.inf
-    return Difference(before_s, after_s, ratio, min(*lows, ratio), max(*highs, ratio))
-
-
-def _replicates(
-    blocks: Sequence[Histogram], per_milles: Sequence[int], rng: random.Random
-) -> dict[int, tuple[list[float], list[float]]]:
-    """Bootstrap replicates of each quantile in ns: (by request, by block of time)."""
-    whole = merged(blocks)
-    indexes = sorted(whole.counts)
-    middles = [(_lowest(index) + _lowest(index + _WIDER) - 1) / 2 for index in indexes]
-    ends = list(accumulate(whole.counts[index] for index in indexes))
-    # Row i: how many samples of each block lie in buckets up to i.
-    columns = list(zip(*(_cumulative(block, indexes) for block in blocks), strict=True))
-    by_request: dict[int, list[float]] = {}
-    for per_mille in per_milles:
-        rank = _rank(whole.n, per_mille)
-        # The k-th of n values resampled with replacement is the quantile at the k-th of n uniform
-        # draws, which is Beta(k, n + 1 - k) distributed: no need to draw all n.
-        by_request[per_mille] = [
-            middles[bisect_left(ends, rng.betavariate(rank, whole.n + 1 - rank) * whole.n)]
-            for _ in range(_REPLICATES)
-        ]
-    by_block: dict[int, list[float]] = {per_mille: [] for per_mille in per_milles}
-    for _ in range(_REPLICATES):
-        weights = _resampled(len(blocks), columns[-1], rng)
-        total = sum(map(mul, weights, columns[-1]))
-        for per_mille in per_milles:
-            rank = _rank(total, per_mille)
-            at = bisect_left(columns, rank, key=lambda column: sum(map(mul, weights, column)))
-            by_block[per_mille].append(middles[at])
-    return {per_mille: (by_request[per_mille], by_block[per_mille]) for per_mille in per_milles}
-
-
-def _cumulative(block: Histogram, indexes: Sequence[int]) -> list[int]:
-    return list(accumulate(block.counts.get(index, 0) for index in indexes))
-
-
-def _resampled(blocks: int, sizes: Sequence[int], rng: random.Random) -> list[int]:
-    """How often each block is drawn; drawn again while only empty blocks came up."""
-    while True:
-        drawn = Counter(rng.choices(range(blocks), k=blocks))
-        weights = [drawn[block] for block in range(blocks)]
-        if any(map(mul, weights, sizes)):
-            return weights
-
-
-def _comparison_verdict(
-    p50: Difference | None, p99: Difference | None, names: tuple[str, str]
-) -> str:
-    if p50 is None and p99 is None:
-        return "No difference can be told: too few requests were answered."
-    parts = [(name, difference) for name, difference in (("p99", p99), ("p50", p50)) if difference]
-    told = [f"{_by_how_much(d)} at {name}" for name, d in parts if d.told]
-    untold = [f"at {name} ({_between(d)})" for name, d in parts if not d.told]
-    sentences = []
-    if told:
-        sentences.append(f"{names[1]} is {' and '.join(told)} than {names[0]}.")
-    if untold:
-        sentences.append(f"no difference can be told {' or '.join(untold)}.")
-    if p99 is None:
-        sentences.append("too few requests were answered to compare p99.")
-    return " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
-
-
-def _by_how_much(difference: Difference) -> str:
-    low, high = difference.low, difference.high
-    if low >= 3:
-        return f"{low:.1f} to {high:.1f} times slower"
-    word = "slower" if low > 1 else "faster"
-    near, far = (low - 1, high - 1) if low > 1 else (1 - high, 1 - low)
-    from_percent, to_percent = round(near * 100), round(far * 100)
-    if from_percent == to_percent:
-        return f"{to_percent} percent {word}"
-    return f"{from_percent} to {to_percent} percent {word}"
-
-
-def _between(difference: Difference) -> str:
-    return f"between {_percent(difference.low)} and {_percent(difference.high)}"
-
-
-def _percent(ratio: float) -> str:
-    percent = round((ratio - 1) * 100)
-    if not percent:
-        return "equal"
-    return f"{abs(percent)} percent {'slower' if percent > 0 else 'faster'}"
-
-
-def _comparison_warnings(
-    before: LoadSummary, after: LoadSummary, names: tuple[str, str]
-) -> tuple[str, ...]:
-    warnings = [
-        f"{name} was client-limited: its figures are those of the client, too."
-        for name, summary in zip(names, (before, after), strict=True)
-        if summary.client_limited
-    ]
-    if before.target_rate != after.target_rate:
-        warnings.append(
-            f"The runs were paced differently ({_pace(before)} and {_pace(after)}): load alone"
-            " changes latency."
-        )
-    failed = [
-        1 - summary.ok / summary.requests if summary.requests else 0.0
-        for summary in (before, after)
-    ]
-    if abs(failed[0] - failed[1]) >= 0.01:
-        warnings.append(
-            f"{failed[0]:.1%} of the requests failed in {names[0]}, {failed[1]:.1%} in {names[1]}:"
-            " what failed has no latency."
-        )
-    return tuple(warning[0].upper() + warning[1:] for warning in warnings)
-
-
-def _pace(summary: LoadSummary) -> str:
-    return "burst" if summary.target_rate is None else f"{summary.target_rate:g} requests a second"
-
-
 # ── What a stored run keeps ───────────────────────────────────────────────────────────────────
 
 _MAX_STORED_BYTES = 16 * 1024 * 1024
 
 
-def _blocks_as_text(blocks: Sequence[Histogram]) -> str:
+def blocks_as_text(blocks: Sequence[Histogram]) -> str:
     """Counts per block and bucket: variable-length integers, buckets as differences, deflated."""
     out = bytearray()
     for block in blocks:
@@ -949,8 +821,12 @@ def _blocks_as_text(blocks: Sequence[Histogram]) -> str:
     return base64.b64encode(zlib.compress(bytes(out), 9)).decode() if out else ""
 
 
-def _blocks_from_text(text: str) -> list[Histogram]:
-    """The blocks that hold samples; minimum and maximum to the width of a bucket."""
+def blocks_from_text(text: str) -> list[Histogram]:
+    """What `blocks_as_text` wrote; minimum and maximum to the width of a bucket.
+
+    Raises:
+        ConfigError: the text is damaged.
+    """
     try:
         packed = zlib.decompressobj().decompress(
             base64.b64decode(text, validate=True), _MAX_STORED_BYTES
@@ -964,16 +840,23 @@ def _blocks_from_text(text: str) -> list[Histogram]:
                 block.counts[index] = next(numbers)
             if block.counts:
                 block.n = sum(block.counts.values())
-                block.min_ns = _lowest(min(block.counts))
-                block.max_ns = _lowest(max(block.counts) + _WIDER) - 1
-                blocks.append(block)
+                block.min_ns = lowest_ns(min(block.counts))
+                block.max_ns = lowest_ns(max(block.counts) + WIDER) - 1
+            blocks.append(block)
+            if len(blocks) > MAX_BLOCKS:
+                raise damaged()
     except (binascii.Error, zlib.error, StopIteration) as error:
-        raise ConfigError(
-            "A stored load test cannot be compared.",
-            why="Its response times are damaged.",
-            fix="Run the load test again.",
-        ) from error
+        raise damaged() from error
     return blocks
+
+
+def damaged() -> ConfigError:
+    """That what a stored run keeps of its times is none of what Slipway writes."""
+    return ConfigError(
+        "A stored load test cannot be compared.",
+        why="Its response times are damaged.",
+        fix="Run the load test again.",
+    )
 
 
 def _put(out: bytearray, number: int) -> None:
@@ -995,6 +878,9 @@ def _numbers(packed: bytes) -> Iterable[int]:
 
 
 # ── Shares ────────────────────────────────────────────────────────────────────────────────────
+
+
+CONFIDENCE = 0.95
 
 
 def wilson_interval(count: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

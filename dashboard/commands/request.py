@@ -13,7 +13,7 @@ from dashboard import views
 from dashboard.commands.session import Answer, Session, tell_workflow
 from dashboard.terminal import pairs, table
 from services import bench as requests
-from services import changeover, coldstart, latency, rollout, split, tabular
+from services import changeover, coldstart, difference, latency, rollout, split, tabular
 from services.domain import (
     Endpoint,
     InferRequest,
@@ -312,7 +312,9 @@ def bench(session: Session) -> Answer:
             why="Its process ended early.",
             fix="Look at the log file, and try a smaller load.",
         )
-    document: dict[str, Any] = dict(views.load_document(summary, ticks)) | {
+    model = service.intent.version.model if service.intent and service.intent.version else ""
+    compared = difference.compare_versions(summary, model)
+    document: dict[str, Any] = dict(views.load_document(summary, ticks, compared)) | {
         "cold_start_s": cold_start_s,
         "objective": {"p99_s": objective.p99_s, "error_ratio": objective.error_ratio},
     }
@@ -324,7 +326,6 @@ def bench(session: Session) -> Answer:
             ops.store.keep_objective(ops.target, ops.namespace, service.name, objective)
     tell_workflow(session, f"Slipway: bench {service.name}", _load_summary(document))
     error = _load_error(service, summary, load.objective)
-    model = service.intent.version.model if service.intent and service.intent.version else ""
     who = latency.answered_words(summary, model)
     return Answer(document, _load_lines(document, summary, ticks, who), error)
 
@@ -517,3 +518,8 @@ def _load_lines(
     )
     for change in changeover.changeovers(ticks):
         yield changeover.sentence(change, began_at)
+    for one in document["versions_compared"]:
+        yield one["verdict"]
+    yield from dict.fromkeys(
+        warning for one in document["versions_compared"] for warning in one["warnings"]
+    )

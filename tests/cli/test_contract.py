@@ -675,6 +675,37 @@ def test_a_run_that_several_versions_answered_is_kept_under_their_mix(
     assert ran.document["by_version"] == {"wine/1": 70, "wine/2": 30}
 
 
+def test_versions_that_answered_one_load_test_are_compared_in_json(cli: Cli, world: World) -> None:
+    world.engine.answered = [{"wine/1": 300, "wine/2": 200}] * 10
+    world.engine.taking = {"wine/1": 0.010, "wine/2": 0.012}
+
+    ran = cli(*BENCH, "--save")
+
+    [told] = ran.document["versions_compared"]
+    assert (told["answered_by"], told["against"]) == ("wine/2", "wine/1")
+    assert told["p99"]["low"] <= 1.2 <= told["p99"]["high"]
+    assert told["p99"].keys() == {"against_s", "answered_s", "ratio", "low", "high"}
+    assert told["verdict"].startswith("wine/2 is ")
+    assert set(world.store.kept[0].summary.response_blocks_by_version) == {"wine/1", "wine/2"}
+
+
+def test_versions_that_answered_one_load_test_are_compared_in_words(cli: Cli, world: World) -> None:
+    world.engine.answered = [{"1": 300, "2": 100}] * 10
+    world.engine.taking = {"1": 0.010, "2": 0.020}
+
+    ran = cli(*BENCH[:-1])
+
+    assert "percent slower at p99 and " in ran.out
+    assert "than wine/1.\n" in ran.out
+    assert ran.out.endswith(
+        "wine/1 gave 3,000 answers, wine/2 1,000: load alone changes latency.\n"
+    )
+
+
+def test_a_load_test_of_one_version_compares_nothing(cli: Cli) -> None:
+    assert cli(*BENCH).document["versions_compared"] == []
+
+
 def test_publish(cli: Cli) -> None:
     ran = cli("publish", "wine/3", "--json")
 

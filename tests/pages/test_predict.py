@@ -193,6 +193,48 @@ def test_a_load_test_through_a_roll_out_says_when_the_version_changed(
     ]
 
 
+def test_versions_of_one_load_test_are_compared_when_it_is_over(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    world.engine.answered = [{"1": 300, "2": 100}] * 10
+    world.engine.taking = {"1": 0.010, "2": 0.020}
+    app = load_test(open_page("predict", service="wine"))
+    [said] = [info.value.replace("\\", "") for info in app.info]
+    assert said.startswith("Version 2 is ")
+    assert said.endswith(" than version 1.")
+    assert "Version 1 gave 3,000 answers, version 2 1,000" in words_of(app)
+
+
+def test_versions_of_a_stored_run_are_compared_with_intervals(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    world.engine.answered = [{"1": 300, "2": 200}] * 10
+    world.engine.taking = {"1": 0.010, "2": 0.020}
+    load_test(open_page("predict", service="wine"))
+    app = open_page("predict", service="wine", runs="1")
+    assert [info.value.replace("\\", "").split(" is ")[0] for info in app.info] == ["wine/2"]
+    assert "In brackets the 95 % interval" in words_of(app)
+
+
+def test_a_run_of_an_earlier_slipway_opens_without_intervals(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    world.engine.answered = [{"1": 300, "2": 200}] * 10
+    world.engine.taking = {"1": 0.010, "2": 0.020}
+    load_test(open_page("predict", service="wine"))
+    [run] = world.store.kept
+    earlier = replace(run.summary, response_blocks_by_version={})
+    world.store.kept[:] = [replace(run, summary=earlier)]
+    wiring.forget_reads()
+    app = open_page("predict", service="wine", runs="1")
+    assert not app.info
+    assert not app.exception
+    assert "No intervals: this run was kept without" in words_of(app)
+
+
 def test_the_page_warns_before_a_load_test_that_measures_the_api_server(
     world: World, open_page: OpenPage
 ) -> None:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import base64
 import math
 import random
-import zlib
 from dataclasses import replace
 
 import pytest
@@ -11,21 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services import latency, records
-from services.domain import LoadSummary, Objective, Percentiles, Sample, Tick, WayIn
-from services.errors import ConfigError
+from services.domain import LoadSummary, Objective, Percentiles, Sample, Tick
 from services.latency import (
     Histogram,
     Recorder,
     Slice,
     answered_words,
-    compare,
     judge,
     summarize,
     wilson_interval,
 )
 
 NANOSECONDS = st.integers(min_value=0, max_value=3_600 * 10**9)
-CUT_SHORT = base64.b64encode(zlib.compress(bytes([5, 1, 1]))).decode()
 TIMES = st.lists(NANOSECONDS, min_size=1, max_size=300)
 
 
@@ -272,7 +267,7 @@ def test_a_run_of_an_hour_keeps_no_more_than_its_blocks() -> None:
         piece.service = histogram_of([quarter * 1_000] * 5)
         recorder.add(piece)
     summary = recorder.summary(span_s=3_600)
-    blocks = latency._blocks_from_text(summary.response_blocks)
+    blocks = latency.blocks_from_text(summary.response_blocks)
     assert len(blocks) <= latency.MAX_BLOCKS
     assert sum(block.n for block in blocks) == summary.ok == 3_600 * 4 * 5
 
@@ -580,88 +575,6 @@ def test_the_verdict_does_not_depend_on_what_is_merged_first(
 ) -> None:
     shuffled = random.Random(seed).sample(requests, len(requests))
     assert judged(shuffled, promise, pieces) is judged(requests, promise)
-
-
-# Comparing
-
-
-def test_a_slower_version_is_told_with_its_interval() -> None:
-    found = compare(
-        steady(log_normal(1, 6_000), rate=500),
-        steady(log_normal(2, 6_000, factor=1.5), rate=500),
-        ("version 2", "version 3"),
-    )
-    assert found.p99 is not None
-    assert found.p50 is not None
-    assert found.p50.low <= 1.5 <= found.p50.high
-    assert found.p99.low <= 1.5 <= found.p99.high
-    assert found.verdict.startswith("Version 3 is ")
-    assert "percent slower at p99 and " in found.verdict
-
-
-def test_the_same_service_twice_shows_no_difference() -> None:
-    found = compare(steady(log_normal(1, 6_000)), steady(log_normal(4, 6_000)))
-    assert found.p99 is not None
-    assert not found.p99.told
-    assert found.verdict.startswith("No difference can be told at p99 (between ")
-
-
-def test_swapping_the_runs_turns_the_ratio_over() -> None:
-    first, second = steady(log_normal(1, 3_000)), steady(log_normal(2, 3_000, factor=2.0))
-    there, back = compare(first, second).p50, compare(second, first).p50
-    assert there is not None
-    assert back is not None
-    assert there.ratio == pytest.approx(1 / back.ratio)
-    assert there.low > 1 > back.high
-
-
-def test_clustered_slowness_widens_the_interval() -> None:
-    # One second in six is slow throughout: 40 % of its requests were no independent bad luck.
-    clustered = [0.05 if i // 100 == 3 else 0.005 for i in range(2_000)]
-    scattered = sorted(clustered, key=lambda _: random.Random(3).random())
-    random.Random(3).shuffle(scattered)
-    plain = steady([0.005] * 2_000)
-    wide, narrow = compare(plain, steady(clustered)).p99, compare(plain, steady(scattered)).p99
-    assert wide is not None
-    assert narrow is not None
-    assert wide.high - wide.low > narrow.high - narrow.low
-
-
-def test_intervals_hold_the_true_ratio_about_as_often_as_they_say() -> None:
-    held = 0
-    for seed in range(30):
-        found = compare(
-            steady(log_normal(seed, 2_000)), steady(log_normal(seed + 100, 2_000, factor=1.2))
-        ).p50
-        assert found is not None
-        held += found.low <= 1.2 <= found.high
-    assert held >= 26
-
-
-def test_too_few_requests_compare_to_nothing() -> None:
-    found = compare(steady([0.01] * 5), steady([0.02] * 5))
-    assert (found.p50, found.p99) == (None, None)
-    assert found.verdict == "No difference can be told: too few requests were answered."
-
-
-def test_differences_in_the_making_are_warned_of() -> None:
-    first = steady([0.01] * 100)
-    second = replace(steady([0.01] * 100, rate=50), client_limited=True)
-    warnings = " ".join(compare(first, second).warnings)
-    assert "The second was client-limited" in warnings
-    assert "paced differently (100 requests a second and 50 requests a second)" in warnings
-
-
-def test_different_ways_in_are_warned_of() -> None:
-    assert "ingress and service-proxy" in latency.hop_warning(WayIn.INGRESS, WayIn.SERVICE_PROXY)
-    assert not latency.hop_warning(WayIn.INGRESS, WayIn.INGRESS)
-
-
-@pytest.mark.parametrize("text", ["%%%", "AAAA", CUT_SHORT])
-def test_damaged_blocks_are_refused_in_words(text: str) -> None:
-    run = steady([0.01] * 100)
-    with pytest.raises(ConfigError, match="cannot be compared"):
-        compare(run, replace(run, response_blocks=text))
 
 
 # Shares

@@ -6,7 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from dashboard import report
+from services import difference
 from services.domain import LoadSummary, Percentiles, Tick
+from services.latency import Answerer, Histogram, Recorder, Slice
 from services.ports import Run
 
 FAST = Percentiles(0.004, 0.006, 0.007, 0.009, None, 0.012, 0.0045)
@@ -66,10 +68,49 @@ def test_answers_without_a_name_are_part_of_the_mix() -> None:
 
 
 def test_versions_of_one_run_are_compared_with_the_one_that_answered_most() -> None:
-    rows = report.version_rows(canary())
+    rows = report.version_rows(canary(), ())
     assert [row["version"] for row in rows] == ["wine/1", "wine/2"]
     assert rows[1]["p99 against the first"] == "+100 %"
-    assert report.version_rows(run(by_version={"1": 100})) == []
+    assert report.version_rows(run(by_version={"1": 100}), ()) == []
+
+
+def measured_canary() -> Run:
+    """Of which each version's times were kept: version 2 takes half as long again."""
+    recorder = Recorder()
+    for number in range(20):
+        piece = Slice((number + 1) / 4)
+        for version, count, ns in (("1", 140, 4_000_000), ("2", 60, 6_000_000)):
+            piece.response[Answerer(version=version)] = times = Histogram()
+            times.record_all([ns] * count)
+            piece.service.merge(times)
+        recorder.add(piece)
+    return replace(run(), summary=recorder.summary(span_s=5.0))
+
+
+def test_versions_whose_times_were_kept_are_compared_with_intervals() -> None:
+    found = measured_canary()
+    rows = report.version_rows(found, difference.compare_versions(found.summary, "wine"))
+    assert rows[1]["p99 against the first"] == "+50 % (+50 to +50)"
+
+
+def test_a_report_tells_the_versions_of_a_run_apart_in_words() -> None:
+    page = report.page([measured_canary()], UTC, AT)
+    for said in (
+        "wine/2 is 50 percent slower at p99 and 50 percent slower at p50 than wine/1.",
+        "wine/1 gave 2,800 answers, wine/2 1,200: load alone changes latency.",
+        "In brackets the 95 % interval.",
+    ):
+        assert said in page
+
+
+def test_a_report_of_an_earlier_run_says_that_its_versions_have_no_intervals() -> None:
+    assert "No intervals: this run was kept without" in report.page([canary()], UTC, AT)
+
+
+def test_the_model_of_a_run_that_is_called_by_its_mix_is_known() -> None:
+    mixed = replace(canary(), version="wine/1 70 %, wine/2 30 % as answered")
+    assert report.mix(mixed) == "wine/1 70 % + wine/2 30 %"
+    assert report.model_of(replace(mixed, version="release 3 70 %, unnamed 30 %")) == ""
 
 
 def test_a_row_of_csv_holds_all_that_was_asked_and_all_that_came_out() -> None:
