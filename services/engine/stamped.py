@@ -79,16 +79,14 @@ async def connect(
 ) -> None:
     """Connect to a literal address; `reader` is told as by `create_connection`. OSError."""
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    connected = socket.socket(family, socket.SOCK_STREAM)
-    try:
+    with contextlib.ExitStack() as otherwise:
+        connected = otherwise.enter_context(socket.socket(family, socket.SOCK_STREAM))
         connected.setblocking(False)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError):  # then the moment of reading stands
             connected.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         await loop.sock_connect(connected, address)
-    except BaseException:
-        connected.close()
-        raise
+        otherwise.pop_all()
     StampedTransport(loop, connected, reader, stamps)
 
 
