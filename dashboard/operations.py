@@ -445,7 +445,7 @@ def _measured_split(service: Service) -> None:
         return
     look = wiring.split(service, asked[2], asked[3])
     if look.value is None and look.error is None:
-        st.caption(f"Sending {asked[2]} requests…")
+        st.caption(f"Sending {words.counted(asked[2], 'request')}…")
     found = widgets.looked(look, "the answers")
     if found is None:
         return
@@ -465,7 +465,7 @@ def _measured_split(service: Service) -> None:
     )
     if found.failed:
         failed = ", ".join(f"{count} × {kind}" for kind, count in found.failed.items())
-        st.caption(f"{found.requests} requests, failed: {failed}.")
+        st.caption(f"{words.counted(found.requests, 'request')}, failed: {failed}.")
 
 
 def actions(service: Service) -> None:
@@ -648,7 +648,7 @@ def _blast_radius(service: Service) -> None:
         + (f"; {answers} takes its requests now." if answers else "; nothing answers there now.")
     )
     st.text(
-        f"What stays: {releases} release{'' if releases == 1 else 's'} of history, their packages,"
+        f"What stays: {words.counted(releases, 'release')} of history, their packages,"
         f" and the registered versions"
         + (f" (aliases {', '.join(pointing)} keep pointing at {wanted})." if pointing else ".")
     )

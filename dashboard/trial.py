@@ -90,7 +90,9 @@ def load_form(ops: Ops, service: Service) -> None:
         )
         kept = [text for text in list(starting_points(service).values())[1:] if text]
         turns = bool(kept) and st.toggle(
-            f"Take turns with the {len(kept)} requests kept as examples", key="turns"
+            f"Take turns with the {words.counted(len(kept), 'request')} kept as"
+            f" {'an example' if len(kept) == 1 else 'examples'}",
+            key="turns",
         )
         began = st.form_submit_button("Start the load test", key="start_load")
     if not began:
@@ -116,7 +118,7 @@ def load_form(ops: Ops, service: Service) -> None:
     _keep_promise(ops, service, promised, load.objective)
     version, release = _answering(service, whom)
     asked = (
-        f"{count} requests, {at_once} at a time"
+        f"{words.counted(int(count), 'request')}, {at_once} at a time"
         if mode is LoadMode.BURST
         else f"{rate} per second for {seconds} s"
     )
@@ -127,7 +129,7 @@ def load_form(ops: Ops, service: Service) -> None:
     if whom.release is not None:
         label += f", release {whom.release} alone"
     if rows_each:
-        label += f", {rows_each} row{'' if rows_each == 1 else 's'} each"
+        label += f", {words.counted(int(rows_each), 'row')} each"
     if cold_start_s is not None:
         label += f", after a cold start of {words.latency_words(cold_start_s)}"
 

@@ -160,6 +160,17 @@ def test_a_load_test_sends_what_the_form_asked_for(world: World, open_page: Open
     assert (load.mode, load.rate, load.duration_s) == (LoadMode.STEADY_RATE, 7.0, 2.0)
 
 
+def test_a_load_test_of_one_request_is_called_so(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    world.store.save_example("wine", "weak", '[{"alcohol": 11.0, "hue": 0.5}]')
+    app = open_page("predict", service="wine")
+    assert app.toggle(key="turns").label == "Take turns with the 1 request kept as an example"
+    app.number_input(key="count").set_value(1)
+    app.number_input(key="concurrency").set_value(1)
+    load_test(app)
+    assert world.store.kept[0].name == "wine/1, 1 request, 1 at a time"
+
+
 def test_kept_examples_take_turns_in_a_load_test(world: World, open_page: OpenPage) -> None:
     world.serves("wine")
     for hue in (0.5, 0.7):
