@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from dataclasses import replace
 from typing import cast
@@ -15,16 +16,19 @@ from dashboard import wiring
 from services import bench
 from services.domain import (
     ColumnSpec,
+    Load,
     LoadMode,
+    LoadSummary,
     Mode,
     Scale,
     Signature,
     TargetKind,
+    Tick,
     ValueKind,
     WayIn,
 )
 from services.errors import InferenceFailed
-from tests.memory import World
+from tests.memory import MemoryEngine, MemoryLoad, World
 from tests.pages.conftest import OpenPage, rows_of, words_of
 
 
@@ -222,6 +226,54 @@ def with_canary(world: World) -> None:
     made = rollout.prepare_deploy(world, "wine/2", name="wine", wish=wish)
     rollout.apply(made.plan, world, actor="ana", version=made.version)
     rollout.settle(world, "wine", now=world.clock.now)
+
+
+class UntilStopped(MemoryEngine):
+    """Loads that go on until they are stopped, and a moment longer, as an engine's do."""
+
+    def __init__(self, *, heeds: bool = True) -> None:
+        super().__init__()
+        self.heeds = heeds
+        self.over = threading.Event()
+
+    def run(self, load: Load) -> MemoryLoad:
+        return _UntilStopped(load, self)
+
+
+class _UntilStopped(MemoryLoad):
+    def __init__(self, load: Load, engine: UntilStopped) -> None:
+        super().__init__(load)
+        self.engine = engine
+
+    def __next__(self) -> Tick | LoadSummary:
+        self.engine.over.wait(30)
+        return super().__next__()
+
+    def stop(self) -> None:
+        super().stop()
+        if self.engine.heeds:
+            threading.Timer(0.2, self.engine.over.set).start()
+
+
+def test_what_a_stop_draws_is_the_end_already(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    world.engine = UntilStopped()
+    app = open_page("predict", service="wine").button(key="start_load").click().run()
+    app = app.button(key="stop_load").click().run()
+    assert "stop_load" not in [button.key for button in app.button]
+    assert "The figures can be trusted." in words_of(app)
+
+
+def test_a_stop_that_is_not_heeded_is_not_waited_for_and_says_that_it_was_asked(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    world.engine = UntilStopped(heeds=False)
+    app = open_page("predict", service="wine").button(key="start_load").click().run()
+    app = app.button(key="stop_load").click().run()
+    assert app.button(key="stop_load").disabled
+    assert "Stopping…" in [bar.text for bar in app.get("progress")]
+    world.engine.over.set()
 
 
 def test_one_side_of_a_canary_can_be_put_under_load(world: World, open_page: OpenPage) -> None:
