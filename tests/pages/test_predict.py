@@ -58,6 +58,36 @@ def test_the_service_that_was_chosen_by_itself_stands_in_the_link(
     assert open_page("predict").query_params["service"] == "wine"
 
 
+def test_a_link_to_a_service_that_is_gone_asks_no_other_in_its_place(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    app = open_page("predict", service="gone")
+    assert "There is no service gone here." in words_of(app).replace("\\", "")
+    assert app.selectbox(key="service").value is None
+    assert "send" not in [button.key for button in app.button]
+    app = app.selectbox(key="service").set_value("wine").run()
+    assert app.query_params["service"] in ("wine", ["wine"])
+    assert app.button(key="send")
+
+
+def test_the_versions_that_answered_are_told_apart_by_names_and_not_by_markup(
+    world: World, open_page: OpenPage
+) -> None:
+    from services import rollout
+
+    world.serves("wine", [1], model="*w*")
+    world.registry.add("*w*", 2)
+    made = rollout.prepare_deploy(world, "*w*/2", name="wine", wish=rollout.Wish(canary_percent=30))
+    rollout.apply(made.plan, world, actor="ana", version=made.version)
+    rollout.settle(world, "wine", now=world.clock.now)
+    app = open_page("predict", service="wine")
+    app.selectbox(key="side").set_value("each version, side by side")
+    labels = [tab.label for tab in send(app).tabs]
+    assert labels
+    assert not [label for label in labels if label.startswith("*")]
+
+
 def test_a_request_that_fits_is_sent_once_and_names_the_version_that_answered(
     world: World, open_page: OpenPage
 ) -> None:
