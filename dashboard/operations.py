@@ -88,7 +88,7 @@ def consent(made: rollout.Prepared) -> None:
     for manager in sorted({field.manager for field in made.owned}):
         fields = ", ".join(field.field for field in made.owned if field.manager == manager)
         given = st.checkbox(
-            widgets.literal(f"Take over from {manager}: {fields}", 400),
+            widgets.plain_label(f"Take over from {manager}: {fields}", 400),
             value=manager in consented(service),
             key=f"take-over-{service}-{manager}",
             help="The plan sets these fields, but somebody else owns them. Who takes them over sets"
@@ -600,7 +600,7 @@ def _alias_back(service: Service, planned: Plan) -> str:
     if not tied or version is None:
         return ""
     label = f"Move the alias {tied} to {version} once it is verified"
-    return tied if st.checkbox(widgets.literal(label), key=f"alias-{service.name}") else ""
+    return tied if st.checkbox(widgets.plain_label(label), key=f"alias-{service.name}") else ""
 
 
 def owned(service: Service) -> None:
