@@ -36,6 +36,8 @@ Option: TypeAlias = dict[str, Any]
 VERSION_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933")
 ERROR_COLOUR = "#C0392B"
 MARK_COLOUR = "#8A8F98"
+TEXT_COLOURS = {"light": "#566273", "dark": "#a3afbd"}
+"""Of axes and legends: the grey of small text in `.streamlit/config.toml`."""
 MOST_VERSIONS = 5
 """Versions with a line of their own: more cannot be told apart."""
 QUANTILES = (
@@ -304,8 +306,12 @@ def _thinned(values: Sequence[T], pick: Callable[[Sequence[T]], T]) -> list[T]:
 _FORMATS = {"ms": "%.2f ms", "%": "%.1f %%", "": "%.0f"}
 
 
-def option(chart: Chart) -> Option:
-    """The chart for ECharts: no movement, nothing that new data would have to build anew."""
+def option(chart: Chart, *, theme: str | None = None) -> Option:
+    """The chart for ECharts: no movement, nothing that new data would have to build anew.
+
+    `theme`: `light` or `dark`. Its text then stands out from its ground at 4.5 to 1 or more; what
+    Streamlit's theme gives axes and legends on white is 3.7 to 1.
+    """
     top = 34 + 22 * (len(chart.lines) > 1)
     drawn: Option = {
         "animation": False,
@@ -342,6 +348,13 @@ def option(chart: Chart) -> Option:
     if chart.limit or chart.marks:
         drawn["series"].append(_marks(chart))
         drawn["yAxis"]["max"] = _ceiling(chart)
+    if theme in TEXT_COLOURS:
+        said = {"color": TEXT_COLOURS[theme]}
+        drawn["legend"]["textStyle"] = said
+        for axis in (drawn["xAxis"], drawn["yAxis"]):
+            axis |= {"axisLabel": said, "nameTextStyle": said}
+        for mark in drawn["series"][-1].get("markLine", {}).get("data", ()):
+            mark["label"] |= said
     return drawn
 
 

@@ -465,25 +465,28 @@ def by_second(
 def _drawn_once(key: str, state: tuple[object, ...], make: Callable[[], charts.Chart]) -> None:
     """A chart, made anew when `state` changes.
 
-    Most looks at a running test find nothing new, and every tab that looks at it draws the same.
+    Most looks at a running test find nothing new, and every tab that looks at it draws the same,
+    but for its theme.
     """
-    held = _made.get(key)
+    theme = st.context.theme.type
+    held = _made.get((key, theme))
     if held is None or held[0] != state:
         chart = make()
-        held = (state, charts.option(chart), chart.said)
+        held = (state, charts.option(chart, theme=theme), chart.said)
         if len(_made) >= _MOST_MADE:
             _made.clear()
-        _made[key] = held
+        _made[key, theme] = held
     _, option, said = held
     st.echarts_chart(option, height=charts.HEIGHT_PX, alt=said, key=key)
 
 
 def drawn(chart: charts.Chart, *, key: str) -> None:
     """A chart that stays as it is."""
-    st.echarts_chart(charts.option(chart), height=charts.HEIGHT_PX, alt=chart.said, key=key)
+    option = charts.option(chart, theme=st.context.theme.type)
+    st.echarts_chart(option, height=charts.HEIGHT_PX, alt=chart.said, key=key)
 
 
-_made: dict[str, tuple[tuple[object, ...], charts.Option, str]] = {}
+_made: dict[tuple[str, str | None], tuple[tuple[object, ...], charts.Option, str]] = {}
 _MOST_MADE = 32
 
 
