@@ -345,6 +345,9 @@ def option(chart: Chart, *, theme: str | None = None) -> Option:
     }
     if not chart.named:
         drawn["xAxis"] |= {"min": "dataMin", "max": "dataMax"}
+    if chart.logarithmic and len(rungs := _rungs(chart)) > 1:
+        # Of itself, it would label the powers of ten: often one, or none.
+        drawn["xAxis"]["axisLabel"] = {"customValues": rungs}
     if chart.limit or chart.marks:
         drawn["series"].append(_marks(chart))
         drawn["yAxis"]["max"] = _ceiling(chart)
@@ -352,10 +355,21 @@ def option(chart: Chart, *, theme: str | None = None) -> Option:
         said = {"color": TEXT_COLOURS[theme]}
         drawn["legend"]["textStyle"] = said
         for axis in (drawn["xAxis"], drawn["yAxis"]):
-            axis |= {"axisLabel": said, "nameTextStyle": said}
+            axis |= {"axisLabel": axis.get("axisLabel", {}) | said, "nameTextStyle": said}
         for mark in drawn["series"][-1].get("markLine", {}).get("data", ()):
             mark["label"] |= said
     return drawn
+
+
+def _rungs(chart: Chart) -> list[float]:
+    """1, 2, 5, 10, 20 and so on, as far as the chart's x goes."""
+    found = [float(x) for line in chart.lines for x in line.x if float(x) > 0]
+    if not found:
+        return []
+    low, high = min(found), max(found)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    rungs = [float(f"{part}e{power}") for power in powers for part in (1, 2, 5)]
+    return [rung for rung in rungs if low <= rung <= high]
 
 
 def _series(chart: Chart, line: Line) -> Option:

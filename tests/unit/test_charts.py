@@ -102,6 +102,11 @@ def test_times_that_nobody_waited_are_a_gap_in_the_spread() -> None:
     assert set(between) == {0.0}
 
 
+def test_a_logarithmic_axis_is_labelled_also_between_the_powers_of_ten() -> None:
+    drawn = charts.option(charts.histogram({"a": ((0.012, 50), (0.09, 50))}))
+    assert drawn["xAxis"]["axisLabel"]["customValues"] == [20.0, 50.0]
+
+
 def test_few_answers_are_spread_over_few_bars() -> None:
     one_each = tuple((0.01 * 1.03**at, 1) for at in range(60))
     line = charts.histogram({"a": one_each}).lines[0]
