@@ -205,14 +205,22 @@ def _outputs(prediction: Prediction) -> None:
         st.caption("The answer holds no outputs; see the raw answer.")
         return
     count = max(len(output.values) for output in prediction.outputs)
+    names = {output.name for output in prediction.outputs}
+    number = "row" if "row" not in names else "row of the request"
     rows = [
-        {
+        {number: at + 1}
+        | {
             output.name: _cell(output.values[at]) if at < len(output.values) else None
             for output in prediction.outputs
         }
-        for at in range(min(count, 1_000))
+        for at in range(min(count, MOST_ROWS))
     ]
-    st.dataframe(rows, alt="Outputs of the prediction")
+    st.dataframe(
+        rows,
+        hide_index=True,
+        alt="Outputs of the prediction",
+        column_config={number: st.column_config.NumberColumn(width="small", pinned=True)},
+    )
     if count > len(rows):
         st.caption(f"The first 1,000 of {count:,} rows; download the raw answer for all of them.")
 
@@ -258,7 +266,8 @@ def _side_by_side(group: Sequence[Answer]) -> None:
         _times(good)
     if len(good) > 1:
         _differences(good)
-    for name, tab, answer in zip(names, st.tabs(names), group, strict=True):
+    tabs = st.tabs([widgets.literal(name) for name in names])
+    for name, tab, answer in zip(names, tabs, group, strict=True):
         with tab:
             if answer.prediction is None:
                 _failed(answer, key=f"-{name}")

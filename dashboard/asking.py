@@ -74,7 +74,9 @@ def service_picker() -> Service | None:
         return None
     names = [service.name for service in found]
     looked_at = st.session_state.get("predicted", "")
-    index = names.index(looked_at) if looked_at in names else 0
+    index: int | None = names.index(looked_at) if looked_at in names else 0
+    if widgets.from_url("service") not in {"", *names}:
+        index = None  # a link that points to nothing chooses nothing else in its place
     name = widgets.picker("Service", names, key="service", index=index)
     st.session_state["predicted"] = name
     if name and not widgets.from_url("service"):
@@ -225,7 +227,8 @@ def _fields(start: str, fields: Fields) -> dict[str, str]:
             continue
         if place % 3 == 0:
             # A line of its own for each three: on a phone, columns go below each other as a whole.
-            grid = st.columns(3)
+            # Fields stand on one line, also where a long label takes two.
+            grid = st.columns(3, vertical_alignment="bottom")
         column = grid[place % 3]
         place += 1
         if field.kind == "boolean":
@@ -260,6 +263,8 @@ def _table(
         key=f"table-{start}",
         num_rows="dynamic",
         hide_index=True,
+        placeholder="",
+        alt="Rows of the request",
         column_config={
             field.name: st.column_config.TextColumn(field.label, help=field.hint)
             for field in columns

@@ -11,9 +11,12 @@ in place.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from dashboard import words
@@ -33,6 +36,8 @@ Option: TypeAlias = dict[str, Any]
 VERSION_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933")
 ERROR_COLOUR = "#C0392B"
 MARK_COLOUR = "#8A8F98"
+TEXT_COLOURS = {"light": "#566273", "dark": "#a3afbd"}
+"""Of axes and legends: the grey of small text in `.streamlit/config.toml`."""
 MOST_VERSIONS = 5
 """Versions with a line of their own: more cannot be told apart."""
 QUANTILES = (
@@ -40,6 +45,8 @@ QUANTILES = (
     ("p95", "#E69F00", "dashed"),
     ("p99", "#CC79A7", "dotted"),
 )
+_BAR_STEP = 1.07
+"""The ratio of a bar's upper bound to its lower one where its neighbours do not tell it."""
 MOST_BARS = 60
 """A histogram with more bars than this is noise on a screen."""
 MOST_POINTS = 300
@@ -48,6 +55,8 @@ thinned by their worst value."""
 MOST_MARKS = 6
 """Changes of the answering version marked in a chart: more would hide what they mark."""
 HEIGHT_PX = 290
+_WHOLE_S = 0.9
+"""What is shorter than this is no second to count the answers of."""
 _FAR = 4
 """An objective so many times above every value is left out: the lines would lie on the ground."""
 
@@ -172,6 +181,9 @@ def marked(chart: Chart, changes: Sequence[Changeover], began_at: datetime | Non
 
 def rate_over_time(ticks: Sequence[Tick]) -> Chart:
     """Answers and failures per second; a line per version where more than one answered."""
+    last_s = ticks[-1].at_s - ticks[-2].at_s if len(ticks) > 1 else 1.0
+    if last_s < _WHOLE_S and ticks[-1].final and not ticks[-1].errors:
+        ticks = ticks[:-1]  # the last bit of a second: few answers, and no fall of the rate
     seconds = _thinned([round(tick.at_s, 2) for tick in ticks], max)
     by_who = changeover.counts_by_answerer(ticks)
     versions = list(dict.fromkeys(who for counts in by_who for who in counts))
@@ -200,18 +212,14 @@ def histogram(runs: Mapping[str, Bars]) -> Chart:
     Shares instead of counts, so that runs of different length can be laid over each other. The bars
     are those of a summary or of a tick: upper bounds in seconds, and counts.
     """
-    lines = []
-    for index, (name, found) in enumerate(runs.items()):
-        total = sum(count for _, count in found) or 1
-        bars = _wider(found)
-        lines.append(
-            Line(
-                name,
-                [float(f"{bound * 1000:.4g}") for bound, _ in bars],
-                [round(100 * count / total, 3) for _, count in bars],
-                colour_of(index),
-            )
-        )
+    edges = _edges([bars for bars in runs.values() if bars])
+    shown = [float(f"{edge * 1000:.4g}") for edge in edges]
+    lines = [
+        # A share holds from its edge to the next one; the outline begins and ends on the ground.
+        Line(name, [*shown[:1], *shown], [0.0, *_shares(found, edges), 0.0], colour_of(index))
+        for index, (name, found) in enumerate(runs.items())
+        if found
+    ]
     return Chart(
         "Spread of response times" if len(runs) < 2 else "Spread of response times, by run",
         "milliseconds (logarithmic)",
@@ -245,11 +253,33 @@ def _values(found: Percentiles) -> tuple[float | None, ...]:
     return (found.p50, found.p90, found.p95, found.p99, found.p99_9)
 
 
-def _wider(bars: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
-    """Neighbouring bars joined until there are at most MOST_BARS; the counts' sum stays."""
-    width = -(-len(bars) // MOST_BARS) or 1
-    joined = [bars[at : at + width] for at in range(0, len(bars), width)]
-    return [(part[-1][0], sum(count for _, count in part)) for part in joined]
+def _edges(runs: Sequence[Bars]) -> list[float]:
+    """The bins that all of the runs are counted in: each as wide as the others on a logarithm.
+
+    As many as the run with the fewest answers can fill, and none finer than the bars are.
+    """
+    if not runs:
+        return []
+    bounds = [[bound for bound, _ in bars] for bars in runs]
+    steps = [high / low for one in bounds for low, high in pairwise(one) if low > 0]
+    finest = min(min(steps, default=_BAR_STEP), _BAR_STEP)
+    low = max(min(one[0] for one in bounds) / finest, 1e-9)
+    high = max(one[-1] for one in bounds)
+    fewest = min(sum(count for _, count in bars) for bars in runs)
+    bins = min(MOST_BARS, max(round(2 * math.sqrt(fewest)), 1))
+    # Bars of a binary ladder are up to twice as wide as its finest ones.
+    step = max(math.log(high / low) / bins, 2 * math.log(finest))
+    bins = max(math.ceil(math.log(high / low) / step - 1e-9), 1)
+    return [low * math.exp(step * at) for at in range(bins + 1)]
+
+
+def _shares(bars: Bars, edges: Sequence[float]) -> list[float]:
+    """The percent of the answers between each edge and the next one."""
+    total = sum(count for _, count in bars) or 1
+    found = [0.0] * (len(edges) - 1)
+    for bound, count in bars:
+        found[min(max(bisect_left(edges, bound * (1 - 1e-9)) - 1, 0), len(found) - 1)] += count
+    return [round(100 * count / total, 3) for count in found]
 
 
 def _worst(values: Sequence[float | None]) -> float | None:
@@ -276,8 +306,12 @@ def _thinned(values: Sequence[T], pick: Callable[[Sequence[T]], T]) -> list[T]:
 _FORMATS = {"ms": "%.2f ms", "%": "%.1f %%", "": "%.0f"}
 
 
-def option(chart: Chart) -> Option:
-    """The chart for ECharts: no movement, nothing that new data would have to build anew."""
+def option(chart: Chart, *, theme: str | None = None) -> Option:
+    """The chart for ECharts: no movement, nothing that new data would have to build anew.
+
+    `theme`: `light` or `dark`. Its text then stands out from its ground at 4.5 to 1 or more; what
+    Streamlit's theme gives axes and legends on white is 3.7 to 1.
+    """
     top = 34 + 22 * (len(chart.lines) > 1)
     drawn: Option = {
         "animation": False,
@@ -290,7 +324,8 @@ def option(chart: Chart) -> Option:
             "itemHeight": 8,
             "data": [line.name for line in chart.lines],
         },
-        "grid": {"left": 34, "right": 18, "top": top + 14, "bottom": 34},
+        # Its labels and names have their room beside these.
+        "grid": {"left": 4, "right": 18, "top": top + 14, "bottom": 4},
         "tooltip": {"trigger": "axis", "valueFormatter": _FORMATS[chart.unit]},
         "xAxis": {
             "type": "category" if chart.named else "log" if chart.logarithmic else "value",
@@ -310,10 +345,31 @@ def option(chart: Chart) -> Option:
     }
     if not chart.named:
         drawn["xAxis"] |= {"min": "dataMin", "max": "dataMax"}
+    if chart.logarithmic and len(rungs := _rungs(chart)) > 1:
+        # Of itself, it would label the powers of ten: often one, or none.
+        drawn["xAxis"]["axisLabel"] = {"customValues": rungs}
     if chart.limit or chart.marks:
         drawn["series"].append(_marks(chart))
         drawn["yAxis"]["max"] = _ceiling(chart)
+    if theme in TEXT_COLOURS:
+        said = {"color": TEXT_COLOURS[theme]}
+        drawn["legend"]["textStyle"] = said
+        for axis in (drawn["xAxis"], drawn["yAxis"]):
+            axis |= {"axisLabel": axis.get("axisLabel", {}) | said, "nameTextStyle": said}
+        for mark in drawn["series"][-1].get("markLine", {}).get("data", ()):
+            mark["label"] |= said
     return drawn
+
+
+def _rungs(chart: Chart) -> list[float]:
+    """1, 2, 5, 10, 20 and so on, as far as the chart's x goes."""
+    found = [float(x) for line in chart.lines for x in line.x if float(x) > 0]
+    if not found:
+        return []
+    low, high = min(found), max(found)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    rungs = [float(f"{part}e{power}") for power in powers for part in (1, 2, 5)]
+    return [rung for rung in rungs if low <= rung <= high]
 
 
 def _series(chart: Chart, line: Line) -> Option:
@@ -334,7 +390,7 @@ def _series(chart: Chart, line: Line) -> Option:
         "emphasis": {"disabled": True},
     }
     if chart.steps:
-        drawn["step"] = "middle"
+        drawn["step"] = "end"
         if len(chart.lines) == 1:
             drawn["areaStyle"] = {"opacity": 0.3}
     return drawn
@@ -428,7 +484,7 @@ def figure(chart: Chart) -> go.Figure:
                     "color": line.colour,
                     "width": line.width,
                     "dash": {"dashed": "dash", "dotted": "dot"}.get(line.dash, "solid"),
-                    "shape": "hvh" if chart.steps else "linear",
+                    "shape": "hv" if chart.steps else "linear",
                 },
             )
     if chart.limit and chart.limit[0] <= _ceiling(chart):

@@ -60,6 +60,7 @@ class LoadTests:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._one_ended = threading.Condition(self._lock)
         self._tests: OrderedDict[str, LoadTest] = OrderedDict()
         self._loads: dict[str, RunningLoad] = {}
 
@@ -135,6 +136,14 @@ class LoadTests:
         if running is not None:
             running.stop()
 
+    def ended(self, test_id: str, within_s: float) -> LoadTest | None:
+        """The same as `test`, as soon as it has ended, else as it is after `within_s`."""
+        with self._one_ended:
+            self._one_ended.wait_for(
+                lambda: test_id not in self._tests or not self._tests[test_id].running, within_s
+            )
+            return self._tests.get(test_id)
+
     def _read(
         self, test_id: str, running: RunningLoad, store: Store, run: Callable[[LoadSummary], Run]
     ) -> None:
@@ -196,6 +205,7 @@ class LoadTests:
             )
             if ended:
                 self._loads.pop(test_id, None)
+                self._one_ended.notify_all()
 
 
 def settings_text(load: Load, cold_start_s: float | None = None) -> str:

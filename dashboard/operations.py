@@ -88,7 +88,7 @@ def consent(made: rollout.Prepared) -> None:
     for manager in sorted({field.manager for field in made.owned}):
         fields = ", ".join(field.field for field in made.owned if field.manager == manager)
         given = st.checkbox(
-            widgets.literal(f"Take over from {manager}: {fields}", 400),
+            widgets.plain_label(f"Take over from {manager}: {fields}", 400),
             value=manager in consented(service),
             key=f"take-over-{service}-{manager}",
             help="The plan sets these fields, but somebody else owns them. Who takes them over sets"
@@ -445,7 +445,7 @@ def _measured_split(service: Service) -> None:
         return
     look = wiring.split(service, asked[2], asked[3])
     if look.value is None and look.error is None:
-        st.caption(f"Sending {asked[2]} requests…")
+        st.caption(f"Sending {words.counted(asked[2], 'request')}…")
     found = widgets.looked(look, "the answers")
     if found is None:
         return
@@ -465,7 +465,7 @@ def _measured_split(service: Service) -> None:
     )
     if found.failed:
         failed = ", ".join(f"{count} × {kind}" for kind, count in found.failed.items())
-        st.caption(f"{found.requests} requests, failed: {failed}.")
+        st.caption(f"{words.counted(found.requests, 'request')}, failed: {failed}.")
 
 
 def actions(service: Service) -> None:
@@ -600,7 +600,7 @@ def _alias_back(service: Service, planned: Plan) -> str:
     if not tied or version is None:
         return ""
     label = f"Move the alias {tied} to {version} once it is verified"
-    return tied if st.checkbox(widgets.literal(label), key=f"alias-{service.name}") else ""
+    return tied if st.checkbox(widgets.plain_label(label), key=f"alias-{service.name}") else ""
 
 
 def owned(service: Service) -> None:
@@ -648,7 +648,7 @@ def _blast_radius(service: Service) -> None:
         + (f"; {answers} takes its requests now." if answers else "; nothing answers there now.")
     )
     st.text(
-        f"What stays: {releases} release{'' if releases == 1 else 's'} of history, their packages,"
+        f"What stays: {words.counted(releases, 'release')} of history, their packages,"
         f" and the registered versions"
         + (f" (aliases {', '.join(pointing)} keep pointing at {wanted})." if pointing else ".")
     )

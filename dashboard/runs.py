@@ -86,7 +86,7 @@ def stored(service: Service) -> None:
         "load-tests.html",
         key="runs-html",
     )
-    st.caption("Pointing at a chart shows the button that saves it as PNG.")
+    st.caption("PNG: Point at a chart, or tap it; the arrow above its corner saves it.")
 
 
 def _versions(run: Run, named: Mapping[int | None, str]) -> None:

@@ -38,6 +38,9 @@ from services.ports import Ops, Run
 LOOK_EVERY_S = 1.0
 """How often a running load test is looked at: as often as there is a new point. Twice as often
 would show it a quarter of a second earlier on average, and cost the machine twice as much."""
+END_WITHIN_S = 0.8
+"""So long a drawing waits for the end of a test that was told to stop: the engine takes half a
+second. What is drawn before the end would stand until the next look, a second later."""
 SPREAD_EVERY = 3
 """So many seconds lie between two drawings of how a running test's times are spread."""
 MOST_LAID = 6
@@ -90,7 +93,9 @@ def load_form(ops: Ops, service: Service) -> None:
         )
         kept = [text for text in list(starting_points(service).values())[1:] if text]
         turns = bool(kept) and st.toggle(
-            f"Take turns with the {len(kept)} requests kept as examples", key="turns"
+            f"Take turns with the {words.counted(len(kept), 'request')} kept as"
+            f" {'an example' if len(kept) == 1 else 'examples'}",
+            key="turns",
         )
         began = st.form_submit_button("Start the load test", key="start_load")
     if not began:
@@ -116,7 +121,7 @@ def load_form(ops: Ops, service: Service) -> None:
     _keep_promise(ops, service, promised, load.objective)
     version, release = _answering(service, whom)
     asked = (
-        f"{count} requests, {at_once} at a time"
+        f"{words.counted(int(count), 'request')}, {at_once} at a time"
         if mode is LoadMode.BURST
         else f"{rate} per second for {seconds} s"
     )
@@ -127,7 +132,7 @@ def load_form(ops: Ops, service: Service) -> None:
     if whom.release is not None:
         label += f", release {whom.release} alone"
     if rows_each:
-        label += f", {rows_each} row{'' if rows_each == 1 else 's'} each"
+        label += f", {words.counted(int(rows_each), 'row')} each"
     if cold_start_s is not None:
         label += f", after a cold start of {words.latency_words(cold_start_s)}"
 
@@ -312,11 +317,15 @@ def live(service: Service) -> None:
     if test is None or test.service != service.name:
         return
     # A finished test is drawn once; only a running one ticks.
-    st.fragment(live_panel, run_every=LOOK_EVERY_S if test.running else None)(test.id)
+    ticking = test.running
+    st.fragment(live_panel, run_every=LOOK_EVERY_S if ticking else None)(test.id, ticking=ticking)
 
 
-def live_panel(test_id: str) -> None:
-    """One load test as it stands: figures and charts, and while it runs a stop button."""
+def live_panel(test_id: str, *, ticking: bool = False) -> None:
+    """One load test as it stands: figures and charts, and while it runs a stop button.
+
+    `ticking`: whether this is drawn again by itself.
+    """
     test = wiring.load_tests().test(test_id)
     if test is None:
         return
@@ -324,23 +333,45 @@ def live_panel(test_id: str) -> None:
     st.text(test.label)
     _hop(test.via, "Measured by way of")
     if test.running:
-        done_s = test.ticks[-1].at_s if test.ticks else 0.0
-        st.progress(min(max(done_s, 0) / max(test.duration_s, 1), 1.0), text=f"{done_s:.0f} s")
-        # By callback: what it does is done before the panel, which may take a while, is drawn.
-        st.button("Stop", key="stop_load", on_click=wiring.load_tests().stop, args=(test_id,))
+        test = _under_way(test)
     if test.error is not None:
         widgets.error_box(test.error)
     _figures(test)
     _time_charts(test)
-    if not test.running and st.session_state.get("load_seen") != test_id:
-        # The whole page once more: the stored run appears below, laid over those that were chosen
-        # there, and the ticking ends.
-        st.session_state["load_seen"] = test_id
-        if test.run_id is not None:
-            wiring.forget_reads()
-            before = [part for part in widgets.from_url("runs").split(",") if part]
-            widgets.into_url(runs=",".join([*before[-MOST_LAID + 1 :], str(test.run_id)]))
-        st.rerun()
+    if test.running or st.session_state.get("load_seen") == test_id:
+        return
+    if ticking and st.session_state.get("load_end_drawn") != test_id:
+        # The end first, in place: what is drawn in the same run as a rerun is asked for may never
+        # reach the browser, and the whole page takes its time. The next tick asks for it.
+        st.session_state["load_end_drawn"] = test_id
+        return
+    # The whole page once more: the stored run appears below, laid over those that were chosen
+    # there, and the ticking ends.
+    st.session_state["load_seen"] = test_id
+    if test.run_id is not None:
+        wiring.forget_reads()
+        before = [part for part in widgets.from_url("runs").split(",") if part]
+        widgets.into_url(runs=",".join([*before[-MOST_LAID + 1 :], str(test.run_id)]))
+    st.rerun()
+
+
+def _under_way(test: LoadTest) -> LoadTest:
+    """How far a running test is, and its stop button; the test as it is after that was drawn."""
+    tests = wiring.load_tests()
+    done_s = test.ticks[-1].at_s if test.ticks else 0.0
+    share = min(max(done_s, 0) / max(test.duration_s, 1), 1.0)
+    if test.stop_asked_at is None:
+        st.progress(share, text=f"{done_s:.0f} s")
+        # By callback: what it does is done before the panel, which may take a while, is drawn.
+        st.button("Stop", key="stop_load", on_click=tests.stop, args=(test.id,))
+        return test
+    bar, place = st.progress(share, text="Stopping…"), st.empty()
+    place.button("Stop", key="stop_load", disabled=True)
+    test = tests.ended(test.id, END_WITHIN_S) or test
+    if not test.running:
+        bar.empty()
+        place.empty()
+    return test
 
 
 def _time_charts(test: LoadTest) -> None:
@@ -446,25 +477,28 @@ def by_second(
 def _drawn_once(key: str, state: tuple[object, ...], make: Callable[[], charts.Chart]) -> None:
     """A chart, made anew when `state` changes.
 
-    Most looks at a running test find nothing new, and every tab that looks at it draws the same.
+    Most looks at a running test find nothing new, and every tab that looks at it draws the same,
+    but for its theme.
     """
-    held = _made.get(key)
+    theme = st.context.theme.type
+    held = _made.get((key, theme))
     if held is None or held[0] != state:
         chart = make()
-        held = (state, charts.option(chart), chart.said)
+        held = (state, charts.option(chart, theme=theme), chart.said)
         if len(_made) >= _MOST_MADE:
             _made.clear()
-        _made[key] = held
+        _made[key, theme] = held
     _, option, said = held
     st.echarts_chart(option, height=charts.HEIGHT_PX, alt=said, key=key)
 
 
 def drawn(chart: charts.Chart, *, key: str) -> None:
     """A chart that stays as it is."""
-    st.echarts_chart(charts.option(chart), height=charts.HEIGHT_PX, alt=chart.said, key=key)
+    option = charts.option(chart, theme=st.context.theme.type)
+    st.echarts_chart(option, height=charts.HEIGHT_PX, alt=chart.said, key=key)
 
 
-_made: dict[str, tuple[tuple[object, ...], charts.Option, str]] = {}
+_made: dict[tuple[str, str | None], tuple[tuple[object, ...], charts.Option, str]] = {}
 _MOST_MADE = 32
 
 

@@ -56,21 +56,42 @@ def literal(text: object, limit: int = 256) -> str:
 
 
 _IN_LABEL = re.compile(
-    r"[\\`*\[\]<>~$&@:]|(?<![^\W_])_|_(?![^\W_])|^[#+\-=|>!]|(?<=www)\.|^\d+(?=[.)])"
+    r"""\\(?=[!-/:-@\[-`{-~])          # before a sign, it would hide
+    | (?<![^\W_])_ | _(?![^\W_])      # within a word, it is none
+    | <(?=[A-Za-z/!?]) | &(?=\#?\w+;)
+    | :(?=[A-Za-z/]) | @(?=[\w.-]*\.) | (?<=www)\.
+    | ^(?:\#(?=\#*(?:\s|$)) | [+*-](?=[\s-]|$) | > | \d+(?=[.)](?:\s|$)))
+    """,
+    re.VERBOSE,
 )
+_LINKS = re.compile(r"\]\s*[(\[:]|\[\^|:[A-Za-z][\w-]*\[|^\[.\]")
+"""Where brackets are more than brackets: links, notes, colours, boxes to tick."""
+_ICONS = re.compile(r":[\w+/-]+:")
+_IN_PAIRS = "`*~$"
+"""Signs that mean nothing alone."""
 
 
 def plain_label(text: object, limit: int = 256) -> str:
     """Foreign text for a field's label, which screen readers are given as it is written.
 
-    Only what Markdown would read as markup there is escaped: `weight_kg (optional)` stays so.
+    Streamlit draws a label as Markdown, and gives the same string as `aria-label` to text and
+    number fields, boxes and lists; a backslash is read out there. Only what Markdown would read as
+    markup, here, is escaped: `weight_kg (optional)`, `od[0]`, `a*b` and `< 5 $` stay so. (Buttons,
+    tabs and the choices of a radio are named by what is drawn: there, `literal` does.)
     """
-    return _IN_LABEL.sub(_escaped, one_line(text, limit))
-
-
-def _escaped(found: re.Match[str]) -> str:
+    said = one_line(text, limit)
+    signs = "".join(sign for sign in _IN_PAIRS if said.count(sign) > 1)
+    if _LINKS.search(said):
+        signs += "[]"
+    if _ICONS.search(said):
+        signs += ":"
+    at = {found.start() for found in _IN_LABEL.finditer(said)}
+    at |= {place for place, sign in enumerate(said) if sign in signs}
     # Digits are no sign that can be escaped: a joiner keeps them from beginning a list.
-    return f"\u2060{found[0]}" if found[0][0].isdigit() else f"\\{found[0]}"
+    return "".join(
+        sign if place not in at else f"\u2060{sign}" if sign.isdigit() else f"\\{sign}"
+        for place, sign in enumerate(said)
+    )
 
 
 # ── Errors and reads ──────────────────────────────────────────────────────────────────────────

@@ -265,7 +265,7 @@ def overview_sentence(
         return f"What runs on {target} is not known."
     if not services:
         return f"Nothing runs on {target} yet."
-    count = f"{len(services)} service{'' if len(services) == 1 else 's'} on {target}"
+    count = f"{counted(len(services), 'service')} on {target}"
     wanting = [service for service in services if trouble(service)]
     rolling = [service for service in services if service.phase is Phase.ROLLING_OUT]
     if wanting:
@@ -578,6 +578,11 @@ def duration_words(seconds: float) -> str:
     if seconds < 3600:
         return f"{int(seconds // 60)} min {int(seconds % 60)} s"
     return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 request`, `2,000 requests`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def latency_words(seconds: float | None) -> str:

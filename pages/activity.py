@@ -11,9 +11,7 @@ with widgets.errors_shown():
     seen = wiring.entries(SHOWN)
     everything = seen.value or ()
     widgets.headline(
-        f"{len(everything)} change{'' if len(everything) == 1 else 's'} on record."
-        if everything
-        else "Activity"
+        f"{words.counted(len(everything), 'change')} on record." if everything else "Activity"
     )
     widgets.looked(seen, "the audit log")
     if seen.value == ():

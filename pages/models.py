@@ -10,7 +10,7 @@ with widgets.errors_shown():
     serving = words.serving_by_version(
         {name: look.value or () for name, look in wiring.everywhere().items()}
     )
-    count = f"{len(models)} registered model{'' if len(models) == 1 else 's'}"
+    count = words.counted(len(models), "registered model")
     widgets.headline(f"{count} in the registry." if models else "Registered models")
     widgets.looked(seen, "registered models")
 

@@ -34,16 +34,40 @@ PICTURES = {
     "compare": ("models?model=wine&version=3,2", 900, "light"),
     "deploy": ("deploy?model=wine&version=3&service=wine", 1000, "light"),
     "endpoints": ("endpoints?service=wine", 1000, "light"),
-    "predict": ("predict?service=wine&runs=1,2", 1960, "light"),
+    "predict": ("predict?service=wine&runs=1,2", 2010, "light"),
 }
 
 
-def slipway(environment: dict[str, str], *words: str) -> None:
-    """Run one command, shown as it runs."""
-    print("slipway", *words, flush=True)
-    subprocess.run(
-        [sys.executable, "-m", "dashboard", *words], cwd=ROOT, env=environment, check=True
-    )
+# Each group at once, one group after the other: nothing is deployed while a load test measures.
+# As many requests as a p99 needs, each when one before it is answered: no machine is overrun.
+LOAD = ("--concurrency", "2", "--requests", "1200", "--duration", "60", "--save")
+VOYAGE = (
+    (
+        ("deploy", "wine/1", "--name", "wine", "--yes", "--reason", "first voyage"),
+        ("deploy", "diabetes-progression/1", "--name", "diabetes", "--yes"),
+    ),
+    (("bench", "wine", *LOAD),),
+    (
+        ("deploy", "wine/2", "--name", "wine", "--yes", "--reason", "better recall"),
+        (
+            *("deploy", "diabetes-progression/2", "--name", "diabetes", "--yes"),
+            *("--canary-percent", "20", "--reason", "try the trees"),
+        ),
+    ),
+    (("bench", "wine", *LOAD),),
+)
+
+
+def slipway(environment: dict[str, str], *commands: tuple[str, ...]) -> None:
+    """Run commands at once, shown as they begin; the end of all when one of them fails."""
+    running = []
+    for words in commands:
+        print("slipway", *words, flush=True)
+        command = [sys.executable, "-m", "dashboard", *words]
+        running.append(subprocess.Popen(command, cwd=ROOT, env=environment))
+    ended = [one.wait() for one in running]
+    if any(ended):
+        sys.exit("A command failed: no picture was taken.")
 
 
 def free_port() -> int:
@@ -64,18 +88,31 @@ def wait_for(url: str) -> None:
     sys.exit(f"{url} did not answer within a minute")
 
 
+STILL = """
+() => !document.querySelector('[data-testid^=stSkeleton], [data-stale=true]')
+  && document.querySelector('[data-testid=stMain] h3')
+"""
+
+
+def still(page: Page) -> None:
+    """Wait until a page has its headline, nothing is awaited in it, and its charts are drawn."""
+    page.wait_for_function(STILL, timeout=120_000)
+    page.wait_for_timeout(2_000)
+    page.wait_for_function(STILL, timeout=120_000)  # what came meanwhile had things to await
+
+
 def take(page: Page, url: str, name: str) -> None:
     """One picture, once the page stands still."""
     page.goto(url)
-    # A page that refreshes itself on a busy machine may never say that its script rests.
-    page.wait_for_selector("[data-testid='stMain'] h3", timeout=120_000)
-    page.wait_for_timeout(6_000)
+    still(page)
     if name == "predict":
         page.get_by_role("button", name="Send request").click()
-        page.wait_for_timeout(4_000)
+        page.get_by_text("Answered by").first.wait_for()
+        page.mouse.move(0, 0)
+        still(page)
     path = IMAGES / f"{name}.png"
     page.screenshot(path=path)
-    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1024} kB")
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1024} kB", flush=True)
 
 
 def main() -> None:
@@ -87,7 +124,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="slipway-screenshots-") as folder:
         environment = {**os.environ, "SLIPWAY_STATE_DIR": folder}
         environment.pop("MLFLOW_TRACKING_URI", None)
-        slipway(environment, "demo")
+        slipway(environment, ("demo",))
         port = free_port()
         app = subprocess.Popen(
             [sys.executable, "-m", "dashboard", "ui", "--port", str(port)],
@@ -95,18 +132,8 @@ def main() -> None:
             env=environment,
         )
         try:
-            for words in (
-                ("deploy", "wine/1", "--name", "wine", "--yes", "--reason", "first voyage"),
-                ("bench", "wine", "--rate", "30", "--duration", "25", "--save"),
-                ("deploy", "wine/2", "--name", "wine", "--yes", "--reason", "better recall"),
-                ("bench", "wine", "--rate", "30", "--duration", "25", "--save"),
-                ("deploy", "diabetes-progression/1", "--name", "diabetes", "--yes"),
-                (
-                    *("deploy", "diabetes-progression/2", "--name", "diabetes", "--yes"),
-                    *("--canary-percent", "20", "--reason", "try the trees"),
-                ),
-            ):
-                slipway(environment, *words)
+            for commands in VOYAGE:
+                slipway(environment, *commands)
             wait_for(f"http://127.0.0.1:{port}/_stcore/health")
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)

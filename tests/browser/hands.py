@@ -22,7 +22,7 @@ def settled(page: Page) -> None:
 
 
 _STILL = """
-() => !document.querySelector('[data-testid=stSkeleton], [data-stale=true]')
+() => !document.querySelector('[data-testid^=stSkeleton], [data-stale=true]')
   && document.getAnimations().every((each) => each.playState !== 'running'
     || each.effect?.getComputedTiming().iterations === Infinity)
 """

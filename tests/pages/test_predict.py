@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from dataclasses import replace
 from typing import cast
@@ -15,16 +16,19 @@ from dashboard import wiring
 from services import bench
 from services.domain import (
     ColumnSpec,
+    Load,
     LoadMode,
+    LoadSummary,
     Mode,
     Scale,
     Signature,
     TargetKind,
+    Tick,
     ValueKind,
     WayIn,
 )
 from services.errors import InferenceFailed
-from tests.memory import World
+from tests.memory import MemoryEngine, MemoryLoad, World
 from tests.pages.conftest import OpenPage, rows_of, words_of
 
 
@@ -52,6 +56,36 @@ def test_the_service_that_was_chosen_by_itself_stands_in_the_link(
 ) -> None:
     world.serves("wine")
     assert open_page("predict").query_params["service"] == "wine"
+
+
+def test_a_link_to_a_service_that_is_gone_asks_no_other_in_its_place(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    app = open_page("predict", service="gone")
+    assert "There is no service gone here." in words_of(app).replace("\\", "")
+    assert app.selectbox(key="service").value is None
+    assert "send" not in [button.key for button in app.button]
+    app = app.selectbox(key="service").set_value("wine").run()
+    assert app.query_params["service"] in ("wine", ["wine"])
+    assert app.button(key="send")
+
+
+def test_the_versions_that_answered_are_told_apart_by_names_and_not_by_markup(
+    world: World, open_page: OpenPage
+) -> None:
+    from services import rollout
+
+    world.serves("wine", [1], model="*w*")
+    world.registry.add("*w*", 2)
+    made = rollout.prepare_deploy(world, "*w*/2", name="wine", wish=rollout.Wish(canary_percent=30))
+    rollout.apply(made.plan, world, actor="ana", version=made.version)
+    rollout.settle(world, "wine", now=world.clock.now)
+    app = open_page("predict", service="wine")
+    app.selectbox(key="side").set_value("each version, side by side")
+    labels = [tab.label for tab in send(app).tabs]
+    assert labels
+    assert not [label for label in labels if label.startswith("*")]
 
 
 def test_a_request_that_fits_is_sent_once_and_names_the_version_that_answered(
@@ -160,6 +194,17 @@ def test_a_load_test_sends_what_the_form_asked_for(world: World, open_page: Open
     assert (load.mode, load.rate, load.duration_s) == (LoadMode.STEADY_RATE, 7.0, 2.0)
 
 
+def test_a_load_test_of_one_request_is_called_so(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    world.store.save_example("wine", "weak", '[{"alcohol": 11.0, "hue": 0.5}]')
+    app = open_page("predict", service="wine")
+    assert app.toggle(key="turns").label == "Take turns with the 1 request kept as an example"
+    app.number_input(key="count").set_value(1)
+    app.number_input(key="concurrency").set_value(1)
+    load_test(app)
+    assert world.store.kept[0].name == "wine/1, 1 request, 1 at a time"
+
+
 def test_kept_examples_take_turns_in_a_load_test(world: World, open_page: OpenPage) -> None:
     world.serves("wine")
     for hue in (0.5, 0.7):
@@ -253,6 +298,54 @@ def with_canary(world: World) -> None:
     made = rollout.prepare_deploy(world, "wine/2", name="wine", wish=wish)
     rollout.apply(made.plan, world, actor="ana", version=made.version)
     rollout.settle(world, "wine", now=world.clock.now)
+
+
+class UntilStopped(MemoryEngine):
+    """Loads that go on until they are stopped, and a moment longer, as an engine's do."""
+
+    def __init__(self, *, heeds: bool = True) -> None:
+        super().__init__()
+        self.heeds = heeds
+        self.over = threading.Event()
+
+    def run(self, load: Load) -> MemoryLoad:
+        return _UntilStopped(load, self)
+
+
+class _UntilStopped(MemoryLoad):
+    def __init__(self, load: Load, engine: UntilStopped) -> None:
+        super().__init__(load)
+        self.engine = engine
+
+    def __next__(self) -> Tick | LoadSummary:
+        self.engine.over.wait(30)
+        return super().__next__()
+
+    def stop(self) -> None:
+        super().stop()
+        if self.engine.heeds:
+            threading.Timer(0.2, self.engine.over.set).start()
+
+
+def test_what_a_stop_draws_is_the_end_already(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    world.engine = UntilStopped()
+    app = open_page("predict", service="wine").button(key="start_load").click().run()
+    app = app.button(key="stop_load").click().run()
+    assert "stop_load" not in [button.key for button in app.button]
+    assert "The figures can be trusted." in words_of(app)
+
+
+def test_a_stop_that_is_not_heeded_is_not_waited_for_and_says_that_it_was_asked(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    world.engine = UntilStopped(heeds=False)
+    app = open_page("predict", service="wine").button(key="start_load").click().run()
+    app = app.button(key="stop_load").click().run()
+    assert app.button(key="stop_load").disabled
+    assert "Stopping…" in [bar.text for bar in app.get("progress")]
+    world.engine.over.set()
 
 
 def test_one_side_of_a_canary_can_be_put_under_load(world: World, open_page: OpenPage) -> None:

@@ -94,6 +94,36 @@ def test_runs_of_different_length_are_laid_over_each_other_as_shares() -> None:
     assert [sum(value or 0 for value in line.y) for line in chart.lines] == [100.0, 100.0]
 
 
+def test_times_that_nobody_waited_are_a_gap_in_the_spread() -> None:
+    fast, slow = ((0.004 + 0.0001 * at, 20) for at in range(10)), ((0.4, 40),)
+    line = charts.histogram({"a": (*fast, *slow)}).lines[0]
+    between = [y for x, y in zip(line.x, line.y, strict=True) if 8 < float(x) < 300]
+    assert len(between) > 5
+    assert set(between) == {0.0}
+
+
+def test_a_logarithmic_axis_is_labelled_also_between_the_powers_of_ten() -> None:
+    drawn = charts.option(charts.histogram({"a": ((0.012, 50), (0.09, 50))}))
+    assert drawn["xAxis"]["axisLabel"]["customValues"] == [20.0, 50.0]
+
+
+def test_few_answers_are_spread_over_few_bars() -> None:
+    one_each = tuple((0.01 * 1.03**at, 1) for at in range(60))
+    line = charts.histogram({"a": one_each}).lines[0]
+    assert len(line.y) < 20
+    assert max(value or 0 for value in line.y) > 5
+
+
+def test_the_last_bit_of_a_second_is_no_fall_of_the_rate() -> None:
+    ticks = [tick(1), tick(2), replace(tick(2), at_s=2.03, ok=1, final=True)]
+    assert list(charts.rate_over_time(ticks).lines[0].y) == [50, 50]
+
+
+def test_a_whole_last_second_is_counted() -> None:
+    ticks = [tick(1), replace(tick(2), ok=30, final=True)]
+    assert list(charts.rate_over_time(ticks).lines[0].y) == [50, 30]
+
+
 def test_ten_minutes_of_live_charts_stay_below_a_hundred_kilobytes() -> None:
     rng = random.Random(1)
     ticks = [

@@ -14,3 +14,11 @@ def test_what_still_answers_is_said_once() -> None:
         answering=(Answering(VersionRef("prices", 1), 1, 100, 1),),
     )  # fmt: skip
     assert words.trouble(service).count("prices/1 still answers.") == 1
+
+
+def test_one_of_a_thing_is_no_plural() -> None:
+    assert [words.counted(count, "request") for count in (0, 1, 2_000)] == [
+        "0 requests",
+        "1 request",
+        "2,000 requests",
+    ]
