@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.conftest import App, tab
 from tests.browser.hands import pick, press, rows, still, visit
+from tests.browser.seen import low_contrast
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -133,6 +134,17 @@ def test_the_text_of_a_chart_stands_out_from_its_ground(
     legend = image.crop((30, 28, image.width, 52))  # beside the first run's sign
     axis = image.crop((0, 80, 16, image.height - 40))  # its name, upright
     assert min(contrast(legend), contrast(axis)) >= 4.5
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_what_is_said_of_stored_load_tests_stands_out_from_its_ground(
+    runs: App, browser: Browser, theme: Literal["light", "dark"]
+) -> None:
+    with tab(browser, theme) as page:
+        visit(page, runs.url, "predict", service="parcel", runs="1,2")
+        expect(page.get_by_role("group", name="Selected values")).to_be_visible()
+        still(page)
+        assert low_contrast(page) == []
 
 
 def test_a_phone_shows_all_of_the_page_without_scrolling_sideways(runs: App, page: Page) -> None:
