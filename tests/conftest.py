@@ -38,8 +38,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         parts = item.path.relative_to(here).parts
         if item.path.stem.removeprefix("test_") in _VOYAGES and parts[0] == "cluster":
             return "voyages"
-        if parts[0] == "cluster" or item.get_closest_marker("cluster"):
-            return "cluster"
         return parts[0] if parts[0] in _FIRST else "/".join(parts)
 
     for item in items:

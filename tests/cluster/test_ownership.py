@@ -80,14 +80,6 @@ def test_a_service_of_others_is_adopted_without_a_restart_and_then_deployed_to(
     assert foreign.settled_answer(1) == 1
 
 
-def test_a_service_of_a_gitops_tool_is_not_fought(foreign: Voyage, admin: Cluster) -> None:
-    label = {"kustomize.toolkit.fluxcd.io/name": "models"}
-    edit(foreign, admin, {"metadata": {"labels": label}})
-    assert foreign.current.owner == "Flux"
-    with pytest.raises(NotDeployable, match="belongs to Flux"):
-        foreign.deploy(2)
-
-
 def test_an_edit_between_plan_and_apply_is_a_conflict_that_names_field_and_manager(
     voyage: Begin, admin: Cluster
 ) -> None:
