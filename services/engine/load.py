@@ -26,7 +26,7 @@ from services.latency import LEAVE_WITHIN_S, NOT_SENT, NS, Answerer, Histogram, 
 _FULL_CHECK_EVERY = 64
 _FULL_CHECKS_AT_FIRST = 32
 _COUNTED_AT_ONCE = 64
-"""Times counted together in a burst; more would hold up the answers that come meanwhile."""
+"""Times counted together; more would hold up the answers that come meanwhile."""
 _MOST_ANSWERERS = 32
 _MOST_HEADS = 256
 _SWEEP_S = 0.05
@@ -101,11 +101,13 @@ class LoadProcess:
         self.end_ns = 0
         self.left = config.max_requests
         self.piece = Slice(0.0)
-        # Where response and service time are one, because the request left when it was meant to:
-        # counted, and those that wait to be counted together, which is cheaper.
-        self.on_time: dict[Answerer, Histogram] = {}
-        self.uncounted: list[int] = []
+        # Times that wait to be counted together, which costs a third. In a burst, where a request
+        # leaves when it is meant to, response and service time are one.
+        self.late_ns: list[int] = []
+        self.response_ns: list[int] = []
+        self.service_ns: list[int] = []
         self.uncounted_who = self.nobody
+        self.on_time: dict[Answerer, Histogram] = {}
         # Where nothing is ever slept, an answer is read as it comes.
         self.sleeps = self.steady and self.schedule.interval_ns > POLLED_NS
         if self.sleeps and tls is None and stamped.POSSIBLE:
@@ -156,9 +158,9 @@ class LoadProcess:
         shot, sent_ns = connection.shot, connection.sent_ns
         if sent_ns >= self.start_ns:
             self.last_done_ns = now
-            if shot.who is not self.uncounted_who or len(self.uncounted) >= _COUNTED_AT_ONCE:
+            if shot.who is not self.uncounted_who or len(self.response_ns) >= _COUNTED_AT_ONCE:
                 self.count_waiting(shot.who)
-            self.uncounted.append(now - sent_ns)
+            self.response_ns.append(now - sent_ns)
         connection.broken = False
         if now >= self.end_ns or self.left <= 0:
             connection.expected = b""
@@ -175,25 +177,29 @@ class LoadProcess:
 
     def count_waiting(self, who: Answerer) -> None:
         """Count the times that wait; those of `who` come next."""
-        if self.uncounted:
-            times = self.on_time.get(self.uncounted_who)
+        if self.response_ns:
+            by_who = self.piece.response if self.steady else self.on_time
+            times = by_who.get(self.uncounted_who)
             if times is None:
-                times = self.on_time[self.uncounted_who] = Histogram()
-            times.record_all(self.uncounted)
-            self.uncounted = []
+                times = by_who[self.uncounted_who] = Histogram()
+            times.record_all(self.response_ns)
+            self.piece.service.record_all(self.service_ns)
+            self.response_ns, self.service_ns = [], []
         self.uncounted_who = who
+
+    def count_lateness(self) -> None:
+        """Count how late requests were noticed."""
+        self.piece.lateness.record_all(self.late_ns)
+        self.late_ns = []
 
     def count_answer(self, connection: Connection, now: int, who: Answerer) -> None:
         """Count a measured prediction that came in at `now`, which may be a while ago."""
-        intended_ns, sent_ns = connection.intended_ns, connection.sent_ns
-        now = max(now, sent_ns)  # the time of day may have been set meanwhile
-        by_who = self.on_time if intended_ns == sent_ns else self.piece.response
-        times = by_who.get(who)
-        if times is None:
-            times = by_who[who] = Histogram()
-        times.record(now - intended_ns)
-        if intended_ns != sent_ns:
-            self.piece.service.record(now - sent_ns)
+        if who is not self.uncounted_who or len(self.response_ns) >= _COUNTED_AT_ONCE:
+            self.count_waiting(who)
+        now = max(now, connection.sent_ns)  # the time of day may have been set meanwhile
+        self.response_ns.append(now - connection.intended_ns)
+        if self.steady:
+            self.service_ns.append(now - connection.sent_ns)
 
     def answered(
         self,
@@ -354,7 +360,7 @@ class LoadProcess:
                 elif schedule.look_ns > schedule.due_ns:  # it rested while requests waited
                     self.wake_for_next(now)
                 return
-            schedule.notice(now, self.piece.lateness)
+            schedule.notice(now, self.late_ns)
         elif schedule.next_is_measured:
             self.piece.waited += 1
         self.send(connection, schedule.take(), now)
@@ -366,11 +372,13 @@ class LoadProcess:
         schedule.looks(now)
         while schedule.due_ns <= now:
             if schedule.waiting:
-                schedule.notice_all(now, self.piece.lateness)
+                schedule.notice_all(now, self.late_ns)
                 break
-            schedule.notice(now, self.piece.lateness)
+            schedule.notice(now, self.late_ns)
             self.leave(now)
             now = clock()
+        if len(self.late_ns) >= _COUNTED_AT_ONCE:
+            self.count_lateness()
         self.wake_for_next(now)
 
     def leave(self, now: int) -> bool:
@@ -560,6 +568,7 @@ class LoadProcess:
     def hand_over(self, now: int) -> None:
         """Tell what happened since the last time, and begin anew."""
         self.count_waiting(self.uncounted_who)
+        self.count_lateness()
         piece, self.piece = self.piece, Slice(0.0)
         on_time, self.on_time = self.on_time, {}
         for who, times in on_time.items():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.latency import NS, Histogram
+from services.latency import NS
 
 NEVER: Final = 1 << 62
 REST_NS: Final = 1_000_000
@@ -82,27 +82,25 @@ class Schedule:
         """False while the next request to be taken belongs to the warm-up."""
         return self.taken >= self.warm_up
 
-    def notice(self, now: int, lateness: Histogram) -> None:
-        """Notice the next request, which is due; into `lateness`, how late."""
+    def notice(self, now: int, late_ns: list[int]) -> None:
+        """Notice the next request, which is due; to `late_ns`, how late."""
         if self.due_ns >= self.start_ns:
             # Not late by what the engine rested on purpose.
-            lateness.record(now - max(self.due_ns, self.look_ns))
+            late_ns.append(max(0, now - max(self.due_ns, self.look_ns)))
         self.noticed += 1
         self.due_ns = self.due_of(self.noticed) if self.noticed < self.total else NEVER
         self._leave_warm_up_behind()
 
-    def notice_all(self, now: int, lateness: Histogram) -> None:
-        """Notice all that is due by `now`, at a third of the cost.
+    def notice_all(self, now: int, late_ns: list[int]) -> None:
+        """Notice all that is due by `now`.
 
         Not what becomes due meanwhile: a core that is too slow for the rate would do nothing else.
         """
-        late_ns = []
         while self.due_ns <= now:
             if self.due_ns >= self.start_ns:
                 late_ns.append(max(0, now - max(self.due_ns, self.look_ns)))
             self.noticed += 1
             self.due_ns = self.due_of(self.noticed) if self.noticed < self.total else NEVER
-        lateness.record_all(late_ns)
         self._leave_warm_up_behind()
 
     def _leave_warm_up_behind(self) -> None:
