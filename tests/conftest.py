@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,24 +27,35 @@ tier: two workers have a namespace each there, so that one computes while the ot
 _VOYAGES = ("program", "images", "workflow", "inside", "gke", "asleep", "coldstart", "stream")
 
 
+def _group(nodeid: str) -> str:
+    """What one worker runs: a tier whose tests share a namespace, a browser, a demo; or a file."""
+    file = Path(nodeid.partition("::")[0])
+    tier = file.parts[1] if len(file.parts) > 1 else ""
+    if tier == "cluster" and file.stem.removeprefix("test_") in _VOYAGES:
+        return "voyages"
+    return tier if tier in _FIRST else str(file)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest tiers; with `--dist loadgroup` each of them is one worker's.
-
-    The tests of a tier share a cluster's namespace, a browser, a demo: made once, by one worker.
-    The other tests go file by file to whoever is free.
-    """
-    here = Path(__file__).parent
-
-    def group(item: pytest.Item) -> str:
-        parts = item.path.relative_to(here).parts
-        if item.path.stem.removeprefix("test_") in _VOYAGES and parts[0] == "cluster":
-            return "voyages"
-        return parts[0] if parts[0] in _FIRST else "/".join(parts)
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+    """Begin with the longest tiers."""
     names = [*_FIRST]
-    items.sort(key=lambda item: names.index(g) if (g := group(item)) in names else len(names))
+    items.sort(key=lambda item: names.index(g) if (g := _group(item.nodeid)) in names else 99)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`: a tier is one worker's, which makes what its tests share once; files go to others.
+
+    pytest-xdist's own groups say nothing when they do not work: 3.8 writes them where pytest 9.1
+    reads no more, and every worker makes everything.
+    """
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # as below
+
+    class Tiers(LoadScopeScheduling):  # type: ignore[misc]  # the plugin has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    return Tiers(config, log)
 
 
 @pytest.fixture

@@ -62,13 +62,15 @@ class _Rule:
     left: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Seen:
     """One request that was passed on, by the gate's clock."""
 
     at: float
     method: str
     path: str
+    status: int = 0
+    """What the API server said; 0 until then."""
 
 
 @dataclass
@@ -114,13 +116,18 @@ class Gate:
         threading.Timer(seconds, self.open.set).start()
 
     def writes(self, pattern: str) -> list[Seen]:
-        """The real writes (no dry runs) that were passed on."""
+        """The real writes (no dry runs) that were passed on, and not refused as a conflict.
+
+        KServe writes a service's status at any moment: a write that meets it is refused and made
+        again, which changes nothing twice.
+        """
         return [
             seen
             for seen in self.seen
             if seen.method not in {"GET", "HEAD"}
             and re.search(pattern, seen.path)
             and "dryRun" not in seen.path
+            and seen.status != 409
         ]
 
     def kubeconfig(self, folder: Path, **user: object) -> Path:
@@ -177,7 +184,8 @@ class _Handler(BaseHTTPRequestHandler):
             gate.open.wait()
             gate.run("before", self.command, self.path)
             gate.admit(self.headers.get("Authorization", ""))
-            gate.seen.append(Seen(time.monotonic(), self.command, self.path))
+            seen = Seen(time.monotonic(), self.command, self.path)
+            gate.seen.append(seen)
             headers = {
                 key: value
                 for key in ("Content-Type", "Accept")
@@ -187,6 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.command, self.path, doing="pass on", body=body, headers=headers
             )
             answer = response.read()
+            seen.status = response.status
             response.release_conn()
             gate.run("after", self.command, self.path)
             self._answer(response.status, answer, response.headers.get("Content-Type", ""))
