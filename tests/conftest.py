@@ -24,7 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _FIRST = ("cluster", "voyages", "browser", "local")
 """Tiers that mostly wait for others' processes, the longest first; `voyages` is half of the cluster
 tier: two workers have a namespace each there, so that one computes while the other waits."""
-_VOYAGES = ("program", "images", "workflow", "inside", "gke", "asleep", "coldstart", "stream")
+_VOYAGES = ("program", "images", "workflow", "inside", "asleep", "coldstart")
 
 
 def _group(nodeid: str) -> str:
