@@ -184,6 +184,7 @@ def test_in_knative_mode_a_canary_is_measured_changed_aborted_and_promoted(
     count = page.get_by_role("spinbutton", name="Requests", exact=True)
     count.fill("300")
     count.press("Enter")
+    expect(page).to_have_url(re.compile("split_requests=300"))  # it has reached the page
     press(page, "Measure the split")
     measured = rows(page, "Share of the answers by version").filter(has_text="wine/2")
     measured.wait_for(state="attached", timeout=SLOW_MS)
