@@ -10,8 +10,8 @@ from run import Bench, Table, spread
 TITLE = "percentile truth: log-normal service times, median 5 ms, 500 requests/s for 60 s"
 GOAL = "error at p50 at most 1 %, at p99 2 %, at p99.9 5 %, and no peer better"
 UNSEEN = (
-    "The server's log knows nothing of the way between both: a client that does nothing but wait on "
-    "one socket sees {us:.0f} µs more than the log, {p50:.1f} % of the median, most of it an idle "
+    "The server's log knows nothing of the way between both: a client that does nothing but wait "
+    "on one socket sees {us:.0f} µs more than the log, {p50:.1f} % of the median, most of it an idle "
     "core's waking. Ours pays {own:.1f} %, because it takes the kernel's stamp of an answer."
 )
 MEDIAN_S = 0.005
