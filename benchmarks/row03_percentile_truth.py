@@ -11,8 +11,8 @@ TITLE = "percentile truth: log-normal service times, median 5 ms, 500 requests/s
 GOAL = "error at p50 at most 1 %, at p99 2 %, at p99.9 5 %, and no peer better"
 UNSEEN = (
     "The server's log knows nothing of the way between both: a client that does nothing but wait "
-    "on one socket sees {us:.0f} µs more than the log, {p50:.1f} % of the median, most of it an idle "
-    "core's waking. Ours pays {own:.1f} %, because it takes the kernel's stamp of an answer."
+    "on one socket sees {us:.0f} µs more than the log, {p50:.1f} % of the median, most of it an "
+    "idle core's waking. Ours pays {own:.1f} %, because it takes the kernel's stamp of an answer."
 )
 MEDIAN_S = 0.005
 LIMITS = {500: 1.0, 990: 2.0, 999: 5.0}
