@@ -290,7 +290,7 @@ def _versions(run: Run) -> str:
     if not rows:
         return ""
     said = [one.found.verdict for one in compared]
-    said += dict.fromkeys(warning for one in compared for warning in one.found.warnings)
+    said += difference.warnings_of(one.found for one in compared)
     told = "".join(f"<p>{html.escape(one)}</p>" for one in (*said, version_note(compared)))
     return f"{_table(rows)}{told}"
 

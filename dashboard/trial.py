@@ -426,11 +426,9 @@ def _answerers(test: LoadTest) -> None:
 
 def versions_compared(found: Sequence[difference.VersionComparison]) -> None:
     """The versions of one run against each other, in words."""
-    warnings: dict[str, None] = {}  # in order, and each once
     for one in found:
         st.info(widgets.literal(one.found.verdict, 1_000), icon=":material/compare_arrows:")
-        warnings |= dict.fromkeys(one.found.warnings)
-    for warning in warnings:
+    for warning in difference.warnings_of(one.found for one in found):
         st.caption(widgets.literal(warning, 1_000))
 
 

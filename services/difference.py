@@ -69,6 +69,11 @@ class VersionComparison:
     found: Comparison
 
 
+def warnings_of(found: Iterable[Comparison]) -> tuple[str, ...]:
+    """The warnings of several comparisons in their order, each once."""
+    return tuple(dict.fromkeys(warning for one in found for warning in one.warnings))
+
+
 def compare(
     before: LoadSummary, after: LoadSummary, names: tuple[str, str] = ("the first", "the second")
 ) -> Comparison:

@@ -38,15 +38,15 @@ def _group(nodeid: str) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest tiers."""
-    names = [*_FIRST]
-    items.sort(key=lambda item: names.index(g) if (g := _group(item.nodeid)) in names else 99)
+    places = {tier: place for place, tier in enumerate(_FIRST)}
+    items.sort(key=lambda item: places.get(_group(item.nodeid), len(places)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With `-n`: a tier is one worker's, which makes what its tests share once; files go to others.
 
-    pytest-xdist's own groups say nothing when they do not work: 3.8 writes them where pytest 9.1
+    pytest-xdist's own groups say nothing when they do not work: 3.8 writes them where pytest 9.2
     reads no more, and every worker makes everything.
     """
     from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # as below

@@ -327,7 +327,7 @@ def bench(session: Session) -> Answer:
     tell_workflow(session, f"Slipway: bench {service.name}", _load_summary(document))
     error = _load_error(service, summary, load.objective)
     who = latency.answered_words(summary, model)
-    return Answer(document, _load_lines(document, summary, ticks, who), error)
+    return Answer(document, _load_lines(document, summary, ticks, who, compared), error)
 
 
 def _objective(session: Session, service: Service) -> Objective:
@@ -490,7 +490,11 @@ def _tick_line(tick: Tick) -> str:
 
 
 def _load_lines(
-    document: Mapping[str, Any], summary: LoadSummary, ticks: Sequence[Tick], answered_by: str
+    document: Mapping[str, Any],
+    summary: LoadSummary,
+    ticks: Sequence[Tick],
+    answered_by: str,
+    compared: Sequence[difference.VersionComparison],
 ) -> Iterator[str]:
     began_at = summary.began_at.astimezone() if summary.began_at else None
     names = ("p50", "p90", "p95", "p99", "p99_9", "max", "mean")
@@ -518,8 +522,6 @@ def _load_lines(
     )
     for change in changeover.changeovers(ticks):
         yield changeover.sentence(change, began_at)
-    for one in document["versions_compared"]:
-        yield one["verdict"]
-    yield from dict.fromkeys(
-        warning for one in document["versions_compared"] for warning in one["warnings"]
-    )
+    for one in compared:
+        yield one.found.verdict
+    yield from difference.warnings_of(one.found for one in compared)

@@ -6,8 +6,7 @@ possible per request, and imports neither the page's nor the registry's librarie
 quickly and nothing else runs on its interpreter. Its parts: `pipe` (what both halves say to each
 other), `load` (which request leaves when, on which connection, and what came back), `connection`
 (one kept connection: sends, and reads answers), `stamped` (when its bytes came in, by the kernel),
-`alarm` (wakes at a nanosecond). `latency` does the
-arithmetic.
+`alarm` (wakes at a nanosecond). `latency` does the arithmetic.
 
 How time is kept: at a steady rate the send times are fixed before the first request leaves
 (intended = start + n / rate). Response time counts from the intended send, service time from the

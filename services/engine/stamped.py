@@ -14,7 +14,6 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
 
 from services.engine.alarm import clock
 from services.latency import NS
@@ -23,11 +22,11 @@ from services.latency import NS
 # option is refused or no stamp comes, and the moment of reading stands.
 _SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@ll")
-_ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size) if sys.platform == "linux" else 0
+POSSIBLE = sys.platform == "linux"
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size) if POSSIBLE else 0
 _READ_BYTES = 64 * 1024
 _BETWEEN_NS = 5_000
 """Two looks at one clock with a look at the other between them: further apart, they were parted."""
-POSSIBLE = sys.platform == "linux"
 
 
 class StampClock:
@@ -104,7 +103,7 @@ class StampedTransport(asyncio.Transport):
         self._loop = loop
         self._socket = connected
         self._reader = reader
-        self._stamp_of: Callable[[list[tuple[int, int, bytes]]], int] = stamps.of
+        self._stamps = stamps
         self._unsent = bytearray()
         self._closing = False
         reader.connection_made(self)
@@ -138,7 +137,7 @@ class StampedTransport(asyncio.Transport):
             self._end(error)
             return
         if data:
-            self._reader.data_received(data, self._stamp_of(ancillary))
+            self._reader.data_received(data, self._stamps.of(ancillary))
         else:
             self._reader.eof_received()
             self._end(None)

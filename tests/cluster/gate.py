@@ -116,19 +116,22 @@ class Gate:
         threading.Timer(seconds, self.open.set).start()
 
     def writes(self, pattern: str) -> list[Seen]:
-        """The real writes (no dry runs) that were passed on, and not refused as a conflict.
-
-        KServe writes a service's status at any moment: a write that meets it is refused and made
-        again, which changes nothing twice.
-        """
+        """The real writes (no dry runs) that were passed on."""
         return [
             seen
             for seen in self.seen
             if seen.method not in {"GET", "HEAD"}
             and re.search(pattern, seen.path)
             and "dryRun" not in seen.path
-            and seen.status != 409
         ]
+
+    def taken(self, pattern: str) -> list[Seen]:
+        """Those of `writes` that were not refused as a conflict.
+
+        KServe writes a service's status at any moment: a write that meets it is refused and made
+        again, which changes nothing twice.
+        """
+        return [seen for seen in self.writes(pattern) if seen.status != 409]
 
     def kubeconfig(self, folder: Path, **user: object) -> Path:
         """Write a kubeconfig whose only context leads through this gate."""

@@ -294,7 +294,7 @@ def test_a_deploy_is_one_patch_one_generation_and_one_replica_set(gated: Front, 
     assert gated.journey.deploy(gated.other_version()).outcome is Outcome.VERIFIED
     for _ in range(3):  # what is recorded and looked at later is bookkeeping
         rollout.settle(gated.ops, gated.service)
-    assert [seen.method for seen in gate.writes(ISVC)] == ["PATCH"]
+    assert [seen.method for seen in gate.taken(ISVC)] == ["PATCH"]
     assert gated.live["metadata"]["generation"] == generation + 1
     assert len(gated.replica_sets() - before) == 1
 
@@ -358,7 +358,7 @@ def test_a_frozen_api_server_delays_a_deploy_and_doubles_nothing(
     gate.before("PATCH", ISVC, lambda: gate.freeze_for(4))
     front.apply(idle(asleep.service, 2))
     assert front.journey.follow(60).outcome is Outcome.STOPPED
-    assert len(gate.writes(ISVC)) == 1
+    assert len(gate.taken(ISVC)) == 1
     assert len(gate.writes(RELEASES)) == 1
 
 

@@ -238,12 +238,17 @@ def test_a_load_test_through_a_roll_out_says_when_the_version_changed(
     ]
 
 
+def two_versions_answer(world: World, of_the_second: int) -> None:
+    """Each second 300 answers of version 1, which takes 10 ms, and so many of 2, which takes 20."""
+    world.serves("wine")
+    world.engine.answered = [{"1": 300, "2": of_the_second}] * 10
+    world.engine.taking = {"1": 0.010, "2": 0.020}
+
+
 def test_versions_of_one_load_test_are_compared_when_it_is_over(
     world: World, open_page: OpenPage
 ) -> None:
-    world.serves("wine")
-    world.engine.answered = [{"1": 300, "2": 100}] * 10
-    world.engine.taking = {"1": 0.010, "2": 0.020}
+    two_versions_answer(world, 100)
     app = load_test(open_page("predict", service="wine"))
     [said] = [info.value.replace("\\", "") for info in app.info]
     assert said.startswith("Version 2 is ")
@@ -254,9 +259,7 @@ def test_versions_of_one_load_test_are_compared_when_it_is_over(
 def test_versions_of_a_stored_run_are_compared_with_intervals(
     world: World, open_page: OpenPage
 ) -> None:
-    world.serves("wine")
-    world.engine.answered = [{"1": 300, "2": 200}] * 10
-    world.engine.taking = {"1": 0.010, "2": 0.020}
+    two_versions_answer(world, 200)
     load_test(open_page("predict", service="wine"))
     app = open_page("predict", service="wine", runs="1")
     assert [info.value.replace("\\", "").split(" is ")[0] for info in app.info] == ["wine/2"]
@@ -266,9 +269,7 @@ def test_versions_of_a_stored_run_are_compared_with_intervals(
 def test_a_run_of_an_earlier_slipway_opens_without_intervals(
     world: World, open_page: OpenPage
 ) -> None:
-    world.serves("wine")
-    world.engine.answered = [{"1": 300, "2": 200}] * 10
-    world.engine.taking = {"1": 0.010, "2": 0.020}
+    two_versions_answer(world, 200)
     load_test(open_page("predict", service="wine"))
     [run] = world.store.kept
     earlier = replace(run.summary, response_blocks_by_version={})
