@@ -22,7 +22,7 @@ import tools
 
 from services import records
 from services.domain import Endpoint, InferRequest, Load, LoadMode, Protocol, WayIn
-from services.engine import ProcessEngine
+from services.engine.run import ProcessEngine
 
 if TYPE_CHECKING:
     from playwright.sync_api import WebSocket
@@ -106,7 +106,7 @@ _ALONE = """
 import sys
 from services import records
 from services.domain import Load
-from services.engine import ProcessEngine
+from services.engine.run import ProcessEngine
 *_, summary = ProcessEngine().run(records.load(Load, sys.argv[1]))
 print(records.dump(summary))
 """

@@ -20,7 +20,7 @@ import streamlit as st
 from dashboard import trial, wiring
 from services import records
 from services.domain import Load, LoadSummary, Tick
-from services.engine import LoadRun, ProcessEngine
+from services.engine.run import LoadRun, ProcessEngine
 from services.ports import Run
 
 

@@ -17,7 +17,7 @@ from services.domain import (
     Protocol,
     WayIn,
 )
-from services.engine import ProcessEngine
+from services.engine.run import ProcessEngine
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ from services.domain import (
     Resources,
     VersionRef,
 )
-from services.engine import ProcessEngine
+from services.engine.run import ProcessEngine
 from services.errors import SlipwayError
 from services.gcs import GcsPackager
 from services.journal import ClusterJournal

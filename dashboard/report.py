@@ -15,6 +15,7 @@ from datetime import datetime, tzinfo
 from dashboard import charts, words
 from services import changeover, difference, latency, records
 from services.domain import Objective, Percentiles, WayIn
+from services.histogram import NO_PERCENTILES
 from services.ports import Run
 
 _STYLE = """
@@ -157,7 +158,7 @@ def version_rows(
     found = {
         who: (count, times)
         for who, (count, times) in latency.by_answerer(run.summary).items()
-        if times != latency.NO_PERCENTILES
+        if times != NO_PERCENTILES
     }
     if len(found) < 2:
         return []

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from services import changeover, difference
+from services import changeover
 from services.domain import (
     Answering,
     AuditEntry,
@@ -50,6 +50,7 @@ from services.errors import SignatureMismatch, SlipwayError, one_line
 from services.split import Split
 
 if TYPE_CHECKING:
+    from services import difference
     from services.gke import GkeCluster
     from services.kubeconfig import Context
     from services.settings import TargetSettings

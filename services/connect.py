@@ -96,7 +96,7 @@ class _Parts:
 
     @cached_property
     def engine(self) -> LoadEngine:
-        from services.engine import ProcessEngine
+        from services.engine.run import ProcessEngine
 
         return ProcessEngine(allow_hosts=self._named_hosts)
 

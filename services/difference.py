@@ -14,14 +14,22 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, compress
+from itertools import compress
 from operator import mul
 from statistics import NormalDist
 from typing import NamedTuple
 
 from services import latency
-from services.domain import LoadSummary, Percentiles, WayIn
-from services.latency import CONFIDENCE, WIDER, Histogram, lowest_ns, merged, rank_of
+from services.domain import CONFIDENCE, LoadSummary, Percentiles, WayIn
+from services.histogram import (
+    Histogram,
+    Numbers,
+    all_lowest_ns,
+    blocks_from_text,
+    damaged,
+    merged,
+    rank_of,
+)
 
 _REPLICATES = 1000
 _PER_MILLES = (500, 990)
@@ -85,7 +93,7 @@ def compare(
         ConfigError: a run's stored blocks are damaged.
     """
     blocks = [
-        [block for block in latency.blocks_from_text(run.response_blocks) if block.n]
+        [block for block in blocks_from_text(run.response_blocks) if block.n]
         for run in (before, after)
     ]
     p50 = p99 = None
@@ -117,7 +125,7 @@ def compare_versions(summary: LoadSummary, model: str = "") -> tuple[VersionComp
         ConfigError: the run's stored blocks are damaged.
     """
     kept = {
-        who: latency.blocks_from_text(summary.response_blocks_by_version[who])
+        who: blocks_from_text(summary.response_blocks_by_version[who])
         for who in latency.by_answerer(summary)
         if who in summary.response_blocks_by_version
     }
@@ -125,7 +133,7 @@ def compare_versions(summary: LoadSummary, model: str = "") -> tuple[VersionComp
         return ()
     uneven = len({len(blocks) for blocks in kept.values()}) > 1
     if uneven or not all(any(block.n for block in blocks) for blocks in kept.values()):
-        raise latency.damaged()
+        raise damaged()
     rng = _seeded()
     # A second in which nobody answered says nothing of anybody.
     answered = [any(block.n for block in together) for together in zip(*kept.values(), strict=True)]
@@ -231,9 +239,10 @@ def _resampled(
     blocks: Sequence[Histogram], draws: Iterable[Sequence[int]], rng: random.Random
 ) -> _Side:
     whole = merged(blocks)
-    indexes = sorted(whole.counts)
-    middles = [(lowest_ns(index) + lowest_ns(index + WIDER) - 1) / 2 for index in indexes]
-    ends = list(accumulate(whole.counts[index] for index in indexes))
+    indexes, counts = whole.buckets()
+    edges = all_lowest_ns(indexes) + all_lowest_ns(indexes + whole.step)
+    middles = ((edges - 1) / 2).tolist()
+    ends = counts.cumsum().tolist()
     # Row i: how many samples of each block lie in buckets up to i.
     columns = list(zip(*(_cumulative(block, indexes) for block in blocks), strict=True))
     by_request: dict[int, list[float]] = {}
@@ -256,8 +265,9 @@ def _resampled(
     return _Side(by_request, by_block, even)
 
 
-def _cumulative(block: Histogram, indexes: Sequence[int]) -> list[int]:
-    return list(accumulate(block.counts.get(index, 0) for index in indexes))
+def _cumulative(block: Histogram, indexes: Numbers) -> list[int]:
+    sums: list[int] = block.counts_in(indexes).cumsum().tolist()
+    return sums
 
 
 def _differences(

@@ -17,6 +17,9 @@ from typing import Any
 
 from services.errors import NotFound, SlipwayError
 
+CONFIDENCE = 0.95
+"""How often an interval that Slipway states holds the truth."""
+
 ANY = -1
 """The length of an axis that may have any length, as MLflow writes it."""
 

@@ -1,24 +1,17 @@
-"""The arithmetic of latency: histograms, percentiles, summaries and judgements.
+"""The arithmetic of latency: recording a run, summaries and judgements.
 
 Pure: no clock, no socket. Times come in as seconds or integer nanoseconds and go out as seconds.
-The load engine records with `Histogram`, joins what it recorded with `Recorder`, and pages and
-terminal ask `judge`; `difference` compares. Percentiles are nearest-rank, taken from merged counts
-and never averaged, and hidden where fewer than `MIN_TAIL` samples lie behind them.
+`Recorder` joins what the load engine counted, as `histogram`s; pages and terminal ask `judge`;
+`difference` compares.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
-import zlib
-from bisect import bisect_left
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
-from statistics import NormalDist
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from services.domain import (
     LoadSummary,
@@ -28,14 +21,18 @@ from services.domain import (
     Tick,
     Trailing,
 )
-from services.errors import ConfigError
-
-MIN_TAIL = 10
-"""Samples that must lie behind a percentile: with fewer it is one request's luck."""
-
-NOT_SENT = "not-sent"
-LEAVE_WITHIN_S = 1.0
-"""What still waits for a connection when a steady rate's time is over has so long to leave."""
+from services.histogram import (
+    MAX_BLOCKS,
+    MIN_TAIL,
+    NO_PERCENTILES,
+    Histogram,
+    all_lowest_ns,
+    blocks_as_text,
+    enough_for,
+    merged,
+    rank_of,
+)
+from services.tally import HALF, LEAVE_WITHIN_S, NOT_SENT, NS, Answerer
 
 ERROR_KINDS: Mapping[str, str] = {
     "refused": "nothing listens at the address",
@@ -53,197 +50,6 @@ ERROR_KINDS: Mapping[str, str] = {
 """Every kind of failure that a load test tells apart, in words."""
 
 
-# ── Histograms ────────────────────────────────────────────────────────────────────────────────
-
-# The layout of HdrHistogram (Gil Tene): linear inside a power of two, so that every bucket is at
-# most 1/1024 of its value wide. Below 2,048 ns buckets are exact.
-_BITS = 10
-_HALF = 1 << _BITS
-WIDER = 4
-"""So many buckets of a histogram make one of `Histogram.coarser`."""
-NS = 1_000_000_000
-
-
-def lowest_ns(index: int) -> int:
-    """The smallest number of nanoseconds in bucket `index`."""
-    if index < 2 * _HALF:
-        return index
-    shift = (index >> _BITS) - 1
-    return ((index & (_HALF - 1)) + _HALF) << shift
-
-
-class Histogram:
-    """Counts of times, exact to one part in 1,024; its size depends on the spread, not on n.
-
-    Minimum, maximum and mean are exact. An hour of load between 1 ms and 10 s needs at most some
-    13,000 buckets.
-    """
-
-    __slots__ = ("counts", "max_ns", "min_ns", "n", "total_ns")
-
-    def __init__(self) -> None:
-        self.counts: dict[int, int] = {}
-        self.n = 0
-        self.total_ns = 0
-        self.min_ns = 0
-        self.max_ns = 0
-
-    def record(self, ns: int) -> None:
-        """Count one time, in nanoseconds; what a clock's jitter made negative counts as 0."""
-        if ns < 0:  # noqa: PLR1730 - as below: a call to max() costs more than all the rest
-            ns = 0
-        shift = ns.bit_length() - _BITS - 1
-        index = ns if shift <= 0 else (shift << _BITS) + (ns >> shift)
-        counts = self.counts
-        counts[index] = counts.get(index, 0) + 1
-        self.total_ns += ns
-        if ns > self.max_ns:  # noqa: PLR1730
-            self.max_ns = ns
-        # The first one finds n = 0 and a minimum that nobody recorded.
-        if ns < self.min_ns or not self.n:
-            self.min_ns = ns
-        self.n += 1
-
-    def record_all(self, times_ns: Sequence[int]) -> None:
-        """Count several times, none of them negative: as `record` each, at a third of its cost."""
-        if not times_ns:
-            return
-        counts = self.counts
-        for ns in times_ns:
-            shift = ns.bit_length() - _BITS - 1
-            index = ns if shift <= 0 else (shift << _BITS) + (ns >> shift)
-            counts[index] = counts.get(index, 0) + 1
-        lowest = min(times_ns)
-        self.min_ns = min(self.min_ns, lowest) if self.n else lowest
-        self.max_ns = max(self.max_ns, *times_ns)
-        self.total_ns += sum(times_ns)
-        self.n += len(times_ns)
-
-    def merge(self, other: Histogram) -> None:
-        """Add another histogram's counts: exactly as if each of its times had been recorded."""
-        if not other.n:
-            return
-        if not self.n:
-            self.counts = other.counts.copy()  # a hundredth of the cost
-        else:
-            counts = self.counts
-            for index, count in other.counts.items():
-                counts[index] = counts.get(index, 0) + count
-        self.min_ns = min(self.min_ns, other.min_ns) if self.n else other.min_ns
-        self.max_ns = max(self.max_ns, other.max_ns)
-        self.total_ns += other.total_ns
-        self.n += other.n
-
-    def coarser(self, wider: int = WIDER) -> Histogram:
-        """The same times in buckets so many times as wide (a power of two): that much less room."""
-        made = Histogram()
-        counts = made.counts
-        for index, count in self.counts.items():
-            counts[index & -wider] = counts.get(index & -wider, 0) + count
-        made.n, made.total_ns = self.n, self.total_ns
-        made.min_ns, made.max_ns = self.min_ns, self.max_ns
-        return made
-
-    def quantile_s(self, per_mille: int) -> float | None:
-        """The nearest-rank quantile in seconds, at most 1/1024 above the true one; None if empty.
-
-        Per mille, because ranks of floating-point shares are off by one (0.999 · 10,000).
-        """
-        return self._at_rank(rank_of(self.n, per_mille)) if self.n else None
-
-    def _at_rank(self, rank: int) -> float:
-        seen = 0
-        for index in sorted(self.counts):
-            seen += self.counts[index]
-            if seen >= rank:
-                return self._value_s(index)
-        return self.max_ns / NS
-
-    def _value_s(self, index: int) -> float:
-        return min(max(lowest_ns(index + 1) - 1, self.min_ns), self.max_ns) / NS
-
-    def percentiles(self) -> Percentiles:
-        """What a screen shows, hidden (None) where fewer than MIN_TAIL samples lie behind it."""
-        if not self.n:
-            return NO_PERCENTILES
-        indexes = sorted(self.counts)
-        ends = list(accumulate(self.counts[index] for index in indexes))
-
-        def shown(per_mille: int) -> float | None:
-            if not _shown(self.n, per_mille):
-                return None
-            return self._value_s(indexes[bisect_left(ends, rank_of(self.n, per_mille))])
-
-        return Percentiles(
-            p50=shown(500),
-            p90=shown(900),
-            p95=shown(950),
-            p99=shown(990),
-            p99_9=shown(999),
-            max=self.max_ns / NS,
-            mean=self.total_ns / self.n / NS,
-        )
-
-    def bars(self, limit: int = 200, bits: int = _BITS) -> tuple[tuple[float, int], ...]:
-        """(upper bound in seconds, count), ascending, at most `limit`: wider buckets, same sum.
-
-        `bits`: at most 2^bits bars for each doubling of the time.
-        """
-        while True:
-            bars: dict[float, int] = {}
-            for index in sorted(self.counts):
-                bound = _coarser_bound(index, bits)
-                bars[bound] = bars.get(bound, 0) + self.counts[index]
-            if len(bars) <= limit or bits == 0:
-                return tuple((bound / NS, count) for bound, count in bars.items())
-            bits -= 1
-
-    def over(self, limit_s: float) -> int:
-        """How many times were longer than `limit_s`, to the width of a bucket."""
-        limit_ns = limit_s * NS
-        return sum(count for index, count in self.counts.items() if lowest_ns(index) > limit_ns)
-
-    def as_row(self) -> list[object]:
-        """Plain numbers for a pipe; `from_row` reads them back."""
-        counts = self.counts
-        return [list(counts), list(counts.values()), self.total_ns, self.min_ns, self.max_ns]
-
-    @classmethod
-    def from_row(cls, row: Sequence[object]) -> Histogram:
-        """The histogram that `as_row` wrote."""
-        indexes, counts, total_ns, min_ns, max_ns = row
-        assert isinstance(indexes, list)
-        assert isinstance(counts, list)
-        assert isinstance(total_ns, int)
-        assert isinstance(min_ns, int)
-        assert isinstance(max_ns, int)
-        made = cls()
-        made.counts = dict(zip(indexes, counts, strict=True))
-        made.n = sum(counts)
-        made.total_ns, made.min_ns, made.max_ns = total_ns, min_ns, max_ns
-        return made
-
-
-NO_PERCENTILES = Percentiles(None, None, None, None, None, None, None)
-
-
-def rank_of(n: int, per_mille: int) -> int:
-    """Which of `n` sorted samples, from 1 on, is that nearest-rank quantile."""
-    return max(1, -(-n * per_mille // 1000))
-
-
-def _shown(n: int, per_mille: int) -> bool:
-    """Whether enough of `n` samples lie behind that percentile."""
-    return n - rank_of(n, per_mille) >= MIN_TAIL
-
-
-def _coarser_bound(index: int, bits: int) -> int:
-    """The end, in nanoseconds, of the bucket with 2^bits parts per power of two around `index`."""
-    low = lowest_ns(index)
-    shift = max(0, low.bit_length() - bits - 1)
-    return ((low >> shift) + 1) << shift
-
-
 # ── Recording a run ───────────────────────────────────────────────────────────────────────────
 
 _LIVE_BARS = 60
@@ -251,21 +57,12 @@ _LIVE_BITS = 4
 """Made anew every second, and drawn as often: 16 bars for each doubling of the time at most."""
 TRAILING: Mapping[str, int] = {"p50": 500, "p95": 950, "p99": 990}
 """The percentiles that a running test tells over its newest seconds, per mille."""
-MAX_BLOCKS = 64
-"""Blocks of time that a stored run keeps: enough to resample, some ten kilobytes as text."""
 MOST_COMPARED = 5
 """Versions of one run whose times are kept apart by block: the first ones that answered."""
 _MOST_VERSIONS_TEXT = 128 * 1024
 """Characters that a run keeps for all of its versions' blocks; longer ones are joined in pairs."""
 _FEWEST_BLOCKS = 8
 """… but never to fewer: an interval needs some."""
-
-
-class Answerer(NamedTuple):
-    """Who answered, as far as an answer says it."""
-
-    release: int | None = None
-    version: str | None = None
 
 
 @dataclass(slots=True)
@@ -307,14 +104,6 @@ class Slice:
         return merged(self.response.values())
 
 
-def merged(histograms: Iterable[Histogram]) -> Histogram:
-    """One histogram with everything that is in `histograms`."""
-    whole = Histogram()
-    for histogram in histograms:
-        whole.merge(histogram)
-    return whole
-
-
 class _Trail:
     """The newest seconds of a run, as many as the rarest of TRAILING needs behind it.
 
@@ -331,7 +120,7 @@ class _Trail:
             return
         self._seconds.append((from_s, second))
         self._n += second.n
-        while _shown(self._n - self._seconds[0][1].n, max(TRAILING.values())):
+        while enough_for(self._n - self._seconds[0][1].n, max(TRAILING.values())):
             self._n -= self._seconds.popleft()[1].n
 
     def at(self, end_s: float) -> dict[str, Trailing]:
@@ -340,7 +129,7 @@ class _Trail:
         seconds, window = iter(reversed(self._seconds)), Histogram()
         from_s = end_s
         for name, per_mille in sorted(TRAILING.items(), key=lambda one: one[1]):
-            while not _shown(window.n, per_mille):
+            while not enough_for(window.n, per_mille):
                 next_one = next(seconds, None)
                 if next_one is None:
                     return found
@@ -409,7 +198,7 @@ class Recorder:
         recent, self._recent = self._recent, Slice(self._recent.end_s)
         self._whole.merge(recent)
         for histogram in recent.response.values():
-            self._spread.merge(histogram.coarser(_HALF >> _LIVE_BITS))
+            self._spread.merge(histogram.coarser(HALF >> _LIVE_BITS))
         return recent
 
     def tick(self, *, final: bool = False) -> Tick:
@@ -555,6 +344,8 @@ def summarize(
     block_s = 0.25
     recorder = Recorder(target_rate=target_rate, objective=objective, block_s=block_s)
     pieces: dict[int, Slice] = {}
+    response_ns: defaultdict[tuple[int, Answerer], list[int]] = defaultdict(list)
+    service_ns: defaultdict[int, list[int]] = defaultdict(list)
     first_s, last_s = math.inf, -math.inf
     for sample in samples:
         first_s, last_s = min(first_s, sample.intended_s), max(last_s, sample.done_s)
@@ -564,9 +355,11 @@ def summarize(
             piece.errors[sample.error] += 1
             continue
         answerer = Answerer(release=sample.release)
-        response_ns = round((sample.done_s - sample.intended_s) * NS)
-        piece.response.setdefault(answerer, Histogram()).record(response_ns)
-        piece.service.record(round((sample.done_s - sample.sent_s) * NS))
+        response_ns[block, answerer].append(round((sample.done_s - sample.intended_s) * NS))
+        service_ns[block].append(round((sample.done_s - sample.sent_s) * NS))
+    for (block, answerer), times in response_ns.items():
+        pieces[block].response.setdefault(answerer, Histogram()).record_all(times)
+        pieces[block].service.record_all(service_ns.pop(block, ()))
     for block in sorted(pieces):
         recorder.add(pieces[block])
     return recorder.summary(span_s=max(0.0, last_s - first_s) if pieces else 0.0)
@@ -741,7 +534,7 @@ def _p99_told(summary: LoadSummary, response: Histogram, requests: int, otherwis
     if summary.ok < ENOUGH_FOR_P99 or rank > response.n:
         return otherwise
     counted = " with failures as the slowest" if requests > response.n else ""
-    return f"p99{counted} is {in_words(response._at_rank(rank))}"  # noqa: SLF001 - of this module
+    return f"p99{counted} is {in_words(response.at_rank_s(rank))}"
 
 
 def _slower_than(allowed_s: float, response: Histogram, lateness: Histogram) -> int:
@@ -750,11 +543,12 @@ def _slower_than(allowed_s: float, response: Histogram, lateness: Histogram) -> 
     All but so many requests left at most x late; of the answers longer than allowed + x, as many
     may be theirs, and the rest is the server's. The best x counts.
     """
-    later, found = lateness.n, 0
-    for index in sorted(lateness.counts):
-        later -= lateness.counts[index]
-        found = max(found, response.over(allowed_s + lowest_ns(index + 1) / NS) - later)
-    return found
+    if not lateness.n:
+        return 0
+    indexes, counts = lateness.buckets()
+    later = lateness.n - counts.cumsum()
+    surely = response.over_each(allowed_s * NS + all_lowest_ns(indexes + 1)) - later
+    return max(0, int(surely.max()))
 
 
 # ── Who answered ──────────────────────────────────────────────────────────────────────────────
@@ -801,99 +595,3 @@ def answered_words(summary: LoadSummary, model: str = "") -> str:
     shares = sorted(counts.items(), key=lambda item: -item[1])
     told = (f"{name} {max(count * 100 / whole, 0.1):.{digits}f} %" for name, count in shares)
     return f"{', '.join(told)} as answered"
-
-
-# ── What a stored run keeps ───────────────────────────────────────────────────────────────────
-
-_MAX_STORED_BYTES = 16 * 1024 * 1024
-
-
-def blocks_as_text(blocks: Sequence[Histogram]) -> str:
-    """Counts per block and bucket: variable-length integers, buckets as differences, deflated."""
-    out = bytearray()
-    for block in blocks:
-        _put(out, len(block.counts))
-        before = 0
-        for index in sorted(block.counts):
-            _put(out, index - before)
-            _put(out, block.counts[index])
-            before = index
-    return base64.b64encode(zlib.compress(bytes(out), 9)).decode() if out else ""
-
-
-def blocks_from_text(text: str) -> list[Histogram]:
-    """What `blocks_as_text` wrote; minimum and maximum to the width of a bucket.
-
-    Raises:
-        ConfigError: the text is damaged.
-    """
-    try:
-        packed = zlib.decompressobj().decompress(
-            base64.b64decode(text, validate=True), _MAX_STORED_BYTES
-        )
-        numbers = iter(_numbers(packed))
-        blocks = []
-        for entries in numbers:
-            block, index = Histogram(), 0
-            for _ in range(entries):
-                index += next(numbers)
-                block.counts[index] = next(numbers)
-            if block.counts:
-                block.n = sum(block.counts.values())
-                block.min_ns = lowest_ns(min(block.counts))
-                block.max_ns = lowest_ns(max(block.counts) + WIDER) - 1
-            blocks.append(block)
-            if len(blocks) > MAX_BLOCKS:
-                raise damaged()
-    except (binascii.Error, zlib.error, StopIteration) as error:
-        raise damaged() from error
-    return blocks
-
-
-def damaged() -> ConfigError:
-    """That what a stored run keeps of its times is none of what Slipway writes."""
-    return ConfigError(
-        "A stored load test cannot be compared.",
-        why="Its response times are damaged.",
-        fix="Run the load test again.",
-    )
-
-
-def _put(out: bytearray, number: int) -> None:
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-
-
-def _numbers(packed: bytes) -> Iterable[int]:
-    number = shift = 0
-    for byte in packed:
-        number |= (byte & 0x7F) << shift
-        if byte & 0x80:
-            shift += 7
-        else:
-            yield number
-            number = shift = 0
-
-
-# ── Shares ────────────────────────────────────────────────────────────────────────────────────
-
-
-CONFIDENCE = 0.95
-
-
-def wilson_interval(count: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Where the true ratio lies when `count` of `n` were seen (Wilson's score interval, 0 to 1).
-
-    (0, 1) for n = 0. Unlike the textbook's p ± z·s it stays within 0 and 1 and holds for small n.
-    """
-    if not 0 <= count <= n:
-        raise ValueError(f"{count} of {n} is no share")
-    if n == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share = count / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from services.domain import Answering, Prediction, VersionRef
+from services.domain import CONFIDENCE, Answering, Prediction, VersionRef
 from services.errors import InferenceFailed, Unreachable
-from services.latency import CONFIDENCE, wilson_interval
 
 TOLD_TO_WITHIN = 0.10
 """An interval that reaches further than this to either side tells nothing worth acting on."""
@@ -122,3 +121,19 @@ def enough_for(shares: Sequence[Share]) -> int:
     z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
     spread = max((s.configured_ratio or 0.0) * (1 - (s.configured_ratio or 0.0)) for s in shares)
     return max(50, math.ceil(z * z * spread / TOLD_TO_WITHIN**2 / 50) * 50)
+
+
+def wilson_interval(count: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Where the true ratio lies when `count` of `n` were seen (Wilson's score interval, 0 to 1).
+
+    (0, 1) for n = 0. Unlike the textbook's p ± z·s it stays within 0 and 1 and holds for small n.
+    """
+    if not 0 <= count <= n:
+        raise ValueError(f"{count} of {n} is no share")
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = count / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -67,8 +67,9 @@ from services.domain import (
     spec_differences,
 )
 from services.errors import Conflict, InferenceFailed, NotFound, NotOffered, SlipwayError
+from services.histogram import Histogram
 from services.inferenceservice import canary_not_offered
-from services.latency import Answerer, Histogram, Recorder, Slice
+from services.latency import Recorder, Slice
 from services.ports import (
     Journal,
     LoadEngine,
@@ -81,6 +82,7 @@ from services.ports import (
     Store,
     no_report,
 )
+from services.tally import Answerer
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 
@@ -724,8 +726,8 @@ class MemoryLoad:
             piece = Slice(float(second + 1))
             for version, count in by_version.items():
                 times = Histogram()
-                for at in range(count):
-                    times.record(round(self.taking[version] * (0.9 + 0.2 * at / count) * 1e9))
+                spread = (0.9 + 0.2 * at / count for at in range(count))
+                times.record_all([round(self.taking[version] * each * 1e9) for each in spread])
                 piece.response[Answerer(version=version)] = times
                 piece.service.merge(times)
             recorder.add(piece)

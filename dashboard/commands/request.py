@@ -38,6 +38,7 @@ from services.errors import (
     Unreachable,
     one_line,
 )
+from services.histogram import MIN_TAIL
 from services.ports import Run
 
 INPUT_BYTES_LIMIT = 64 * 1024 * 1024
@@ -369,7 +370,7 @@ def _too_few_warning(session: Session, load: Load) -> str:
         enough = f"--duration {math.ceil(latency.ENOUGH_FOR_P99 / load.rate)}"
     return (
         f"These are {most:,} requests. A p99 needs {latency.ENOUGH_FOR_P99:,}"
-        f" ({latency.MIN_TAIL} that lie behind it): with fewer, one late answer is enough to leave"
+        f" ({MIN_TAIL} that lie behind it): with fewer, one late answer is enough to leave"
         f" the objective unjudged, which ends with exit 10. {enough} sends them."
     )
 

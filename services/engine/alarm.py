@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from services.latency import NS
+from services.tally import NS
 
 clock = time.perf_counter_ns  # on Linux CLOCK_MONOTONIC, the clock of the timerfd below
 _SPIN_NS = 60_000

@@ -16,7 +16,7 @@ import httptools
 
 from services.engine.alarm import clock
 from services.engine.stamped import Reader
-from services.latency import NS, Answerer
+from services.tally import NS, Answerer
 
 if TYPE_CHECKING:
     from services.engine.load import LoadProcess

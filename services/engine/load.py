@@ -18,10 +18,10 @@ import orjson
 from services.engine import stamped
 from services.engine.alarm import POLLED_NS, Alarm, clock, go_first
 from services.engine.connection import STALE_NS, Connection, Head, Shot
-from services.engine.pipe import SLICE_S, Config, slice_as_wire
+from services.engine.pipe import SLICE_S, Config, Piece, piece_as_wire
 from services.engine.schedule import NEVER, Schedule
 from services.errors import one_line
-from services.latency import LEAVE_WITHIN_S, NOT_SENT, NS, Answerer, Histogram, Slice
+from services.tally import LEAVE_WITHIN_S, NOT_SENT, NS, Answerer, Tally
 
 _FULL_CHECK_EVERY = 64
 _FULL_CHECKS_AT_FIRST = 32
@@ -100,14 +100,14 @@ class LoadProcess:
         # A burst's own bounds: the moment and the count at which nothing more is sent.
         self.end_ns = 0
         self.left = config.max_requests
-        self.piece = Slice(0.0)
+        self.piece = Piece()
         # Times that wait to be counted together, which costs a third. In a burst, where a request
         # leaves when it is meant to, response and service time are one.
         self.late_ns: list[int] = []
         self.response_ns: list[int] = []
         self.service_ns: list[int] = []
         self.uncounted_who = self.nobody
-        self.on_time: dict[Answerer, Histogram] = {}
+        self.on_time: dict[Answerer, Tally] = {}
         # Where nothing is ever slept, an answer is read as it comes.
         self.sleeps = self.steady and self.schedule.interval_ns > POLLED_NS
         if self.sleeps and tls is None and stamped.POSSIBLE:
@@ -181,7 +181,7 @@ class LoadProcess:
             by_who = self.piece.response if self.steady else self.on_time
             times = by_who.get(self.uncounted_who)
             if times is None:
-                times = by_who[self.uncounted_who] = Histogram()
+                times = by_who[self.uncounted_who] = Tally()
             times.record_all(self.response_ns)
             self.piece.service.record_all(self.service_ns)
             self.response_ns, self.service_ns = [], []
@@ -569,12 +569,12 @@ class LoadProcess:
         """Tell what happened since the last time, and begin anew."""
         self.count_waiting(self.uncounted_who)
         self.count_lateness()
-        piece, self.piece = self.piece, Slice(0.0)
+        piece, self.piece = self.piece, Piece()
         on_time, self.on_time = self.on_time, {}
         for who, times in on_time.items():
-            piece.response.setdefault(who, Histogram()).merge(times)
+            piece.response.setdefault(who, Tally()).merge(times)
             piece.service.merge(times)
-        if piece.service.n:
+        if piece.service.counts:
             self.failures_in_a_row = 0
         elif piece.errors:
             self.failing_since_ns = self.failing_since_ns if self.failures_in_a_row else now
@@ -584,7 +584,7 @@ class LoadProcess:
         polled_s, self.schedule.polled_ns = self.schedule.polled_ns / NS, 0
         piece.cpu_s = max(0.0, busy_s - self.busy_before_s - polled_s)
         self.busy_before_s = busy_s
-        self.say({"slice": slice_as_wire(piece)})
+        self.say({"slice": piece_as_wire(piece)})
 
     def give_up(self) -> None:
         """The schedule is over: what never left counts as a failure of its own kind."""

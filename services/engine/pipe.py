@@ -10,9 +10,8 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -20,7 +19,7 @@ import orjson
 from services import addresses
 from services.domain import Endpoint, InferRequest, Load, LoadMode, Protocol, WayIn
 from services.errors import ConfigError, Denied, SlipwayError, Unreachable, one_line
-from services.latency import Answerer, Histogram, Slice
+from services.tally import Answerer, Tally
 
 SLICE_S = 0.25
 """So often the process hands over what happened."""
@@ -104,8 +103,22 @@ def _request_bytes(endpoint: Endpoint, request: InferRequest) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + request.body
 
 
-def slice_as_wire(piece: Slice) -> dict[str, object]:
-    """A slice as plain numbers; `slice_from_wire` reads them back."""
+@dataclass(slots=True)
+class Piece:
+    """What happened in a short stretch of a run; `latency.Slice` tells what each field means."""
+
+    end_s: float = 0.0
+    response: dict[Answerer, Tally] = field(default_factory=dict)
+    service: Tally = field(default_factory=Tally)
+    lateness: Tally = field(default_factory=Tally)
+    errors: Counter[str] = field(default_factory=Counter)
+    waited: int = 0
+    resent: int = 0
+    cpu_s: float = 0.0
+
+
+def piece_as_wire(piece: Piece) -> dict[str, object]:
+    """A piece as plain values; `run` reads them as a slice."""
     return {
         "end_s": piece.end_s,
         "response": [
@@ -118,23 +131,6 @@ def slice_as_wire(piece: Slice) -> dict[str, object]:
         "resent": piece.resent,
         "cpu_s": piece.cpu_s,
     }
-
-
-def slice_from_wire(wire: dict[str, Any]) -> Slice:
-    """The slice that `slice_as_wire` wrote."""
-    return Slice(
-        end_s=wire["end_s"],
-        response={
-            Answerer(release, version): Histogram.from_row(row)
-            for release, version, row in wire["response"]
-        },
-        service=Histogram.from_row(wire["service"]),
-        lateness=Histogram.from_row(wire["lateness"]),
-        errors=Counter(wire["errors"]),
-        waited=wire["waited"],
-        resent=wire["resent"],
-        cpu_s=wire["cpu_s"],
-    )
 
 
 @dataclass(frozen=True, slots=True)

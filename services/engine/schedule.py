@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.latency import NS
+from services.tally import NS
 
 NEVER: Final = 1 << 62
 REST_NS: Final = 1_000_000

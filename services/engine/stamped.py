@@ -16,7 +16,7 @@ import sys
 import time
 
 from services.engine.alarm import clock
-from services.latency import NS
+from services.tally import NS
 
 # asm-generic/socket.h; Python has no name for it. Sparc and parisc have another number: there the
 # option is refused or no stamp comes, and the moment of reading stands.

@@ -38,7 +38,7 @@ from services.domain import (
     Tick,
     WayIn,
 )
-from services.engine import LoadRun, ProcessEngine
+from services.engine.run import LoadRun, ProcessEngine
 from services.errors import ConfigError, Denied, SlipwayError, Unreachable
 
 GOOD = b'{"model_name":"m","model_version":"7","outputs":[{"name":"y","shape":[1],"data":[1.5]}]}'
@@ -831,7 +831,7 @@ def test_a_stop_does_not_wait_for_a_stuck_server() -> None:
 _PARENT = """
 import sys
 from services.domain import *
-from services.engine import ProcessEngine
+from services.engine.run import ProcessEngine
 load = Load(
     Endpoint(sys.argv[1], "m", WayIn.LOOPBACK),
     (InferRequest(Protocol.V2, "/v2/models/m/infer", b"{}"),),

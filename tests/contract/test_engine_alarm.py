@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from services.engine.alarm import Alarm, clock
-from services.latency import NS
+from services.tally import NS
 
 MS = 1_000_000
 runs_on = pytest.mark.parametrize("run", [asyncio.run, uvloop.run])

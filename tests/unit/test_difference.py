@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services import difference, latency, records
+from services import difference, histogram, records
 from services.difference import Comparison, compare, compare_versions
 from services.domain import LoadSummary, WayIn
 from services.errors import ConfigError
-from services.latency import Answerer, Histogram, Recorder, Slice
+from services.histogram import Histogram
+from services.latency import Recorder, Slice
+from services.tally import Answerer
 from tests.unit.test_latency import log_normal, steady
 
 CUT_SHORT = base64.b64encode(zlib.compress(bytes([5, 1, 1]))).decode()
@@ -49,10 +51,11 @@ def mixed(
         for name in names if number >= from_block else names[:1]:
             first = name == names[0]
             part = 1 - share * (len(names) - 1) if first else share
-            times = Histogram()
+            times, taken_ns = Histogram(), []
             for _ in range(round(rate * part / 4)):
                 took_s = rng.lognormvariate(math.log(0.005), 0.3) * shared
-                times.record(round(took_s * (1 if first else slower) * 1e9))
+                taken_ns.append(round(took_s * (1 if first else slower) * 1e9))
+            times.record_all(taken_ns)
             piece.response[Answerer(version=name)] = times
             piece.service.merge(times)
         recorder.add(piece)
@@ -337,7 +340,7 @@ def test_an_hour_of_five_versions_is_stored_small() -> None:
         recorder.add(piece)
     run = recorder.summary(span_s=3_600)
     assert sum(map(len, run.response_blocks_by_version.values())) <= 256 * 1024
-    blocks = [latency.blocks_from_text(text) for text in run.response_blocks_by_version.values()]
+    blocks = [histogram.blocks_from_text(text) for text in run.response_blocks_by_version.values()]
     assert {sum(block.n for block in each) for each in blocks} == {63 * 20_000}
 
 
@@ -364,12 +367,13 @@ def test_versions_keep_the_blocks_of_time_of_the_whole(
         recorder.add(piece)
     run = recorder.summary(span_s=len(slices) / 4)
     sides = {
-        who: latency.blocks_from_text(text) for who, text in run.response_blocks_by_version.items()
+        who: histogram.blocks_from_text(text)
+        for who, text in run.response_blocks_by_version.items()
     }
     assert {who: sum(block.n for block in side) for who, side in sides.items()} == (
         run.by_version if len(run.by_version) > 1 else {}
     )
-    whole = latency.blocks_from_text(run.response_blocks)
+    whole = histogram.blocks_from_text(run.response_blocks)
     for at, together in enumerate(zip(*sides.values(), strict=True)):
         assert sum(block.n for block in together) <= whole[at].n
 
@@ -379,16 +383,16 @@ def _cut(texts: dict[str, str]) -> dict[str, str]:
 
 
 def _uneven(texts: dict[str, str]) -> dict[str, str]:
-    return texts | {"3": latency.blocks_as_text(latency.blocks_from_text(texts["3"])[:5])}
+    return texts | {"3": histogram.blocks_as_text(histogram.blocks_from_text(texts["3"])[:5])}
 
 
 def _empty(texts: dict[str, str]) -> dict[str, str]:
-    blocks = [Histogram() for _ in latency.blocks_from_text(texts["3"])]
-    return texts | {"3": latency.blocks_as_text(blocks)}
+    blocks = [Histogram() for _ in histogram.blocks_from_text(texts["3"])]
+    return texts | {"3": histogram.blocks_as_text(blocks)}
 
 
 def _endless(texts: dict[str, str]) -> dict[str, str]:
-    return texts | {"3": latency.blocks_as_text([Histogram()] * 100_000)}
+    return texts | {"3": histogram.blocks_as_text([Histogram()] * 100_000)}
 
 
 @pytest.mark.parametrize("damage", [_cut, _uneven, _empty, _endless])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.engine.schedule import NEVER, REST_NS, Schedule
-from services.latency import NS
+from services.tally import NS
 
 MS = 1_000_000
 

@@ -8,31 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services import latency, records
-from services.domain import LoadSummary, Objective, Percentiles, Sample, Tick
+from services import histogram, latency, records
+from services.domain import LoadSummary, Objective, Sample, Tick
+from services.histogram import Histogram
 from services.latency import (
-    Histogram,
     Recorder,
     Slice,
     answered_words,
     judge,
     summarize,
-    wilson_interval,
 )
-
-NANOSECONDS = st.integers(min_value=0, max_value=3_600 * 10**9)
-TIMES = st.lists(NANOSECONDS, min_size=1, max_size=300)
-
-
-def histogram_of(times: list[int]) -> Histogram:
-    histogram = Histogram()
-    for ns in times:
-        histogram.record(ns)
-    return histogram
-
-
-def nearest_rank(times: list[int], per_mille: int) -> int:
-    return sorted(times)[max(1, math.ceil(len(times) * per_mille / 1000)) - 1]
+from services.tally import Answerer
+from tests.unit.test_histogram import NANOSECONDS, histogram_of, nearest_rank
 
 
 def steady(seconds: list[float], *, rate: float = 100.0, **options: object) -> LoadSummary:
@@ -44,104 +31,6 @@ def steady(seconds: list[float], *, rate: float = 100.0, **options: object) -> L
 def log_normal(seed: int, n: int, factor: float = 1.0) -> list[float]:
     rng = random.Random(seed)
     return [rng.lognormvariate(math.log(0.005), 0.5) * factor for _ in range(n)]
-
-
-@given(TIMES, st.sampled_from([500, 900, 950, 990, 999, 1000]))
-def test_a_quantile_is_the_sorted_lists_to_one_part_in_a_thousand(
-    times: list[int], per_mille: int
-) -> None:
-    seen = histogram_of(times).quantile_s(per_mille)
-    truth = nearest_rank(times, per_mille) / 1e9
-    assert seen is not None
-    assert truth <= seen + 1e-12
-    assert seen <= truth * (1 + 1 / 1024) + 1e-12
-
-
-@given(TIMES)
-def test_percentiles_ascend_between_minimum_and_maximum(times: list[int]) -> None:
-    shown = histogram_of(times * 40).percentiles()
-    known = [
-        value
-        for value in (shown.p50, shown.p90, shown.p95, shown.p99, shown.p99_9, shown.max)
-        if value is not None
-    ]
-    assert min(times) / 1e9 <= known[0]
-    assert known == sorted(known)
-    assert known[-1] == max(times) / 1e9
-
-
-@given(TIMES, st.lists(NANOSECONDS, max_size=100))
-def test_times_counted_together_are_the_same_as_one_by_one(
-    before: list[int], together: list[int]
-) -> None:
-    counted = histogram_of(before)
-    counted.record_all(together)
-    whole = histogram_of(before + together)
-    assert counted.as_row() == whole.as_row()
-    assert counted.n == whole.n
-
-
-@given(TIMES, TIMES)
-def test_merging_is_the_same_as_recording_everything_in_one(
-    left: list[int], right: list[int]
-) -> None:
-    joined = histogram_of(left)
-    joined.merge(histogram_of(right))
-    whole = histogram_of(left + right)
-    assert joined.counts == whole.counts
-    assert joined.percentiles() == whole.percentiles()
-    assert (joined.n, joined.min_ns) == (whole.n, whole.min_ns)
-
-
-@given(st.lists(TIMES, max_size=5))
-def test_merging_starts_from_nothing(parts: list[list[int]]) -> None:
-    joined = latency.merged(histogram_of(part) for part in parts)
-    times = [ns for part in parts for ns in part]
-    assert (joined.n, joined.min_ns, joined.max_ns) == (
-        len(times),
-        min(times, default=0),
-        max(times, default=0),
-    )
-
-
-@given(TIMES)
-def test_a_histogram_crosses_a_pipe_unchanged(times: list[int]) -> None:
-    histogram = histogram_of(times)
-    crossed = Histogram.from_row(histogram.as_row())
-    assert crossed.percentiles() == histogram.percentiles()
-    assert crossed.n == histogram.n
-
-
-@given(TIMES)
-def test_bars_are_few_ascending_and_hold_every_sample(times: list[int]) -> None:
-    bars = histogram_of(times).bars(limit=50)
-    bounds = [bound for bound, _ in bars]
-    assert len(bars) <= 50
-    assert bounds == sorted(set(bounds))
-    assert sum(count for _, count in bars) == len(times)
-    assert bounds[-1] * 1e9 >= max(times)
-
-
-@pytest.mark.parametrize(
-    ("n", "shown"),
-    [
-        (19, []),
-        (20, ["p50"]),
-        (100, ["p50", "p90"]),
-        (999, ["p50", "p90", "p95"]),
-        (1_000, ["p50", "p90", "p95", "p99"]),
-        (10_000, ["p50", "p90", "p95", "p99", "p99_9"]),
-    ],
-)
-def test_a_percentile_needs_ten_samples_behind_it(n: int, shown: list[str]) -> None:
-    percentiles = histogram_of(list(range(n))).percentiles()
-    names = ("p50", "p90", "p95", "p99", "p99_9")
-    assert [name for name in names if getattr(percentiles, name) is not None] == shown
-
-
-def test_no_sample_gives_no_figure() -> None:
-    assert Histogram().percentiles() == Percentiles(None, None, None, None, None, None, None)
-    assert Histogram().quantile_s(500) is None
 
 
 @given(
@@ -175,7 +64,7 @@ def test_ticks_hold_only_what_happened_since_the_last_one() -> None:
     recorder = latency.Recorder()
     for end_s in (0.5, 1.0, 1.5):
         piece = Slice(end_s)
-        piece.response[latency.Answerer(release=3)] = histogram_of([1_000_000] * 10)
+        piece.response[Answerer(release=3)] = histogram_of([1_000_000] * 10)
         piece.service = histogram_of([1_000_000] * 10)
         recorder.add(piece)
         if end_s == 1.0:
@@ -190,7 +79,7 @@ def test_ticks_hold_only_what_happened_since_the_last_one() -> None:
 def test_a_tick_tells_the_spread_of_the_whole_run_so_far() -> None:
     recorder = latency.Recorder()
     for second in range(1, 4):
-        recorder.add(Slice(float(second), response={latency.Answerer(): histogram_of([10**6])}))
+        recorder.add(Slice(float(second), response={Answerer(): histogram_of([10**6])}))
         told = recorder.tick().histogram
         assert sum(count for _, count in told) == second
 
@@ -208,7 +97,7 @@ def ticks_of(seconds: list[list[int]]) -> list[Tick]:
     recorder = latency.Recorder()
     ticks = []
     for end_s, times in enumerate(seconds, start=1):
-        recorder.add(Slice(float(end_s), response={latency.Answerer(): histogram_of(times)}))
+        recorder.add(Slice(float(end_s), response={Answerer(): histogram_of(times)}))
         ticks.append(recorder.tick())
     return ticks
 
@@ -248,7 +137,7 @@ def test_a_run_of_an_hour_trails_no_more_than_its_rarest_percentile_needs() -> N
     recorder = latency.Recorder()
     for second in range(1, 3_601):
         times = [second * 10_000 + at for at in range(30 if second % 5 else 0)]
-        recorder.add(Slice(float(second), response={latency.Answerer(): histogram_of(times)}))
+        recorder.add(Slice(float(second), response={Answerer(): histogram_of(times)}))
         recorder.tick()
     assert recorder._trail._n < 1_000 + 30
     assert len(recorder._trail._seconds) <= 35
@@ -263,12 +152,12 @@ def test_a_run_of_an_hour_keeps_no_more_than_its_blocks() -> None:
     recorder = latency.Recorder()
     for quarter in range(1, 3_600 * 4 + 1):
         piece = Slice(quarter / 4)
-        piece.response[latency.Answerer()] = histogram_of([quarter * 1_000] * 5)
+        piece.response[Answerer()] = histogram_of([quarter * 1_000] * 5)
         piece.service = histogram_of([quarter * 1_000] * 5)
         recorder.add(piece)
     summary = recorder.summary(span_s=3_600)
-    blocks = latency.blocks_from_text(summary.response_blocks)
-    assert len(blocks) <= latency.MAX_BLOCKS
+    blocks = histogram.blocks_from_text(summary.response_blocks)
+    assert len(blocks) <= histogram.MAX_BLOCKS
     assert sum(block.n for block in blocks) == summary.ok == 3_600 * 4 * 5
 
 
@@ -291,7 +180,7 @@ def test_latencies_are_given_per_release() -> None:
 
 def one_slice(**options: object) -> Slice:
     piece = Slice(1.0, **options)  # type: ignore[arg-type]
-    piece.response[latency.Answerer()] = histogram_of([2_000_000] * 1_000)
+    piece.response[Answerer()] = histogram_of([2_000_000] * 1_000)
     piece.service = histogram_of([2_000_000] * 1_000)
     return piece
 
@@ -310,14 +199,14 @@ def test_late_sends_make_a_run_client_limited() -> None:
 
 def test_lateness_small_beside_a_slow_answer_does_not_limit() -> None:
     piece = Slice(1.0, lateness=histogram_of([2_000_000] * 1_000))
-    piece.response[latency.Answerer()] = histogram_of([400_000_000] * 1_000)
+    piece.response[Answerer()] = histogram_of([400_000_000] * 1_000)
     piece.service = histogram_of([400_000_000] * 1_000)
     assert not verdict_of(piece, 1_000.0).client_limited
 
 
 def test_waiting_that_the_client_caused_does_not_excuse_its_lateness() -> None:
     piece = Slice(1.0, lateness=histogram_of([20_000_000] * 1_000))
-    piece.response[latency.Answerer()] = histogram_of([3_000_000_000] * 1_000)
+    piece.response[Answerer()] = histogram_of([3_000_000_000] * 1_000)
     piece.service = histogram_of([2_000_000] * 1_000)
     assert verdict_of(piece, 1_000.0).client_limited
 
@@ -353,10 +242,10 @@ def test_failures_are_told_before_the_figures_are_called_trustworthy() -> None:
 
 def test_nothing_is_said_of_99_in_100_requests_where_there_were_fewer() -> None:
     few = Slice(1.0, lateness=histogram_of([64_000]))
-    few.response[latency.Answerer()] = few.service = histogram_of([2_000_000])
+    few.response[Answerer()] = few.service = histogram_of([2_000_000])
     assert "99 of 100" not in verdict_of(few, 1.0).verdict
     late = Slice(1.0, lateness=histogram_of([64_000_000]))
-    late.response[latency.Answerer()] = late.service = histogram_of([2_000_000])
+    late.response[Answerer()] = late.service = histogram_of([2_000_000])
     assert "1 in 100" not in verdict_of(late, 1.0).verdict
 
 
@@ -435,7 +324,7 @@ def limited(times_ms: list[int], late_ms: list[int], failed: int = 0) -> LoadSum
     """What a run is judged to be, by a promise of 50 ms, whose requests left so late."""
     recorder = Recorder(target_rate=100.0, objective=Objective(p99_s=0.05))
     piece = Slice(1.0, lateness=histogram_of([ms * 1_000_000 for ms in late_ms]))
-    piece.response[latency.Answerer()] = histogram_of([ms * 1_000_000 for ms in times_ms])
+    piece.response[Answerer()] = histogram_of([ms * 1_000_000 for ms in times_ms])
     piece.service = histogram_of([1_000_000] * len(times_ms))
     piece.errors["reset"] = failed
     recorder.add(piece)
@@ -524,15 +413,12 @@ def judged(requests: Requests, objective: Objective, pieces: int = 1) -> bool | 
     recorder = Recorder(target_rate=100.0, objective=objective)
     for at in range(pieces):
         piece = Slice(0.25 * (at + 1))
-        times = Histogram()
-        for took_ms, late_ms, failed in requests[at::pieces]:
-            piece.lateness.record(late_ms * 1_000_000)
-            if failed:
-                piece.errors["reset"] += 1
-            else:
-                times.record((took_ms + late_ms) * 1_000_000)
-                piece.service.record(took_ms * 1_000_000)
-        piece.response[latency.Answerer()] = times
+        part = requests[at::pieces]
+        answered = [(took_ms, late_ms) for took_ms, late_ms, failed in part if not failed]
+        piece.errors["reset"] += len(part) - len(answered)
+        piece.lateness = histogram_of([late_ms * 1_000_000 for _, late_ms, _ in part])
+        piece.service = histogram_of([took_ms * 1_000_000 for took_ms, _ in answered])
+        piece.response[Answerer()] = histogram_of([sum(both) * 1_000_000 for both in answered])
         recorder.add(piece)
     return recorder.summary(span_s=10.0).objective_met
 
@@ -578,25 +464,6 @@ def test_the_verdict_does_not_depend_on_what_is_merged_first(
 
 
 # Shares
-
-
-@given(st.integers(0, 500), st.integers(0, 500))
-def test_a_wilson_interval_holds_the_share_and_stays_within_bounds(count: int, rest: int) -> None:
-    n = count + rest
-    low, high = wilson_interval(count, n)
-    assert 0 <= low <= high <= 1
-    assert n == 0 or low - 1e-12 <= count / n <= high + 1e-12
-
-
-def test_the_wilson_interval_is_the_published_one() -> None:
-    # Newcombe 1998, table I: 15 of 148 gives 0.0624 to 0.1605.
-    low, high = wilson_interval(15, 148)
-    assert (round(low, 4), round(high, 4)) == (0.0624, 0.1605)
-
-
-def test_an_impossible_share_is_refused() -> None:
-    with pytest.raises(ValueError, match="3 of 2"):
-        wilson_interval(3, 2)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from dashboard import report
 from services import difference
 from services.domain import LoadSummary, Percentiles, Tick
-from services.latency import Answerer, Histogram, Recorder, Slice
+from services.histogram import Histogram
+from services.latency import Recorder, Slice
 from services.ports import Run
+from services.tally import Answerer
 
 FAST = Percentiles(0.004, 0.006, 0.007, 0.009, None, 0.012, 0.0045)
 SLOW = Percentiles(0.005, 0.008, 0.009, 0.018, None, 0.03, 0.006)

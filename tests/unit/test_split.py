@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from services.domain import Answering, Prediction, Protocol, Timing, VersionRef, WayIn
 from services.errors import InferenceFailed
-from services.split import Split, measure, split_of
+from services.split import Split, measure, split_of, wilson_interval
 
 OLD, NEW = VersionRef("wine", 1), VersionRef("wine", 2)
 CONFIGURED = (Answering(OLD, 1, 70), Answering(NEW, 2, 30))
@@ -85,3 +85,22 @@ def test_whatever_is_seen_the_shares_add_up_and_lie_in_their_intervals(old: int,
     assert sum(share.answered for share in split.shares) == old + new == split.requests
     if old + new:
         assert all(s.low - 1e-9 <= s.ratio <= s.high + 1e-9 for s in split.shares)
+
+
+@given(st.integers(0, 500), st.integers(0, 500))
+def test_a_wilson_interval_holds_the_share_and_stays_within_bounds(count: int, rest: int) -> None:
+    n = count + rest
+    low, high = wilson_interval(count, n)
+    assert 0 <= low <= high <= 1
+    assert n == 0 or low - 1e-12 <= count / n <= high + 1e-12
+
+
+def test_the_wilson_interval_is_the_published_one() -> None:
+    # Newcombe 1998, table I: 15 of 148 gives 0.0624 to 0.1605.
+    low, high = wilson_interval(15, 148)
+    assert (round(low, 4), round(high, 4)) == (0.0624, 0.1605)
+
+
+def test_an_impossible_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 of 2"):
+        wilson_interval(3, 2)
