@@ -401,7 +401,8 @@ def _answerers(test: LoadTest) -> None:
     answered = changeover.totals(test.ticks)
     total = sum(answered.values())
     if len(answered) == 1:
-        st.caption(widgets.literal(f"All {total:,} answers came from {next(iter(answered))}."))
+        answers = f"All {total:,} answers" if total > 1 else "The one answer"
+        st.caption(widgets.literal(f"{answers} came from {next(iter(answered))}."))
     by_version = test.summary.response_by_version if test.summary else {}
     if len(answered) < 2:
         return

@@ -501,11 +501,19 @@ def comparison(
     return difference.compare(before, after, names)
 
 
-@st.cache_data(max_entries=64, show_spinner=False, hash_funcs={LoadSummary: records.dump})
 def version_comparisons(
     summary: LoadSummary, model: str
 ) -> tuple[difference.VersionComparison, ...]:
     """The versions that answered in one run against each other: done once, as `comparison`."""
+    if not summary.response_blocks_by_version:
+        return ()  # nothing to look up either: the key is the whole run as text
+    return _version_comparisons(summary, model)
+
+
+@st.cache_data(max_entries=64, show_spinner=False, hash_funcs={LoadSummary: records.dump})
+def _version_comparisons(
+    summary: LoadSummary, model: str
+) -> tuple[difference.VersionComparison, ...]:
     return difference.compare_versions(summary, model)
 
 

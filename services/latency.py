@@ -415,10 +415,14 @@ def _failures(summary: LoadSummary) -> str:
     kinds = ", ".join(
         f"{count:,} {kind}" for kind, count in sorted(summary.errors.items(), key=lambda kv: -kv[1])
     )
-    return (
-        f"{failed:,} of {summary.requests:,} requests failed ({kinds}); latencies are those of the"
-        " answered ones."
-    )
+    answered = "; latencies are those of the answered ones" if summary.ok else ""
+    return f"{_failed_of(failed, summary.requests)} ({kinds}){answered}."
+
+
+def _failed_of(failed: int, requests: int) -> str:
+    if failed < requests:
+        return f"{failed:,} of {requests:,} requests failed"
+    return f"All {requests:,} requests failed" if requests > 1 else "The one request failed"
 
 
 def _waiting(summary: LoadSummary) -> str:
@@ -505,9 +509,7 @@ def _judge_p99(
     room = requests // 100
     promised = f"{in_words(allowed_s)} is promised."
     if failed > room:
-        return False, (
-            f"{failed:,} of {requests:,} requests failed; a p99 leaves room for 1 in 100."
-        )
+        return False, f"{_failed_of(failed, requests)}; a p99 leaves room for 1 in 100."
     told = _p99_told(summary, response, requests, f"{slow:,} of {summary.ok:,} answers took longer")
     # Up to MIN_TAIL slow ones may be luck, as behind any percentile; a failure is none.
     if failed + surely_slow > max(room, MIN_TAIL):

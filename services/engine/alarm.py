@@ -29,7 +29,10 @@ def go_first() -> bool:
     keeps a twentieth of each second for all others; on a machine with one core the server that is
     asked may be among them, so there it is not done.
     """
-    if sys.platform != "linux" or (os.cpu_count() or 1) < 2:
+    if sys.platform != "linux":
+        return False
+    if (os.cpu_count() or 1) < 2:
+        _ask_for_short_turns()
         return False
     lowest = os.sched_param(1)
     try:

@@ -240,6 +240,17 @@ def test_failures_are_told_before_the_figures_are_called_trustworthy() -> None:
     assert verdict.index("failed") < verdict.index("can be trusted")
 
 
+@pytest.mark.parametrize(
+    ("requests", "told"),
+    [(1, "The one request failed (1 reset)."), (40, "All 40 requests failed (40 reset).")],
+)
+def test_where_nothing_was_answered_no_answered_ones_are_spoken_of(
+    requests: int, told: str
+) -> None:
+    verdict = summarize([Sample(i, i, i + 0.01, "reset") for i in range(requests)]).verdict
+    assert verdict == f"{told} No request was answered, so there are no times to read."
+
+
 def test_nothing_is_said_of_99_in_100_requests_where_there_were_fewer() -> None:
     few = Slice(1.0, lateness=histogram_of([64_000]))
     few.response[Answerer()] = few.service = histogram_of([2_000_000])
