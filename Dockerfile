@@ -43,6 +43,8 @@ COPY .streamlit ./.streamlit
 COPY services ./services
 COPY dashboard ./dashboard
 COPY pages ./pages
+# Our own bytecode as well, for the same reason.
+RUN python3 -m compileall -q services dashboard pages
 USER 10001
 VOLUME /state
 EXPOSE 8501

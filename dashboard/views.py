@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from services import changeover
 from services.domain import (
     Answering,
     AuditEntry,
@@ -47,13 +46,13 @@ from services.domain import (
     VersionRef,
 )
 from services.errors import SignatureMismatch, SlipwayError, one_line
-from services.split import Split
 
 if TYPE_CHECKING:
     from services import difference
     from services.gke import GkeCluster
     from services.kubeconfig import Context
     from services.settings import TargetSettings
+    from services.split import Split
 
 # ── Rows ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -1168,6 +1167,8 @@ def load_document(
     compared: Sequence[difference.VersionComparison] = (),
 ) -> LoadDocument:
     """One finished load test, with its seconds and its versions against each other."""
+    from services import changeover
+
     began_at = summary.began_at
     return {
         "requests": summary.requests,

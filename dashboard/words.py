@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from services.domain import (
@@ -40,7 +40,9 @@ from services.domain import (
     WayIn,
 )
 from services.errors import one_line
-from services.split import Split, share_words
+
+if TYPE_CHECKING:
+    from services.split import Split
 
 Row = dict[str, Any]
 
@@ -208,6 +210,8 @@ def service_rows(
 
 def share_rows(split: Split) -> list[Row]:
     """One row per version of a measured split."""
+    from services.split import share_words
+
     return [
         {
             "version": version_words(share.version),

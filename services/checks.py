@@ -12,9 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.version import InvalidVersion, Version
+from typing import TYPE_CHECKING
 
 from services.domain import (
     Finding,
@@ -26,6 +24,9 @@ from services.domain import (
     service_name_problem,
 )
 from services.errors import one_line
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 MLFLOW_FORMAT = "mlflow"
 PROTOCOL = "v2"
@@ -235,6 +236,9 @@ def pinned(requirements: Sequence[str]) -> dict[str, Version]:
 
     Lines that are no requirement (options, local paths) are passed over.
     """
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.version import Version
+
     found: dict[str, Version] = {}
     for line in requirements:
         try:
@@ -252,6 +256,8 @@ def pinned(requirements: Sequence[str]) -> dict[str, Version]:
 
 
 def _version(text: str | None) -> Version | None:
+    from packaging.version import InvalidVersion, Version
+
     try:
         return Version(text) if text else None
     except InvalidVersion:

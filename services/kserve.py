@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 import urllib3
@@ -64,8 +65,10 @@ from services.errors import (
 )
 from services.facilities import Facilities, rights_to
 from services.gcloud import CloudPlace
-from services.relay import Relay
 from services.watched import Collections, Reads, Scope, Watched, same_things
+
+if TYPE_CHECKING:
+    from services.relay import Relay
 
 WRITE_FOR_S = 60.0
 """A write whose answer was lost is looked for, and sent again, for so long: an API server's
@@ -181,7 +184,6 @@ class KServeServing:
             service_account=self._options.service_account,
             cloud=self._options.cloud,
         )
-        self._relay = Relay(cluster)
         self._listed: dict[str, tuple[tuple[Json, ...], Service]] = {}
         """What `services` made of the same objects the last time: watches leave most as they
         were."""
@@ -194,6 +196,12 @@ class KServeServing:
         """Why the cluster's ingresses may not be looked for."""
         self._refused_proxies: dict[str, Denied] = {}
         """Where the API server's proxy is closed to us for want of a right: path → which."""
+
+    @cached_property
+    def _relay(self) -> Relay:
+        from services.relay import Relay
+
+        return Relay(self._cluster)
 
     # ── Reading ───────────────────────────────────────────────────────────────────────────────
 

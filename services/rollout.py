@@ -21,8 +21,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from services import checks
-from services.bench import request_for_example
-from services.compare import signature_changes
 from services.domain import (
     TEST_STEP,
     Action,
@@ -960,6 +958,8 @@ def _woken(ops: Ops, release: Release, seen: Observed) -> Observed:
     The request starts a pod; its answer proves nothing, because the test goes to the release's own
     pods once they are up. A canary may sleep beside what answers, so it is not woken.
     """
+    from services.bench import request_for_example
+
     intent = release.intent
     if intent.example is None or intent.canary_percent is not None:
         return seen
@@ -1024,6 +1024,8 @@ def _with_test(
 
 def try_inference(ops: Ops, release: Release) -> tuple[TestResult, str]:
     """One request from the release's example to exactly its pods; the result and why, in words."""
+    from services.bench import request_for_example
+
     intent = release.intent
     if intent.example is None:
         if intent.version is not None:
@@ -1058,6 +1060,8 @@ def address_behind(ops: Ops, release: Release) -> str:
     error. Where there is no ingress, or no way to it from here, nothing is said against the
     release; nor where a canary shares the address, or the server does not name its version.
     """
+    from services.bench import request_for_example
+
     intent = release.intent
     if intent.example is None or intent.version is None or intent.canary_percent is not None:
         return ""
@@ -1463,6 +1467,8 @@ def with_release(prediction: Prediction, answering: Sequence[Answering]) -> Pred
 
 def _caller_findings(plan: Plan) -> tuple[Finding, ...]:
     """Whether callers of what is wanted now could go on: one warning per breaking change."""
+    from services.compare import signature_changes
+
     before, after = plan.before, plan.after
     if before is None or after is None or before.version == after.version:
         return ()

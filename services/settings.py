@@ -8,16 +8,15 @@ known one, because a misspelt `protected` must not pass in silence.
 
 from __future__ import annotations
 
-import difflib
 import getpass
 import os
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from services.domain import Json, Mode, PackageKind, TargetKind
@@ -35,7 +34,7 @@ CONTEXT: Final = "context:"
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class RegistrySettings(_Section):
@@ -199,7 +198,8 @@ def _of_context(target: str) -> TargetSettings | None:
     return TargetSettings(kind=TargetKind.KUBERNETES, context=context, protected=True)
 
 
-class Surroundings(_Section):
+@dataclass(frozen=True, slots=True)
+class Surroundings:
     """What the environment says of who runs Slipway, and where."""
 
     actor: str
@@ -337,6 +337,8 @@ def _in_a_pod(tree: dict[str, Any], env: Mapping[str, str]) -> None:
 
 def _no_context(env: Mapping[str, str]) -> str:
     """What a target without a context could name."""
+    import yaml
+
     names: list[str] = []
     for path in _kubeconfigs(env):
         # What is no kubeconfig is told when a target wants it.
@@ -355,6 +357,8 @@ def _explained(error: ValidationError, path: Path | None, env: Mapping[str, str]
     place = ".".join(str(part) for part in first["loc"])
     where = f"{one_line(path)}" if path else "the environment (SLIPWAY_…)"
     if first["type"] == "extra_forbidden":
+        import difflib
+
         wrong = str(first["loc"][-1])
         nearest = difflib.get_close_matches(wrong, _known_keys(first["loc"]), n=1, cutoff=0.0)
         return ConfigError(

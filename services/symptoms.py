@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from services import diagnosis
 from services.domain import Cause, Drift, Intent, Json, PackageKind
 from services.errors import one_line
 from services.inferenceservice import NOT_STARTED, Stuck, source_of
@@ -450,6 +449,8 @@ def _server(trouble: Trouble, intent: Intent, lines: Sequence[str]) -> Cause:
             f"The container {trouble.container} ended with exit code {trouble.exit_code}.",
             f"Look at its log: slipway logs NAME --container {trouble.container}.",
         )
+    from services import diagnosis
+
     return diagnosis.cause_of(
         lines,
         where=trouble.where,
@@ -467,6 +468,8 @@ def loading_cause(pod: str, intent: Intent, lines: Sequence[str]) -> Cause | Non
     """
     if not any(_RAISED.match(line) for line in lines):
         return None
+    from services import diagnosis
+
     found = diagnosis.cause_of(lines, where=f"{pod}/{CONTAINER}", requirements=intent.requirements)
     return found if found.code else None
 

@@ -29,6 +29,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import yaml
 from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -255,6 +256,18 @@ class Environments:
 
 
 # ── What a model needs ────────────────────────────────────────────────────────────────────────
+
+
+def formats_of(package: Path) -> tuple[str, ...]:
+    """The serialization formats that the flavours of a package's MLmodel name."""
+    try:
+        content = yaml.safe_load((package / "MLmodel").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return ()  # MLServer will say what is wrong with it, with the file's name
+    flavors = content.get("flavors") if isinstance(content, dict) else None
+    settings = flavors.values() if isinstance(flavors, dict) else ()
+    found = (flavor.get("serialization_format") for flavor in settings if isinstance(flavor, dict))
+    return tuple(sorted({str(name) for name in found if name}))
 
 
 def _needed(lines: Iterable[str], python: str, formats: Sequence[str]) -> tuple[Requirement, ...]:

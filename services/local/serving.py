@@ -18,7 +18,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -42,9 +44,7 @@ from services.domain import (
     WayIn,
 )
 from services.errors import Conflict, NotDeployable, NotFound, SlipwayError, one_line
-from services.local.environments import Environments
 from services.local.journal import abandoned, find_release, next_number
-from services.local.process import is_free
 from services.local.state import (
     STALE_AFTER_S,
     ProcessId,
@@ -56,7 +56,9 @@ from services.local.state import (
     manifest_of,
     now,
 )
-from services.local.supervisor import formats_of
+
+if TYPE_CHECKING:
+    from services.local.environments import Environments
 
 # A MLServer with scikit-learn holds about 350 MB; less than this and the machine will swap.
 _MEMORY_NEEDED_BYTES = 512 * 1024 * 1024
@@ -87,7 +89,7 @@ class LocalServing:
         self._root = root.absolute()
         self._target = target
         self._uv = uv
-        self._environments = environments or Environments(self._root / "environments", uv)
+        self._given_environments = environments
 
     # ── Looking ───────────────────────────────────────────────────────────────────────────────
 
@@ -423,6 +425,8 @@ class LocalServing:
                 f"{port} is the address of the service {other}.",
                 "Choose another port.",
             )
+        from services.local.process import is_free
+
         if not is_free(port):
             return Finding(
                 name,
@@ -438,7 +442,15 @@ class LocalServing:
         given = wish.intent.port if wish and wish.intent else None
         return port == (given or folder.address())
 
+    @cached_property
+    def _environments(self) -> Environments:
+        from services.local.environments import Environments
+
+        return self._given_environments or Environments(self._root / "environments", self._uv)
+
     def _check_environment(self, intent: Intent, package: Path) -> Finding:
+        from services.local.environments import formats_of
+
         name = "libraries"
         try:
             chosen = self._environments.choose(
@@ -574,6 +586,8 @@ def _check_memory() -> Finding:
 
 
 def _check_loopback() -> Finding:
+    from services.local.process import is_free
+
     name = "loopback"
     if is_free(0):
         return Finding(name, Verdict.PASS, "Servers can listen on 127.0.0.1.")

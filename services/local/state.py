@@ -27,7 +27,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
-import filelock
 import psutil
 
 from services import records
@@ -428,6 +427,8 @@ def manifest_of(wish: Wish) -> str:
 @contextlib.contextmanager
 def exclusive(path: Path, service: str) -> Iterator[None]:
     """Hold a lock file. Conflict when it stays taken."""
+    import filelock
+
     try:
         with filelock.FileLock(path, timeout=_LOCK_WAIT_S, mode=0o600):
             yield

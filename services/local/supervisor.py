@@ -33,11 +33,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import psutil
-import yaml
 
 from services.domain import Cause, Intent, Outcome, Step, StepState, TestResult
 from services.errors import SlipwayError, one_line
-from services.local.environments import Environment, Environments
+from services.local.environments import Environment, Environments, formats_of
 from services.local.journal import LocalJournal, find_release
 from services.local.process import Failed, ModelServer, listening_socket, wait_until
 from services.local.state import (
@@ -666,18 +665,6 @@ def _filled(shares: Sequence[Share]) -> tuple[Share, ...]:
     return tuple(
         replace(share, percent=percent) for share, percent in zip(shares, even, strict=True)
     )
-
-
-def formats_of(package: Path) -> tuple[str, ...]:
-    """The serialization formats that the flavours of a package's MLmodel name."""
-    try:
-        content = yaml.safe_load((package / "MLmodel").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return ()  # MLServer will say what is wrong with it, with the file's name
-    flavors = content.get("flavors") if isinstance(content, dict) else None
-    settings = flavors.values() if isinstance(flavors, dict) else ()
-    found = (flavor.get("serialization_format") for flavor in settings if isinstance(flavor, dict))
-    return tuple(sorted({str(name) for name in found if name}))
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.apiserver import api_server, kubeconfig
+
 SLIPWAY = str(Path(sys.executable).with_name("slipway"))
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +58,42 @@ def test_help_needs_nothing_heavy(tmp_path: Path) -> None:
     ran = python(code, tmp_path)
 
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def imported_by(folder: Path, *words: str) -> set[str]:
+    """The names of the modules that one run of a verb has imported at its end."""
+    code = (
+        f"import sys; from dashboard.cli import main; code = main({list(words)});"
+        "print(*sys.modules, sep='\\n'); sys.exit(code)"
+    )
+    ran = python(code, folder)
+    assert ran.returncode == 0, ran.stderr
+    return set(ran.stdout.split())
+
+
+def test_a_look_at_this_machine_imports_no_client_and_nothing_that_only_plans_need(
+    tmp_path: Path,
+) -> None:
+    heavy = {"kubernetes", "google", "requests", "sqlalchemy", "mlflow", "streamlit", "pandas"}
+    heavy |= {"packaging", "filelock", "yaml", "asyncio", "statistics"}
+
+    assert not heavy & imported_by(tmp_path, "status", "--target", "local")
+
+
+def test_a_look_at_a_cluster_imports_no_model_of_its_api_and_no_other_client(
+    tmp_path: Path,
+) -> None:
+    heavy = {"google.cloud", "grpc", "sqlalchemy", "mlflow", "streamlit", "pandas", "numpy"}
+    heavy |= {"packaging", "filelock", "statistics", "http.server"}
+    typed = ("kubernetes.client.models.", "kubernetes.client.api.")
+    with api_server() as api:
+        (tmp_path / "slipway.toml").write_text(
+            '[targets.stub]\nkind = "kubernetes"\ncontext = "stub"\nnamespace = "models"\n'
+            f'kubeconfig = "{kubeconfig(tmp_path, api.url)}"\n'
+        )
+        seen = imported_by(tmp_path, "status", "--target", "stub")
+
+    assert {name for name in seen if name in heavy or name.startswith(typed)} == set()
 
 
 def test_the_command_line_never_meets_streamlit(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from services.domain import Intent, Mode, Package, PackageKind, VersionRef
 from services.errors import NotFound
+from services.local.environments import formats_of
 from services.local.process import CappedLog, environment_of, free_ports, printable, run_files
 from services.local.state import ServiceFolder, Share, Wish, create_once, write_whole
-from services.local.supervisor import formats_of
 
 
 def intent(percent: int | None = None, *, stopped: bool = False) -> Intent:
