@@ -7,6 +7,7 @@ each start. The tests that are about such models keep them.
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,9 @@ def save_constant(
             folder,
             python_model=source,
             signature=mlflow.models.infer_signature(rows, np.full(len(rows), answer)),
+            input_example=rows.head(1),
             pip_requirements=list(requirements),
         )
+    # MLflow tries the example, which imports the code from where it was saved.
+    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
     return folder
