@@ -137,6 +137,7 @@ _IN_ORDER = (
 
 
 def test_nothing_moves_while_one_looks(services: App, page: Page) -> None:
+    page.emulate_media(reduced_motion="no-preference")
     visit(page, services.url)
     table = page.get_by_role("region", name="Services", exact=True)
     rows(page, "Services").first.wait_for(state="attached")
