@@ -6,6 +6,11 @@ RUN := .venv/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 PORT ?= 8501
 
+# An environment that forbids Python to keep its bytecode, as containers have it, makes each start of
+# each process compile all that it imports: twice the CPU time for `slipway`, MLflow and Streamlit.
+# What stands in .venv and in this checkout is ours to write.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test check format bench screenshots docs cluster-test clean
 

@@ -9,7 +9,6 @@ import contextlib
 import http.client
 import itertools
 import json
-import shutil
 import threading
 import time
 import warnings
@@ -36,6 +35,7 @@ from services.domain import (
 from services.local.journal import LocalJournal
 from services.local.serving import LocalServing
 from services.local.state import ServiceFolder
+from tests.constant import save_constant
 
 EXAMPLE = json.dumps({"dataframe_split": {"columns": ["a", "b"], "data": [[1.0, 2.0]]}})
 MISFIT = json.dumps({"dataframe_split": {"columns": ["other"], "data": [[1.0]]}})
@@ -66,23 +66,22 @@ def save_models(folder: Path) -> Path:
     from sklearn.dummy import DummyRegressor
 
     rows = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    for number in (1, 2, 3):
+        save_constant(folder / str(number), float(number), rows, ["mlflow", "scikit-learn"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for number in (1, 2, 3):
-            constant = float(number)
-            model = DummyRegressor(strategy="constant", constant=constant).fit(rows, [constant] * 2)
-            mlflow.sklearn.save_model(
-                model,
-                folder / str(number),
-                signature=mlflow.models.infer_signature(rows, model.predict(rows)),
-                pip_requirements=["mlflow", "scikit-learn"],
-            )
+        model = DummyRegressor(strategy="constant", constant=1.0).fit(rows, [1.0, 1.0])
+        mlflow.sklearn.save_model(
+            model,
+            folder / str(BROKEN),
+            signature=mlflow.models.infer_signature(rows, model.predict(rows)),
+            pip_requirements=["mlflow", "scikit-learn"],
+        )
         source = folder / "slow_model.py"
         source.write_text(_SLOW_MODEL)
         mlflow.pyfunc.save_model(
             folder / str(SLOW), python_model=source, pip_requirements=["mlflow"]
         )
-    shutil.copytree(folder / "1", folder / str(BROKEN))
     for path in (folder / str(BROKEN)).glob("model.*"):
         path.unlink()
     return folder
@@ -164,7 +163,12 @@ class Machine:
         """The MLServer processes by workload."""
         seen = ServiceFolder(self.root, name).seen()
         assert seen is not None
-        return {w.number: psutil.Process(w.process.pid) for w in seen.workloads if w.process}
+        found = {}
+        for workload in seen.workloads:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended after it was seen
+                if workload.process:
+                    found[workload.number] = psutil.Process(workload.process.pid)
+        return found
 
     def supervisor(self, name: str = "wine") -> psutil.Process:
         """The supervisor's process."""

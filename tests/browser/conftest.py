@@ -177,8 +177,14 @@ def page(browser: Browser) -> Iterator[Page]:
 
 @contextmanager
 def tab(browser: Browser, theme: Literal["light", "dark"] = "light") -> Iterator[Page]:
-    """A tab of a visitor of its own."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=theme)
+    """A tab of a visitor of its own, who asks for no motion.
+
+    What moves while a page is read is painted by the processor here, frame by frame: a third of all
+    that the browser computes. A test of motion asks for it.
+    """
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 900}, color_scheme=theme, reduced_motion="reduce"
+    )
     context.set_default_timeout(30_000)
     yield context.new_page()
     context.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import pytest
@@ -91,20 +92,40 @@ def test_hostile_names_are_shown_as_they_are(services: App, page: Page) -> None:
     assert dialogs == []
 
 
+@dataclass
+class Measured:
+    """What was measured of one page."""
+
+    unnamed: list[str]
+    low: dict[str, list[str]]
+    """Theme → the texts that are too near to their ground."""
+
+
+@pytest.fixture(scope="module")
+def measured(services: App, browser: Browser) -> dict[str, Measured]:
+    """Each view, opened once for every test that measures it: opening one is what costs."""
+    found = {}
+    with tab(browser) as page:
+        for view in VIEWS:
+            page.emulate_media(color_scheme="light")
+            open_link(page, f"{services.url}/{view}")
+            still(page)
+            unnamed, light = unnamed_controls(page), low_contrast(page)
+            page.emulate_media(color_scheme="dark")
+            expect(page.get_by_test_id("stApp")).to_have_css("color-scheme", "dark")
+            still(page)
+            found[view] = Measured(unnamed, {"light": light, "dark": low_contrast(page)})
+    return found
+
+
 @pytest.mark.parametrize("view", VIEWS)
-def test_every_control_has_a_name(services: App, page: Page, view: str) -> None:
-    open_link(page, f"{services.url}/{view}")
-    assert unnamed_controls(page) == []
+def test_every_control_has_a_name(measured: dict[str, Measured], view: str) -> None:
+    assert measured[view].unnamed == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_text_stands_out_from_its_ground(services: App, browser: Browser, theme: str) -> None:
-    found = {}
-    with tab(browser, "dark" if theme == "dark" else "light") as page:
-        for view in VIEWS:
-            open_link(page, f"{services.url}/{view}")
-            still(page)
-            found[view] = low_contrast(page)
+def test_text_stands_out_from_its_ground(measured: dict[str, Measured], theme: str) -> None:
+    found = {view: page.low[theme] for view, page in measured.items()}
     assert {view: texts for view, texts in found.items() if texts} == {}
 
 
@@ -137,6 +158,7 @@ _IN_ORDER = (
 
 
 def test_nothing_moves_while_one_looks(services: App, page: Page) -> None:
+    page.emulate_media(reduced_motion="no-preference")
     visit(page, services.url)
     table = page.get_by_role("region", name="Services", exact=True)
     rows(page, "Services").first.wait_for(state="attached")

@@ -53,6 +53,7 @@ from services.rollout import Wish
 from services.watched import Direct
 from tests.cluster.account import Account, scratch
 from tests.cluster.account import account as account_in
+from tests.constant import save_constant
 from tests.contract.mlflow_servers import tracking_server
 from tests.memory import MemoryEngine, MemoryRegistry, MemoryStore
 
@@ -144,8 +145,21 @@ def _emulator(admin: Cluster) -> str:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Two real versions; see `train`."""
+    """Two real versions of scikit-learn's; see `train`."""
     return train(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def light(trained: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Two versions that answer and require the same, and load in half the CPU time."""
+    import pandas as pd
+
+    folder = tmp_path_factory.mktemp("light")
+    rows = pd.DataFrame([[13.0, 1.7, 2.4, 15.6]] * 3, columns=list(FEATURES))
+    return {
+        number: save_constant(folder / str(number), number, rows, requirements_of(trained[number]))
+        for number in trained
+    }
 
 
 def train(folder: Path) -> dict[int, Path]:
@@ -181,10 +195,18 @@ def train(folder: Path) -> dict[int, Path]:
 
 
 @pytest.fixture(scope="session")
-def versions(trained: dict[int, Path]) -> MemoryRegistry:
-    """A registry that has the trained versions as wine/1 and wine/2; tests leave it as it is."""
+def versions(light: dict[int, Path]) -> MemoryRegistry:
+    """A registry that has light versions as wine/1 and wine/2; tests leave it as it is.
+
+    A module whose tests are about what MLflow saves by default puts those versions in its place.
+    """
+    return holding(light)
+
+
+def holding(saved: dict[int, Path]) -> MemoryRegistry:
+    """A registry that has saved models as versions of wine."""
     made = MemoryRegistry()
-    for number, folder in trained.items():
+    for number, folder in saved.items():
         add(made, number, folder)
     return made
 
@@ -216,9 +238,16 @@ def _ours(address: str) -> bool:
 
 @pytest.fixture(scope="session")
 def registry_server(
-    machine: str, trained: dict[int, Path], tmp_path_factory: pytest.TempPathFactory
+    machine: str,
+    trained: dict[int, Path],
+    light: dict[int, Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
-    """A real MLflow server with wine/1, wine/2 and the alias champion on 1, for pods too."""
+    """A real MLflow server with wine/1, wine/2 and the alias champion on 1, for pods too.
+
+    wine/1 is saved as MLflow saves scikit-learn models by default, wine/2 is light: a service goes
+    from one kind to the other and back.
+    """
     import mlflow
 
     folder = tmp_path_factory.mktemp("mlflow")
@@ -226,9 +255,9 @@ def registry_server(
         client = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
         client.create_registered_model("wine")
         experiment = client.create_experiment("wine")
-        for number in sorted(trained):
+        for saved in (trained[1], light[2]):
             run = client.create_run(experiment)
-            client.log_artifacts(run.info.run_id, str(trained[number]), "model")
+            client.log_artifacts(run.info.run_id, str(saved), "model")
             source = f"{run.info.artifact_uri}/model"
             client.create_model_version("wine", source, run.info.run_id)
         client.set_registered_model_alias("wine", "champion", "1")
@@ -242,12 +271,15 @@ def add(registry: MemoryRegistry, number: int, folder: Path, **details: Json) ->
     )
     ref = registry.add("wine", number, signature=SIGNATURE, example=example)
     registry.files[ref] = {path.name: path.read_bytes() for path in folder.iterdir()}
-    requirements = (folder / "requirements.txt").read_text().splitlines()
-
     registry.details_of[ref] = replace(
-        registry.details_of[ref], requirements=tuple(requirements), **details
+        registry.details_of[ref], requirements=requirements_of(folder), **details
     )
     return ref
+
+
+def requirements_of(folder: Path) -> tuple[str, ...]:
+    """What a saved model requires."""
+    return tuple((folder / "requirements.txt").read_text().splitlines())
 
 
 @dataclass

@@ -5,15 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from services import rollout
 from services.domain import Mode, Outcome, Package, PackageKind, Resources
-from tests.cluster.conftest import Voyage, intent_of
+from tests.cluster.conftest import Voyage, holding, intent_of
+from tests.memory import MemoryRegistry
 
 Begin = Callable[[Mode], Voyage]
 MODES = pytest.mark.parametrize("mode", [Mode.STANDARD, Mode.KNATIVE])
+
+
+@pytest.fixture(scope="session")
+def versions(trained: dict[int, Path]) -> MemoryRegistry:
+    """What MLflow saves by default: a server of another MLflow cannot load it."""
+    return holding(trained)
 
 
 @pytest.fixture

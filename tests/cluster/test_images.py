@@ -33,11 +33,17 @@ from services.images import (
 from services.kubeconfig import contexts
 from services.ports import Packager, no_report
 from tests.cluster.account import ENVIRONMENTS, Account
-from tests.cluster.conftest import ClusterOps, Voyage, intent_of
+from tests.cluster.conftest import ClusterOps, Voyage, holding, intent_of
 from tests.memory import MemoryRegistry
 
 ONE, TWO = VersionRef("wine", 1), VersionRef("wine", 2)
 SIZE = Resources(cpu="100m", memory="1Gi")
+
+
+@pytest.fixture(scope="session")
+def versions(trained: dict[int, Path]) -> MemoryRegistry:
+    """What MLflow saves by default: an image has to hold the libraries that load it."""
+    return holding(trained)
 
 
 @pytest.fixture(scope="session")

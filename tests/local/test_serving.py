@@ -18,7 +18,7 @@ from services.domain import Outcome, Phase, Plan, StepState, TestResult, Verdict
 from services.errors import Conflict, SlipwayError
 from services.local.process import free_ports, is_free
 from services.local.serving import LocalServing
-from services.local.state import ServiceFolder
+from services.local.state import ServiceFolder, exclusive
 from tests.machine import BROKEN, MISFIT, SLOW, Machine, Stream, eventually
 
 pytestmark = [pytest.mark.local, pytest.mark.timeout(420)]
@@ -159,7 +159,10 @@ def test_a_supervisor_killed_in_mid_deploy_leaves_a_failure_and_no_lock(machine:
 
 def test_a_supervisor_killed_in_mid_delete_leaves_no_service(machine: Machine) -> None:
     machine.deploy(1)
-    machine.supervisor().suspend()  # so that it does nothing about the delete
+    folder = ServiceFolder(machine.root, "wine")
+    # So that it does nothing about the delete, and holds no lock that the delete needs.
+    with exclusive(folder.releases / "lock", "wine"), folder.locked():
+        machine.supervisor().suspend()
     machine.apply(rollout.plan_delete(machine.service()))
     machine.supervisor().kill()
     eventually(lambda: machine.serving.service("wine") is None, 10)
