@@ -880,17 +880,31 @@ def read(look: Look, history: Sequence[Release]) -> Facts:
     living = [pod for pod in look.pods if not pod["metadata"].get("deletionTimestamp")]
     base = Facts(mode=mode, wanted=wanted, workload=workload)
     if is_stopped(look.service):
-        gone = not living
+        message = _still_there(look, living)
         return replace(
             base,
-            stopped=gone,
-            caught_up=gone,
+            stopped=not message,
+            caught_up=not message,
             traffic_as_wanted=True,
-            message="stopped" if gone else f"{len(living)} pods are stopping",
+            message=message or "stopped",
         )
     if mode is Mode.KNATIVE:
         return _read_knative(base, look, living, history)
     return _read_standard(base, look, living, history)
+
+
+def _still_there(look: Look, living: Sequence[Json]) -> str:
+    """What a stopped service has yet; "" once all of it is gone.
+
+    Its pods alone do not tell: asleep or scaled to nothing there are none, and what would make them
+    stands until KServe takes it away: stopping deletes it (v0.20.0, the predictor's reconcilers).
+    """
+    if living:
+        return "1 pod is stopping" if len(living) == 1 else f"{len(living)} pods are stopping"
+    for what, child in (("Deployment", look.deployment), ("Knative Service", look.knative)):
+        if child is not None and not child["metadata"].get("deletionTimestamp"):
+            return f"KServe has not removed its {what} yet"
+    return ""
 
 
 def _read_standard(

@@ -101,6 +101,23 @@ def show(api: ApiServer, look: Json) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("mode", ["standard", "knative"])
+def test_a_service_without_pods_is_stopped_once_kserve_took_away_what_would_make_them(
+    api: ApiServer, cluster: Cluster, version: str, mode: str
+) -> None:
+    stopped, ready = looks(version)["standard stopped"], looks(version)[f"{mode} ready"]
+    kind = "deployment" if mode == "standard" else "knative"
+    service, child = ready["service"], ready[kind]
+    service["metadata"].setdefault("annotations", {})[objects.STOP_ANNOTATION] = "true"
+    show(api, {**stopped, "service": service, kind: child})
+    serving = KServeServing(cluster, "models", past_of(service))
+    assert not serving.observe("wine").stopped
+    child["metadata"]["deletionTimestamp"] = "2026-11-20T10:00:00Z"
+    show(api, {**stopped, "service": service, kind: child})
+    assert serving.observe("wine").stopped
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
     ("name", "phase", "answering"),
     [
