@@ -11,7 +11,7 @@ import base64
 import binascii
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -125,6 +125,11 @@ class Histogram:
         filled = np.flatnonzero(self._counts)
         return filled * self.step, self._counts[filled]
 
+    def packed(self) -> Packed:
+        """The same, to be kept; of the finest buckets."""
+        assert self.step == 1
+        return Packed(self.n, self.min_ns, self.max_ns, *self.buckets())
+
     def counts_in(self, indexes: Numbers) -> Numbers:
         """The counts of the buckets with these numbers, as `buckets` tells them."""
         at = indexes // self.step
@@ -229,6 +234,28 @@ class Histogram:
             made._counts[places] = counts
         made.n = int(made._counts.sum())
         return made
+
+
+class Packed(NamedTuple):
+    """A histogram in the room of what it holds: to keep many of which most hold little."""
+
+    n: int
+    min_ns: int
+    max_ns: int
+    indexes: Numbers
+    counts: Numbers
+
+
+def quantile_of(parts: Sequence[Packed], per_mille: int) -> float:
+    """The nearest-rank quantile of all parts together, in seconds; there are samples."""
+    indexes = np.concatenate([part.indexes for part in parts])
+    counts = np.concatenate([part.counts for part in parts])
+    order = indexes.argsort()
+    ends = counts[order].cumsum()
+    at = ends.searchsorted(rank_of(sum(part.n for part in parts), per_mille))
+    longest = lowest_ns(int(indexes[order[at]]) + 1) - 1
+    lowest, highest = min(part.min_ns for part in parts), max(part.max_ns for part in parts)
+    return min(max(longest, lowest), highest) / NS
 
 
 def merged(histograms: Iterable[Histogram]) -> Histogram:

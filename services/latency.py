@@ -26,10 +26,12 @@ from services.histogram import (
     MIN_TAIL,
     NO_PERCENTILES,
     Histogram,
+    Packed,
     all_lowest_ns,
     blocks_as_text,
     enough_for,
     merged,
+    quantile_of,
     rank_of,
 )
 from services.tally import HALF, LEAVE_WITHIN_S, NOT_SENT, NS, Answerer
@@ -111,14 +113,14 @@ class _Trail:
     """
 
     def __init__(self) -> None:
-        self._seconds: deque[tuple[float, Histogram]] = deque()
+        self._seconds: deque[tuple[float, Packed]] = deque()
         self._n = 0
 
     def add(self, from_s: float, second: Histogram) -> None:
         """Take one second's times; `from_s`: when it began."""
         if not second.n:
             return
-        self._seconds.append((from_s, second))
+        self._seconds.append((from_s, second.packed()))
         self._n += second.n
         while enough_for(self._n - self._seconds[0][1].n, max(TRAILING.values())):
             self._n -= self._seconds.popleft()[1].n
@@ -126,18 +128,17 @@ class _Trail:
     def at(self, end_s: float) -> dict[str, Trailing]:
         """Each percentile over the fewest whole seconds before `end_s` that are enough for it."""
         found: dict[str, Trailing] = {}
-        seconds, window = iter(reversed(self._seconds)), Histogram()
+        seconds, window, n = iter(reversed(self._seconds)), list[Packed](), 0
         from_s = end_s
         for name, per_mille in sorted(TRAILING.items(), key=lambda one: one[1]):
-            while not enough_for(window.n, per_mille):
+            while not enough_for(n, per_mille):
                 next_one = next(seconds, None)
                 if next_one is None:
                     return found
-                from_s = next_one[0]
-                window.merge(next_one[1])
-            value_s = window.quantile_s(per_mille)
-            assert value_s is not None  # there are samples
-            found[name] = Trailing(value_s, round(end_s - from_s, 3))
+                from_s, second = next_one
+                window.append(second)
+                n += second.n
+            found[name] = Trailing(quantile_of(window, per_mille), round(end_s - from_s, 3))
         return found
 
 

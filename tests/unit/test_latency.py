@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -146,6 +147,18 @@ def test_a_run_of_an_hour_trails_no_more_than_its_rarest_percentile_needs() -> N
 def test_a_tick_tells_the_percentiles_of_the_run_so_far() -> None:
     so_far = [tick.so_far for tick in ticks_of([[ms * 10**6] * 500 for ms in (1, 3)])]
     assert [one.p99 for one in so_far if one] == [None, pytest.approx(0.003, rel=0.001)]
+
+
+def test_reading_slow_answers_once_a_second_takes_little_memory() -> None:
+    recorder = Recorder(target_rate=1.0)
+    tracemalloc.start()
+    for second in range(1, 401):
+        times = histogram_of([9_000_000_000 + second * 1_000])
+        recorder.add(Slice(float(second), response={Answerer(): times}, service=times))
+        recorder.tick()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 10 * 2**20
 
 
 def test_a_run_of_an_hour_keeps_no_more_than_its_blocks() -> None:
