@@ -146,6 +146,10 @@ class Listing:
     """The collection's resourceVersion at that moment; "" when the kind does not exist."""
 
 
+Wrote = Callable[[str, str, Json], None]
+"""Is told of a write: method, path, answer."""
+
+
 class _WrongCertificate(Unreachable):
     """The TLS handshake failed: somebody else answers, or the CA is an old one."""
 
@@ -196,8 +200,17 @@ class Cluster:
         self._client: Any = None
         self._lock = threading.RLock()
         self._renewed_at = -math.inf
-        self.wrote: Callable[[str, str, Json], None] | None = None
-        """Told of every write that was accepted: method, path, answer."""
+        self._told: tuple[Wrote, ...] = ()
+
+    def tell(self, wrote: Wrote) -> None:
+        """Call `wrote` after every write that was accepted."""
+        with self._lock:
+            self._told = (*self._told, wrote)
+
+    def tell_no_more(self, wrote: Wrote) -> None:
+        """Call `wrote` no longer; nothing happens when it was not called."""
+        with self._lock:
+            self._told = tuple(told for told in self._told if told != wrote)
 
     # ── Connecting ────────────────────────────────────────────────────────────────────────────
 
@@ -322,13 +335,9 @@ class Cluster:
         finally:
             response.release_conn()
         reply = Reply(response.status, _parsed(text), _date(response.headers.get("Date")))
-        if (
-            method != "GET"
-            and reply.ok
-            and self.wrote is not None
-            and "dryRun" not in (query or {})
-        ):
-            self.wrote(method, path, reply.body)
+        if method != "GET" and reply.ok and "dryRun" not in (query or {}):
+            for told in self._told:
+                told(method, path, reply.body)
         if reply.ok or reply.status in accept:
             return reply
         raise self.refused(doing, reply)

@@ -75,6 +75,11 @@ class Scope:
         """Whether every object that `selector` wants is in it, as far as is known."""
         return not self.narrow or (not self.name and self.label == selector)
 
+    def covers(self, metadata: Json) -> bool:
+        """Whether the object with this `metadata` is in it: its watch then tells of it."""
+        by_name = not self.name or metadata.get("name") == self.name
+        return by_name and _carries({"metadata": metadata}, self.label)
+
 
 Collections = Mapping[str, Scope]
 """API path of a collection → what of it is watched."""
@@ -119,7 +124,7 @@ class Watched:
         self._copies = {path: _Copy(cluster, path, scope) for path, scope in collections.items()}
         self._proof = threading.Lock()
         self._proved = 0.0
-        cluster.wrote = self._wrote
+        cluster.tell(self._wrote)
 
     def get(self, path: str, *, doing: str) -> Json | None:
         """One object; None when there is none. Unreachable, Denied."""
@@ -159,6 +164,7 @@ class Watched:
 
     def close(self) -> None:
         """Stop watching; reads go to the server from now on."""
+        self._cluster.tell_no_more(self._wrote)
         for copy in self._copies.values():
             copy.end()
         for copy in self._copies.values():
@@ -191,8 +197,10 @@ class Watched:
         collection = path if method == "POST" else path.rpartition("/")[0]
         copy = self._copies.get(collection)
         if copy is not None:
-            metadata = body.get("metadata") if isinstance(body, dict) else None
-            copy.expect(_number((metadata or {}).get("resourceVersion")))
+            metadata = (body.get("metadata") if isinstance(body, dict) else None) or {}
+            number = _number(metadata.get("resourceVersion"))
+            if not number or copy.scope.covers(metadata):  # a delete may only say that it was done
+                copy.expect(number)
 
 
 class _Copy:

@@ -22,7 +22,6 @@ def reads(cluster: Cluster, namespace: str) -> Iterator[Watched]:
     found = Watched(cluster, collections(namespace))
     yield found
     found.close()
-    cluster.wrote = None
 
 
 @pytest.mark.parametrize("mode", [Mode.STANDARD, Mode.KNATIVE])

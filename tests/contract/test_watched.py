@@ -354,6 +354,46 @@ def test_after_following_the_server_itself_is_read_again(api: ApiServer, cluster
     assert api.asked_for("GET", "/a") == before + 1
 
 
+def test_two_services_followed_at_once_do_not_wait_for_each_others_writes(
+    api: ApiServer, cluster: Cluster
+) -> None:
+    api.put(PODS, pod("p1", "a"))
+    api.put(PODS, pod("p2", "b"))
+    mine, other = Direct(cluster), Direct(cluster)
+    with mine.following({PODS: Scope("of=a")}), other.following({PODS: Scope("of=b")}):
+        for reads, name in ((mine, "a"), (other, "b")):
+            assert len(reads.items(PODS, doing="x", selector=f"of={name}")) == 1
+        asked = api.asked_for("GET", "pods", limit="500")
+        for turn in range(3):
+            body = {"metadata": {"labels": {"of": "a", "turn": str(turn)}}}
+            cluster.send(
+                "PATCH", f"{PODS}/p1", doing="x", body=body, content_type=MERGE_PATCH
+            )
+            (seen,) = mine.items(PODS, doing="x", selector="of=a")
+            assert seen["metadata"]["labels"]["turn"] == str(turn)
+            other.items(PODS, doing="x", selector="of=b")
+        assert api.asked_for("GET", "pods", limit="500") == asked
+        assert api.asked_for("GET", "pods", labelSelector="of=b") == 2  # a list and a watch
+
+
+def test_a_follower_that_ended_leaves_the_others_their_own_writes(
+    api: ApiServer, cluster: Cluster, reads: Watched
+) -> None:
+    api.put(SERVING, service("a"))
+    with Direct(cluster).following(ONE):
+        pass
+    watching(api, reads)
+    for turn in range(1, 20):
+        cluster.send(
+            "PATCH",
+            f"{SERVING}/a",
+            doing="x",
+            body={"spec": {"turn": turn}},
+            content_type=MERGE_PATCH,
+        )
+        assert turns(reads) == {"a": turn}
+
+
 def test_a_followed_service_that_is_deleted_is_gone(api: ApiServer, cluster: Cluster) -> None:
     api.put(SERVING, service("a"))
     reads = Direct(cluster)
