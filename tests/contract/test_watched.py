@@ -366,9 +366,7 @@ def test_two_services_followed_at_once_do_not_wait_for_each_others_writes(
         asked = api.asked_for("GET", "pods", limit="500")
         for turn in range(3):
             body = {"metadata": {"labels": {"of": "a", "turn": str(turn)}}}
-            cluster.send(
-                "PATCH", f"{PODS}/p1", doing="x", body=body, content_type=MERGE_PATCH
-            )
+            cluster.send("PATCH", f"{PODS}/p1", doing="x", body=body, content_type=MERGE_PATCH)
             (seen,) = mine.items(PODS, doing="x", selector="of=a")
             assert seen["metadata"]["labels"]["turn"] == str(turn)
             other.items(PODS, doing="x", selector="of=b")
