@@ -384,7 +384,7 @@ def remove(ops: ClusterOps, name: str) -> None:
 
 STREAM_RATE = 50.0
 CPU = "600m"
-"""Of each server: with 200m it answers 40/s, and what waits in a full server is cut when it ends."""
+"""Of each server. One of 200m answers 40/s, and what waits in a full server is cut when it ends."""
 BEFORE_S, AFTER_S = 3.0, 5.0
 """The stream goes on around each roll-back: old pods leave after it has settled."""
 
