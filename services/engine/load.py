@@ -25,7 +25,7 @@ from services.tally import LEAVE_WITHIN_S, NOT_SENT, NS, Answerer, Tally
 
 _FULL_CHECK_EVERY = 64
 _FULL_CHECKS_AT_FIRST = 32
-_COUNTED_AT_ONCE = 64
+_COUNTED_AT_ONCE = 256
 """Times counted together; more would hold up the answers that come meanwhile."""
 _MOST_ANSWERERS = 32
 _MOST_HEADS = 256
@@ -561,9 +561,9 @@ class LoadProcess:
         """True while Slipway has not read the last slices: the next will be longer instead."""
         return self.results.get_write_buffer_size() > _RESULTS_WAITING_BYTES
 
-    def say(self, message: dict[str, object]) -> None:
-        """Tell Slipway a message, as one line."""
-        self.results.write(orjson.dumps(message) + b"\n")
+    def say(self, message: dict[str, object], data: bytes | bytearray = b"") -> None:
+        """Tell Slipway a message, as one line, and what follows it."""
+        self.results.write(orjson.dumps(message | {"bytes": len(data)}) + b"\n" + data)
 
     def hand_over(self, now: int) -> None:
         """Tell what happened since the last time, and begin anew."""
@@ -574,7 +574,7 @@ class LoadProcess:
         for who, times in on_time.items():
             piece.response.setdefault(who, Tally()).merge(times)
             piece.service.merge(times)
-        if piece.service.counts:
+        if piece.service:
             self.failures_in_a_row = 0
         elif piece.errors:
             self.failing_since_ns = self.failing_since_ns if self.failures_in_a_row else now
@@ -584,7 +584,8 @@ class LoadProcess:
         polled_s, self.schedule.polled_ns = self.schedule.polled_ns / NS, 0
         piece.cpu_s = max(0.0, busy_s - self.busy_before_s - polled_s)
         self.busy_before_s = busy_s
-        self.say({"slice": piece_as_wire(piece)})
+        data = bytearray()
+        self.say({"slice": piece_as_wire(piece, data)}, data)
 
     def give_up(self) -> None:
         """The schedule is over: what never left counts as a failure of its own kind."""

@@ -1,7 +1,8 @@
 """What the two halves of the load engine say to each other over a pipe.
 
 To the process: one frame (length, JSON header, the requests as they go out), later perhaps STOP.
-Back: a line of JSON for each slice of the run, and one for its end or for the problem.
+Back: a line of JSON for each slice of the run, and one for its end or for the problem. Where it
+has `bytes`, so many follow it: a slice's times, which its figures tell how to read.
 """
 
 from __future__ import annotations
@@ -117,15 +118,15 @@ class Piece:
     cpu_s: float = 0.0
 
 
-def piece_as_wire(piece: Piece) -> dict[str, object]:
-    """A piece as plain values; `run` reads them as a slice."""
+def piece_as_wire(piece: Piece, data: bytearray) -> dict[str, object]:
+    """A piece as plain values, its times at the end of `data`; `run` reads both as a slice."""
     return {
         "end_s": piece.end_s,
         "response": [
-            [who.release, who.version, times.as_row()] for who, times in piece.response.items()
+            [who.release, who.version, times.as_row(data)] for who, times in piece.response.items()
         ],
-        "service": piece.service.as_row(),
-        "lateness": piece.lateness.as_row(),
+        "service": piece.service.as_row(data),
+        "lateness": piece.lateness.as_row(data),
         "errors": piece.errors,
         "waited": piece.waited,
         "resent": piece.resent,

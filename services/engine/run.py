@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import subprocess
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,6 +31,7 @@ MAX_DURATION_S: Final = 3_600.0
 MAX_CONCURRENCY: Final = 1_024
 """A load test is a weapon: what it may ask for is bounded here, whoever asks."""
 
+_PIPE_BYTES = 1 << 20
 _SILENCE_S = 15.0
 """The engine says something four times a second: so long without a word means that it hangs."""
 
@@ -75,6 +77,7 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
         self._next_tick_s = 1.0
         self._began_at: datetime | None = None
         self._warm_up_told_s = -load.warm_up_s
+        self._chunk = bytearray(_PIPE_BYTES)
         self._received = bytearray()
         self._closed = False
         self._closing = threading.Lock()
@@ -89,6 +92,7 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
             stderr=subprocess.DEVNULL,
             bufsize=0,
         )
+        self._widen()
         self._send(config)
 
     @property
@@ -101,10 +105,10 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
 
     def __next__(self) -> Tick | LoadSummary:
         while not self._ready:
-            line = self._line()
-            if line is None:
+            told = self._told()
+            if told is None:
                 raise StopIteration
-            self._take(orjson.loads(line))
+            self._take(*told)
         return self._ready.popleft()
 
     def stop(self) -> None:
@@ -131,6 +135,12 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
         if hasattr(self, "_process"):
             self.close()
 
+    def _widen(self) -> None:
+        """Have a slice fit into the pipe: else the sender writes it in pieces, as it is read."""
+        assert self._process.stdout is not None
+        with contextlib.suppress(AttributeError, OSError):  # Linux's; bounded for each account
+            fcntl.fcntl(self._process.stdout.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
     def _close_results(self) -> None:
         assert self._process.stdout is not None
         self._process.stdout.close()
@@ -143,24 +153,36 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
             while view:
                 view = view[self._process.stdin.write(view) :]
 
-    def _line(self) -> bytes | None:
-        """The next line from the engine; None when there will be none."""
+    def _told(self) -> tuple[dict[str, Any], bytes] | None:
+        """The engine's next message and what follows it; None when there will be none."""
         with self._reading:
-            assert self._process.stdout is not None
-            while not self._process.stdout.closed:
-                end = self._received.find(b"\n")
-                if end >= 0 and not self._closed:
-                    line = bytes(self._received[:end])
-                    del self._received[: end + 1]
-                    return line
-                self._receive(self._process.stdout.fileno())
+            line = self._taken(lambda: self._received.find(b"\n") + 1)
+            if line is None:
+                return None
+            message = orjson.loads(line)
+            size = message.get("bytes", 0)
+            data = self._taken(lambda: size if len(self._received) >= size else 0) if size else b""
+            return None if data is None else (message, data)
+
+    def _taken(self, size: Callable[[], int]) -> bytes | None:
+        """So many bytes once they are there, 0 = not yet; None when there will be none."""
+        assert self._process.stdout is not None
+        while not self._process.stdout.closed:
+            end = size()
+            if end and not self._closed:
+                with memoryview(self._received) as received:
+                    taken = bytes(received[:end])
+                del self._received[:end]
+                return taken
+            self._receive(self._process.stdout.fileno())
         return None
 
     def _receive(self, pipe: int) -> None:
         readable, _, _ = select.select([pipe], [], [], _SILENCE_S)
-        chunk = os.read(pipe, 1 << 20) if readable else b""
-        self._received += chunk
-        if chunk:
+        size = os.readv(pipe, (self._chunk,)) if readable else 0
+        with memoryview(self._chunk) as chunk:
+            self._received += chunk[:size]
+        if size:
             return
         self._close_results()
         if self._closed:
@@ -177,9 +199,9 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
             fix="Run it again, with a lower rate or on a machine with a free core.",
         )
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _take(self, message: dict[str, Any], data: bytes) -> None:
         if "slice" in message:
-            self._take_slice(_slice_from_wire(message["slice"]))
+            self._take_slice(_slice_from_wire(message["slice"], data))
             return
         self.close()
         if "problem" in message:
@@ -206,16 +228,16 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
             self._next_tick_s = round(piece.end_s) + 1.0
 
 
-def _slice_from_wire(wire: dict[str, Any]) -> Slice:
+def _slice_from_wire(wire: dict[str, Any], data: bytes) -> Slice:
     """What `pipe.piece_as_wire` wrote."""
     return Slice(
         end_s=wire["end_s"],
         response={
-            Answerer(release, version): Histogram.from_row(row)
+            Answerer(release, version): Histogram.from_row(row, data)
             for release, version, row in wire["response"]
         },
-        service=Histogram.from_row(wire["service"]),
-        lateness=Histogram.from_row(wire["lateness"]),
+        service=Histogram.from_row(wire["service"], data),
+        lateness=Histogram.from_row(wire["lateness"], data),
         errors=Counter(wire["errors"]),
         waited=wire["waited"],
         resent=wire["resent"],

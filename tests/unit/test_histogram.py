@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services import histogram
+from services import histogram, tally
 from services.domain import Percentiles
 from services.histogram import Histogram, lowest_ns
 from services.tally import Tally
@@ -22,6 +22,13 @@ def histogram_of(times: list[int]) -> Histogram:
     made = Histogram()
     made.record_all(times)
     return made
+
+
+def read_back(made: Tally) -> Histogram:
+    """As after the pipe, where others' bytes come before."""
+    data = bytearray(b"others")
+    row = made.as_row(data)
+    return Histogram.from_row(row, bytes(data))
 
 
 def nearest_rank(times: list[int], per_mille: int) -> int:
@@ -88,7 +95,31 @@ def test_tallies_that_were_merged_are_read_as_one_of_everything(
     joined.record_all(left)
     more.record_all(right)
     joined.merge(more)
-    assert same(Histogram.from_row(joined.as_row()), histogram_of(left + right))
+    assert same(read_back(joined), histogram_of(left + right))
+
+
+@given(TIMES, st.integers(min_value=0, max_value=300))
+def test_times_that_a_tally_counted_itself_are_read_as_those_that_it_left(
+    times: list[int], most: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tally, "UNCOUNTED", most)
+        made = Tally()
+        for begin in range(0, len(times), 7):
+            made.record_all(times[begin : begin + 7])
+        assert len(made.times_ns) <= most
+    assert bool(made)
+    assert same(read_back(made), histogram_of(times))
+
+
+@given(st.integers(min_value=0, max_value=2**32 - 1))
+def test_every_time_is_in_the_bucket_whose_lowest_is_at_most_it(ns: int) -> None:
+    made = Tally()
+    made.record_all([ns])
+    assert made.times_ns
+    (number,), (count,) = (side.tolist() for side in read_back(made).buckets())
+    assert count == 1
+    assert lowest_ns(number) <= ns < lowest_ns(number + 1)
 
 
 @given(st.lists(TIMES, max_size=5))
