@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from services.domain import Percentiles
 from services.errors import ConfigError
-from services.tally import BITS, HALF, NS, Tally
+from services.tally import BITS, HALF, NS
 
 MIN_TAIL = 10
 """Samples that must lie behind a percentile: with fewer it is one request's luck."""
@@ -81,10 +81,7 @@ class Histogram:
 
     def record_all(self, times_ns: Sequence[int]) -> None:
         """Count times, in nanoseconds; what a clock's jitter made negative counts as 0."""
-        tally, data = Tally(), bytearray()
-        tally.record_all([max(0, ns) for ns in times_ns])
-        row = tally.as_row(data)
-        self.merge(Histogram.from_row(row, bytes(data)))
+        self.merge(Histogram._counted(np.maximum(np.array(times_ns, np.int64), 0)))
 
     def merge(self, other: Histogram) -> None:
         """Add another histogram's counts: exactly as if each of its times had been recorded.
@@ -214,16 +211,11 @@ class Histogram:
         times_ns = np.frombuffer(data, np.uint32, n_times, at).astype(np.int64)
         counts = np.frombuffer(data, np.uint32, n_buckets, at + 4 * n_times)
         places = np.frombuffer(data, np.uint16, n_buckets, at + 4 * (n_times + n_buckets))
-        made = cls._of(places, counts)
-        made.total_ns, made.min_ns, made.max_ns = total_ns, min_ns, max_ns
-        if not len(times_ns):
-            return made
-        counted = cls()
-        counted._counts = np.bincount(_indexes_of(times_ns))
-        counted.n, counted.total_ns = len(times_ns), int(times_ns.sum())
-        counted.min_ns, counted.max_ns = int(times_ns.min()), int(times_ns.max())
-        counted.merge(made)
-        return counted
+        already = cls._of(places, counts)
+        already.total_ns, already.min_ns, already.max_ns = total_ns, min_ns, max_ns
+        made = cls._counted(times_ns)
+        made.merge(already)
+        return made
 
     @classmethod
     def from_buckets(cls, indexes: Sequence[int], counts: Sequence[int], step: int) -> Histogram:
@@ -232,6 +224,16 @@ class Histogram:
         if made.n:
             made.min_ns = lowest_ns(indexes[0])
             made.max_ns = lowest_ns(indexes[-1] + step) - 1
+        return made
+
+    @classmethod
+    def _counted(cls, times_ns: Numbers) -> Histogram:
+        """Of times, none of them negative, in the finest buckets."""
+        made = cls()
+        if len(times_ns):
+            made._counts = np.bincount(_indexes_of(times_ns))
+            made.n, made.total_ns = len(times_ns), int(times_ns.sum())
+            made.min_ns, made.max_ns = int(times_ns.min()), int(times_ns.max())
         return made
 
     @classmethod

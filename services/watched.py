@@ -75,10 +75,10 @@ class Scope:
         """Whether every object that `selector` wants is in it, as far as is known."""
         return not self.narrow or (not self.name and self.label == selector)
 
-    def covers(self, metadata: Json) -> bool:
-        """Whether the object with this `metadata` is in it: its watch then tells of it."""
-        by_name = not self.name or metadata.get("name") == self.name
-        return by_name and _carries({"metadata": metadata}, self.label)
+    def covers(self, thing: Json) -> bool:
+        """Whether an object is in it: its watch then tells of it."""
+        by_name = not self.name or thing["metadata"].get("name") == self.name
+        return by_name and _carries(thing, self.label)
 
 
 Collections = Mapping[str, Scope]
@@ -197,9 +197,9 @@ class Watched:
         collection = path if method == "POST" else path.rpartition("/")[0]
         copy = self._copies.get(collection)
         if copy is not None:
-            metadata = (body.get("metadata") if isinstance(body, dict) else None) or {}
-            number = _number(metadata.get("resourceVersion"))
-            if not number or copy.scope.covers(metadata):  # a delete may only say that it was done
+            metadata = body.get("metadata") if isinstance(body, dict) else None
+            number = _number((metadata or {}).get("resourceVersion"))
+            if not number or copy.scope.covers(body):  # a delete may only say that it was done
                 copy.expect(number)
 
 

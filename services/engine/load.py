@@ -26,7 +26,7 @@ from services.tally import LEAVE_WITHIN_S, NOT_SENT, NS, Answerer, Tally
 _FULL_CHECK_EVERY = 64
 _FULL_CHECKS_AT_FIRST = 32
 _COUNTED_AT_ONCE = 256
-"""Times counted together; more would hold up the answers that come meanwhile."""
+"""Times taken together; more would hold up the answers that come meanwhile."""
 _MOST_ANSWERERS = 32
 _MOST_HEADS = 256
 _SWEEP_S = 0.05

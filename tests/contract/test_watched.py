@@ -222,11 +222,8 @@ def test_a_dead_watch_of_a_living_server_is_noticed(
     assert soon(lambda: turns(reads) == {"a": 1})
 
 
-def test_the_own_write_is_in_the_next_read(
-    api: ApiServer, cluster: Cluster, reads: Watched
-) -> None:
-    api.put(SERVING, service("a"))
-    watching(api, reads)
+def each_write_is_read(cluster: Cluster, reads: Watched) -> None:
+    """Turns service `a` from 1 to 19: each turn is in the very next read."""
     for turn in range(1, 20):
         cluster.send(
             "PATCH",
@@ -236,6 +233,14 @@ def test_the_own_write_is_in_the_next_read(
             content_type=MERGE_PATCH,
         )
         assert turns(reads) == {"a": turn}
+
+
+def test_the_own_write_is_in_the_next_read(
+    api: ApiServer, cluster: Cluster, reads: Watched
+) -> None:
+    api.put(SERVING, service("a"))
+    watching(api, reads)
+    each_write_is_read(cluster, reads)
     cluster.send("POST", SERVING, doing="x", body=service("b"))
     assert turns(reads) == {"a": 19, "b": 0}
     cluster.send("DELETE", f"{SERVING}/a", doing="x")
@@ -381,15 +386,7 @@ def test_a_follower_that_ended_leaves_the_others_their_own_writes(
     with Direct(cluster).following(ONE):
         pass
     watching(api, reads)
-    for turn in range(1, 20):
-        cluster.send(
-            "PATCH",
-            f"{SERVING}/a",
-            doing="x",
-            body={"spec": {"turn": turn}},
-            content_type=MERGE_PATCH,
-        )
-        assert turns(reads) == {"a": turn}
+    each_write_is_read(cluster, reads)
 
 
 def test_a_followed_service_that_is_deleted_is_gone(api: ApiServer, cluster: Cluster) -> None:
