@@ -33,6 +33,9 @@ Numbers = npt.NDArray[np.int64]
 _MOST_BUCKETS = 1 << 16
 """Their numbers have 16 bits: enough for more than a year."""
 _MOST_IN_BUCKET = 1 << 53
+_DIGITS_LEFT_OUT = 52 - BITS
+_INDEX_BIAS = (1023 + BITS - 1) << BITS
+"""The exponent's own bias, and that of the first power of two with BITS digits behind its 1."""
 _MAX_STORED_BYTES = 16 * 1024 * 1024
 
 
@@ -109,8 +112,10 @@ class Histogram:
         """The same times in buckets so many times as wide (a power of two): that much less room."""
         made = Histogram(self.step * wider)
         counts = self._counts
-        whole = np.concatenate((counts, np.zeros(-len(counts) % wider, np.int64)))
-        made._counts = whole.reshape(-1, wider).sum(axis=1)
+        counts = np.concatenate((counts, np.zeros(-len(counts) % wider, np.int64)))
+        while wider > 1:
+            counts, wider = counts[::2] + counts[1::2], wider // 2
+        made._counts = counts
         made.n, made.total_ns = self.n, self.total_ns
         made.min_ns, made.max_ns = self.min_ns, self.max_ns
         return made
@@ -120,7 +125,7 @@ class Histogram:
 
         A coarser bucket has the number of the first that it is made of.
         """
-        filled = np.flatnonzero(self._counts)
+        filled = (self._counts != 0).nonzero()[0]  # from booleans a third as dear
         return filled * self.step, self._counts[filled]
 
     def packed(self) -> Packed:
@@ -188,10 +193,10 @@ class Histogram:
         while True:
             shift = np.maximum(lengths.astype(np.int64) - bits - 1, 0)
             bounds = ((lowest >> shift) + 1) << shift
-            bars, first = np.unique(bounds, return_index=True)
-            if len(bars) <= limit or bits == 0:
+            first = np.append(0, (bounds[1:] != bounds[:-1]).nonzero()[0] + 1)
+            if len(first) <= limit or bits == 0:
                 held = np.add.reduceat(counts, first)
-                return tuple(zip((bars / NS).tolist(), held.tolist(), strict=True))
+                return tuple(zip((bounds[first] / NS).tolist(), held.tolist(), strict=True))
             bits -= 1
 
     def over(self, limit_s: float) -> int:
@@ -208,7 +213,7 @@ class Histogram:
     def from_row(cls, row: Sequence[int], data: bytes) -> Histogram:
         """The histogram of what `Tally.as_row` wrote into `data`, on the same machine."""
         at, n_times, n_buckets, total_ns, min_ns, max_ns = row
-        times_ns = np.frombuffer(data, np.uint32, n_times, at).astype(np.int64)
+        times_ns = np.frombuffer(data, np.uint32, n_times, at)
         counts = np.frombuffer(data, np.uint32, n_buckets, at + 4 * n_times)
         places = np.frombuffer(data, np.uint16, n_buckets, at + 4 * (n_times + n_buckets))
         already = cls._of(places, counts)
@@ -227,8 +232,8 @@ class Histogram:
         return made
 
     @classmethod
-    def _counted(cls, times_ns: Numbers) -> Histogram:
-        """Of times, none of them negative, in the finest buckets."""
+    def _counted(cls, times_ns: npt.NDArray[Any]) -> Histogram:
+        """Of whole times, none of them negative, in the finest buckets."""
         made = cls()
         if len(times_ns):
             made._counts = np.bincount(_indexes_of(times_ns))
@@ -246,12 +251,16 @@ class Histogram:
         return made
 
 
-def _indexes_of(times_ns: Numbers) -> Numbers:
+def _indexes_of(times_ns: npt.NDArray[Any]) -> Numbers:
     """The number of the finest bucket of each time, as `Tally` numbers them; below 2^53 ns."""
-    # IEEE 754: the exponent of a whole number, over its bias, is its bit length less one.
-    exponents: Numbers = (times_ns.astype(np.float64).view(np.int64) >> 52) - 1023
-    shifts: Numbers = np.maximum(exponents - BITS, 0)
-    return (shifts << BITS) + (times_ns >> shifts)
+    # IEEE 754: a number is its exponent and, from the first digit after the leading 1 on, its
+    # binary digits; so are the buckets, with BITS of the digits.
+    indexes: Numbers = times_ns.astype(np.float64).view(np.int64) >> _DIGITS_LEFT_OUT
+    indexes -= _INDEX_BIAS
+    exact = times_ns < HALF
+    if exact.any():
+        indexes[exact] = times_ns[exact]
+    return indexes
 
 
 class Packed(NamedTuple):
@@ -266,12 +275,11 @@ class Packed(NamedTuple):
 
 def quantile_of(parts: Sequence[Packed], per_mille: int) -> float:
     """The nearest-rank quantile of all parts together, in seconds; there are samples."""
-    indexes = np.concatenate([part.indexes for part in parts])
-    counts = np.concatenate([part.counts for part in parts])
-    order = indexes.argsort()
-    ends = counts[order].cumsum()
-    at = ends.searchsorted(rank_of(sum(part.n for part in parts), per_mille))
-    longest = lowest_ns(int(indexes[order[at]]) + 1) - 1
+    counts = np.zeros(1 + max(int(part.indexes[-1]) for part in parts), np.int64)
+    for part in parts:
+        counts[part.indexes] += part.counts
+    rank = rank_of(sum(part.n for part in parts), per_mille)
+    longest = lowest_ns(int(counts.cumsum().searchsorted(rank)) + 1) - 1
     lowest, highest = min(part.min_ns for part in parts), max(part.max_ns for part in parts)
     return min(max(longest, lowest), highest) / NS
 
