@@ -134,10 +134,21 @@ def again(ops: Ops, service: Service) -> None:
             "Keep this request as an example named", key="example_name", max_chars=60
         )
         model = service.intent.version.model if service.intent and service.intent.version else ""
-        if st.button("Keep", key="keep_example", disabled=not (name and model)):
-            ops.store.save_example(model, one_line(name, 60), newest[0].rows)
-            wiring.forget_reads()
-            st.toast(f"Kept for {widgets.literal(model)}: choose it under “Start from”.")
+        st.button(
+            "Keep",
+            key="keep_example",
+            disabled=not (name and model),
+            # By callback: the form above offers it in the same drawing.
+            on_click=_keep_example,
+            args=(ops, model, name, newest[0].rows),
+        )
+
+
+def _keep_example(ops: Ops, model: str, name: str, rows: str) -> None:
+    with widgets.errors_shown():
+        ops.store.save_example(model, one_line(name, 60), rows)
+        wiring.forget_reads()
+        st.toast(f"Kept for {widgets.literal(model)}: choose it under “Start from”.")
 
 
 def _told(group: Sequence[Answer]) -> str:
@@ -174,7 +185,7 @@ def _failed(answer: Answer, key: str = "") -> None:
         st.caption("What the server answered")
         _code(pretty(error.said.decode("utf-8", "replace")), "json")
     with st.expander("The request as curl and Python", key=f"request-by-hand{key}"):
-        _as_code(answer)
+        _as_code(answer, key)
 
 
 def _facts(answer: Answer, prediction: Prediction) -> None:
@@ -239,7 +250,13 @@ def _raw(prediction: Prediction, key: str = "") -> None:
     )
 
 
-def _as_code(answer: Answer) -> None:
+def _as_code(answer: Answer, key: str = "") -> None:
+    body = answer.request.body
+    if len(body) > bench.MAX_SHOWN_BODY_BYTES:
+        st.caption("The request is long: both read it from the file request.json beside them.")
+        st.download_button(
+            "Download request.json", body, "request.json", "application/json", key=f"body{key}"
+        )
     _code(answer.curl, "bash")
     _code(answer.python, "python")
 
@@ -279,7 +296,7 @@ def _side_by_side(group: Sequence[Answer]) -> None:
             with raw:
                 _raw(answer.prediction, key=f"-{name}")
             with code:
-                _as_code(answer)
+                _as_code(answer, key=f"-{name}")
 
 
 def _names(group: Sequence[Answer]) -> list[str]:

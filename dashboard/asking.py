@@ -25,6 +25,8 @@ MOST_FIELDS = 60
 """A form of more fields is no form: JSON or CSV then."""
 FORM, TABLE, TEXT, FILE = "Form", "Table of rows", "JSON or CSV", "File"
 _NESTED = {"tensor", "array", "object", "map", "any"}
+OWN_EXAMPLE, SENT_LAST = OURS = ("the version's example", "the request sent last")
+_MOST_CHARACTERS = 64 * 1024
 MOST_WRITTEN = 200
 """Rows of an example that a table begins with."""
 PROTOCOLS = {
@@ -122,17 +124,35 @@ def asks_for_start(service: Service) -> bool:
 def starting_points(service: Service) -> dict[str, str | None]:
     """What a request can start from: the version's example, and those kept for its model."""
     intent = service.intent
-    found: dict[str, str | None] = {"the version's example": intent.example if intent else None}
+    found: dict[str, str | None] = {OWN_EXAMPLE: intent.example if intent else None}
     if intent and intent.version:
-        found |= wiring.examples(intent.version.model).value or {}
+        kept = wiring.examples(intent.version.model).value or {}
+        # One that was kept under a name of ours stands beside it and not in its place.
+        found |= {f"{name} (kept)" if name in OURS else name: body for name, body in kept.items()}
     return found
+
+
+def _carry_over(service: str) -> None:
+    """Whoever goes on in another way of writing goes on with the values that were sent last.
+
+    Only then: fields that began with other values would be other fields, and lose what is being
+    typed. Long requests are left out: they would be read anew at each drawing.
+    """
+    sent = (group[0] for group in st.session_state.get("answers", []))
+    newest = next((one for one in sent if one.service == service), None)
+    if newest is not None and len(newest.rows) <= _MOST_CHARACTERS:
+        st.session_state["carried"] = (service, newest.rows, newest.at.isoformat())
+        widgets.into_url(example="")
 
 
 def request_form(service: Service) -> Asked | None:
     """Draw the request; what was asked when it was sent just now and fits."""
     signature = service.intent.signature if service.intent else None
     points = starting_points(service)
-    start = "the version's example"
+    of, carried, sent_at = st.session_state.get("carried", ("", "", ""))
+    if of == service.name:
+        points = {SENT_LAST: carried, **points}
+    start = next(iter(points))
     if len(points) > 1:
         start = widgets.picker("Start from", list(points), key="example") or start
     example = points[start]
@@ -142,7 +162,13 @@ def request_form(service: Service) -> Asked | None:
         flat = not any(field.kind in _NESTED for field in fields if not field.is_param)
         ways = [FORM, TABLE, *ways] if flat else [FORM, *ways]
     way = st.segmented_control(
-        "Write the request as", ways, default=ways[0], key="input", required=True
+        "Write the request as",
+        ways,
+        default=ways[0],
+        key="input",
+        required=True,
+        on_change=_carry_over,
+        args=(service.name,),
     )
     if signature is None:
         st.caption("This version has no signature: what is sent cannot be checked beforehand.")
@@ -150,6 +176,8 @@ def request_form(service: Service) -> Asked | None:
         st.caption(f"The signature has {len(fields)} inputs: too many for a form.")
     with st.form("request", border=True):
         start_key = f"{service.name}-{service.release}-{start}"
+        if start == SENT_LAST:  # each is a beginning of its own, as another example is
+            start_key += sent_at
         read = _written(way or TEXT, start_key, fields, signature, example)
         options = st.columns(2)
         speaks = service.intent.package.protocol if service.intent else Protocol.V2

@@ -202,7 +202,7 @@ def rate_over_time(ticks: Sequence[Tick]) -> Chart:
     if any(failed):
         lines.append(Line("failed", seconds, _thinned(failed, _worst), ERROR_COLOUR, "dashed"))
     return Chart(
-        "Requests per second", "seconds since the start", "requests per second", tuple(lines)
+        "Answers per second", "seconds since the start", "answers per second", tuple(lines)
     )
 
 

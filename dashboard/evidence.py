@@ -41,6 +41,10 @@ def tabs(service: Service) -> None:
         with manifest, widgets.errors_shown():
             text = widgets.looked(wiring.manifest(service.name), "the manifest")
             if text is not None:
+                st.caption(
+                    "What it is wanted to be, as the next deploy of the same would write it: with"
+                    " the next release's number."
+                )
                 st.code(text, language="yaml")
 
 

@@ -6,7 +6,9 @@ neither version alone.
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -146,6 +148,21 @@ def row(run: Run) -> dict[str, object]:
         **figures(run),
         "verdict": run.summary.verdict,
     }
+
+
+def as_csv(runs: Sequence[Run]) -> str:
+    """Everything of each run in a row. At least one run."""
+    rows = [row(run) for run in runs]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows({name: _as_text(value) for name, value in one.items()} for one in rows)
+    return out.getvalue()
+
+
+def _as_text(value: object) -> object:
+    """A cell that a spreadsheet takes for what it says: words of others are no formula (OWASP)."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in set("=+-@\t\r") else value
 
 
 def version_rows(

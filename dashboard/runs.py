@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import streamlit as st
 
 from dashboard import charts, report, widgets, wiring, words
-from dashboard.trial import by_second, drawn, versions_compared
+from dashboard.trial import MOST_LAID, by_second, drawn, versions_compared
 from services import changeover, difference, records
 from services.domain import Service
 from services.errors import one_line
@@ -20,20 +18,26 @@ from services.ports import Run
 def stored(service: Service) -> None:
     """Earlier load tests of this service: choose some, and they lie over each other."""
     widgets.section("Earlier load tests")
-    found = widgets.looked(wiring.runs(service.name), "load tests")
-    if found is None:
+    # In order, and each once.
+    wanted = [one for one in dict.fromkeys(widgets.from_url("runs").split(",")) if one]
+    ids = [int(one) for one in wanted if one.isascii() and one.isdigit() and len(one) < 19]
+    kept = widgets.looked(wiring.runs(service.name, ids[:MOST_LAID]), "load tests")
+    if kept is None:
         return
+    found = kept.found
     runs = {str(run.id): run for run in found}
+    _missing(wanted, runs, kept.damaged)
     if not runs:
         st.caption("None yet. Every load test is kept here with its version and settings.")
         return
     named = report.labels(found)
-    asked = [part for part in widgets.from_url("runs").split(",") if part in runs]
+    asked = [part for part in wanted if part in runs][:MOST_LAID]
     chosen = st.multiselect(
         "Lay over each other",
         list(runs),
         default=asked or list(runs)[:1],
-        format_func=lambda key: f"{named[runs[key].id]}: {runs[key].name}",
+        max_selections=MOST_LAID,
+        format_func=lambda key: f"{named[runs[key].id]}: {one_line(runs[key].name, 200)}",
         key=f"runs-{service.name}-{next(iter(runs))}",
     )
     widgets.into_url(runs=",".join(chosen))
@@ -66,12 +70,13 @@ def stored(service: Service) -> None:
             "measured by": "Measured by way of",
             "when": widgets.time_column("When"),
             "by": "By",
+            "answers": "Answers",
             "per second": "Per second",
             "failures": "Failures",
         },
     )
     export = st.container(horizontal=True)
-    export.download_button("CSV", _as_csv(picked), "load-tests.csv", key="runs-csv")
+    export.download_button("CSV", report.as_csv(picked), "load-tests.csv", key="runs-csv")
     export.download_button(
         "JSON",
         "[" + ",".join(records.dump(run) for run in picked) + "]",
@@ -87,6 +92,21 @@ def stored(service: Service) -> None:
         key="runs-html",
     )
     st.caption("PNG: Point at a chart, or tap it; the arrow above its corner saves it.")
+
+
+def _missing(wanted: Sequence[str], runs: Mapping[str, Run], damaged: Sequence[int]) -> None:
+    """Say which load tests are not there, of the link and of those that were stored."""
+    for one in wanted:
+        if one not in runs and one not in map(str, damaged):
+            widgets.gone(one, "load test")
+    if damaged:
+        numbers = ", ".join(f"#{number}" for number in damaged[:MOST_LAID])
+        more = f" and {len(damaged) - MOST_LAID} more" if len(damaged) > MOST_LAID else ""
+        st.warning(
+            f"Damaged in the store, and left out: load test {numbers}{more}. Slipway's log says"
+            " what is wrong with each.",
+            icon=":material/broken_image:",
+        )
 
 
 def _versions(run: Run, named: Mapping[int | None, str]) -> None:
@@ -169,7 +189,7 @@ def _run_row(run: Run) -> dict[str, object]:
         "run": run.id,
         "answered by": report.mix(run),
         "release": run.release,
-        "asked": run.name,
+        "asked": one_line(run.name, 200),
         "measured by": report.via_of(run),
         "when": run.created_at,
         "by": run.actor,
@@ -177,16 +197,8 @@ def _run_row(run: Run) -> dict[str, object]:
         "p95": words.latency_words(response.p95),
         "p99": words.latency_words(response.p99),
         "max": words.latency_words(response.max),
+        "answers": run.summary.ok,
         "per second": round(run.summary.rate, 1),
         "failures": sum(run.summary.errors.values()),
         "cold start s": settings.get("cold_start_s"),
     }
-
-
-def _as_csv(runs: Sequence[Run]) -> str:
-    rows = [report.row(run) for run in runs]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()

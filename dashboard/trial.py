@@ -44,7 +44,7 @@ second. What is drawn before the end would stand until the next look, a second l
 SPREAD_EVERY = 3
 """So many seconds lie between two drawings of how a running test's times are spread."""
 MOST_LAID = 6
-"""Runs over each other without anybody having asked: more cannot be told apart."""
+"""Runs over each other: more cannot be told apart."""
 
 
 def load_form(ops: Ops, service: Service) -> None:
@@ -91,6 +91,7 @@ def load_form(ops: Ops, service: Service) -> None:
             *(0.0, 100.0, (promised.error_ratio or 0.0) * 100),
             key=f"slo-errors-{field}",
         )
+        st.caption("The objective is kept for the service: `slipway bench` is judged by it, too.")
         kept = [text for text in list(starting_points(service).values())[1:] if text]
         turns = bool(kept) and st.toggle(
             f"Take turns with the {words.counted(len(kept), 'request')} kept as"
@@ -121,7 +122,7 @@ def load_form(ops: Ops, service: Service) -> None:
     _keep_promise(ops, service, promised, load.objective)
     version, release = _answering(service, whom)
     asked = (
-        f"{words.counted(int(count), 'request')}, {at_once} at a time"
+        f"{words.counted(int(count), 'request')} within {seconds} s, {at_once} at a time"
         if mode is LoadMode.BURST
         else f"{rate} per second for {seconds} s"
     )
@@ -350,8 +351,10 @@ def live_panel(test_id: str, *, ticking: bool = False) -> None:
     st.session_state["load_seen"] = test_id
     if test.run_id is not None:
         wiring.forget_reads()
-        before = [part for part in widgets.from_url("runs").split(",") if part]
-        widgets.into_url(runs=",".join([*before[-MOST_LAID + 1 :], str(test.run_id)]))
+        stored = str(test.run_id)
+        # In a session that comes back to it, the run is among them already.
+        before = [part for part in widgets.from_url("runs").split(",") if part not in {"", stored}]
+        widgets.into_url(runs=",".join([*before[-MOST_LAID + 1 :], stored]))
     st.rerun()
 
 

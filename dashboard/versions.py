@@ -24,6 +24,9 @@ LISTED = 2_000
 """Rows of one table: more are searched, not scrolled."""
 LISTED_OPEN = 14
 """Longer lists scroll in a box of their own."""
+_SIGNATURE_OPEN = 20
+_SIGNATURE_PX = 718
+"""Ends in the middle of a row, of 35 pixels: at a row's end it would seem to be the last."""
 _METRICS_SHOWN = 6
 _FILES_SHOWN = 500
 
@@ -185,7 +188,7 @@ def _signature(details: VersionDetails) -> None:
             "required": "Required",
         },
         alt="Signature",
-        height=300 if len(rows) > 8 else "auto",
+        height="content" if len(rows) <= _SIGNATURE_OPEN else _SIGNATURE_PX,
     )
 
 

@@ -130,8 +130,8 @@ def error_box(error: SlipwayError, *, warning: bool = False) -> None:
 def fix_line(fix: str) -> None:
     """What to do, with the command that it quotes in a form to copy."""
     said, *lines = fix.splitlines() or [""]
-    if not lines:  # a command that ends the sentence stands below it, once
-        said = re.sub(r"\s*`(?!--)[^`]* [^`]*`\.?$", "", said)
+    if not lines:  # commands that end the sentence stand below it, once
+        said = re.sub(r"(?:,?\s*`(?!--)[^`]* [^`]*`)+\.?$", "", said)
     st.text(f"Fix: {one_line(said, 1000).replace('`', '')}")
     if lines:
         st.code("\n".join(one_line(line, 1000) for line in lines), language="sh", wrap_lines=True)

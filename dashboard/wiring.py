@@ -20,7 +20,7 @@ from dashboard.coldstarts import ColdStarts
 from dashboard.loadtests import LoadTests
 from dashboard.reads import Look, Reads
 from dashboard.worker import Operation, Worker
-from services import bench, difference, records, rollout, settings
+from services import bench, difference, records, rollout, settings, telemetry
 from services.domain import (
     AuditEntry,
     Endpoint,
@@ -40,7 +40,7 @@ from services.domain import (
     VersionRef,
 )
 from services.errors import NotFound
-from services.ports import Ops, Registry, Run, Store
+from services.ports import Ops, Registry, Store, StoredRuns
 from services.split import Split, measure
 
 if TYPE_CHECKING:
@@ -141,7 +141,10 @@ def _desk() -> _Desk:
     from services.connect import Connections
 
     connections = _given or Connections(settings.load(), watching=True)
-    folder = None if _given else _lists_folder(connections.settings)
+    folder = None
+    if _given is None:
+        folder = _lists_folder(connections.settings)
+        telemetry.configure(connections.settings.state / "logs", shown=True)
     desk = _Desk(connections, Reads(folder))
     _open.append(desk)
     return desk
@@ -473,12 +476,12 @@ def entries(limit: int = 200, *, here_only: bool = False) -> Look[tuple[AuditEnt
     )
 
 
-def runs(name: str) -> Look[tuple[Run, ...]]:
-    """Stored load tests of a service, newest first."""
-    desk = _desk()
+def runs(name: str, ids: Collection[int] = ()) -> Look[StoredRuns]:
+    """The newest stored load tests of a service and those with these ids, newest first."""
+    desk, named = _desk(), tuple(sorted(ids))
     return desk.reads.look(
-        ("store", "runs", name),
-        lambda: tuple(desk.connections.store.runs(service=name)),
+        ("store", "runs", name, named),
+        lambda: desk.connections.store.runs(service=name, ids=named),
         fresh_s=_FRESH_S,
     )
 

@@ -688,13 +688,15 @@ def findings_sentence(findings: Sequence[Finding]) -> str:
     return ", ".join(filter(None, parts)) or "nothing checked"
 
 
-def health_sentence(findings: Sequence[Finding]) -> str:
-    """The answer that the Health page's visitor came for."""
+def health_sentence(findings: Sequence[Finding], checking: Sequence[str] = ()) -> str:
+    """The answer that the Health page's visitor came for. `checking`: what did not answer yet."""
     if not findings:
         return "Checking registry, target and store."
     failed = sum(finding.verdict is Verdict.FAIL for finding in findings)
     if failed:
         return f"{failed} of {len(findings)} checks failed."
+    if checking:
+        return f"Still checking: {', '.join(checking)}. Until now {findings_sentence(findings)}."
     return f"Everything that was checked works: {findings_sentence(findings)}."
 
 

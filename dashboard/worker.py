@@ -180,5 +180,6 @@ def told_error(error: BaseException) -> SlipwayError:
     return SlipwayError(
         "Something went wrong inside Slipway.",
         why=f"This is a bug, not something that you did. Its reference is {reference}.",
-        fix="Look the reference up in Slipway's log, and report it with those lines.",
+        fix="Look the reference up in logs/slipway.log of Slipway's state folder, and report it"
+        " with those lines.",
     )

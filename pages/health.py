@@ -8,7 +8,8 @@ with widgets.errors_shown():
     checks = wiring.checks()
     found = [finding for look in checks.values() for finding in look.value or ()]
     with st.container(horizontal=True, vertical_alignment="center"):
-        widgets.headline(words.health_sentence(found))
+        unanswered = [name for name, look in checks.items() if look.value is None]
+        widgets.headline(words.health_sentence(found, unanswered))
         st.button("Run all checks", key="run_checks", type="primary", on_click=wiring.forget_reads)
     for name, look in checks.items():
         with st.container(border=True):

@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import orjson
 
+from services.answer import json_of
 from services.domain import (
     ColumnSpec,
     Difference,
@@ -416,7 +417,7 @@ def outputs_of(protocol: Protocol, body: bytes) -> tuple[Output, ...]:
 def answer_of(body: bytes) -> Mapping[str, Json]:
     """An answer's JSON object. InferenceFailed, in words, when it is none or too deep."""
     try:
-        answer = orjson.loads(body)
+        answer = json_of(body)
     except orjson.JSONDecodeError as error:
         if "depth" in error.msg or "recursion" in error.msg:
             raise _no_prediction("its JSON is nested more than 1,000 deep") from error

@@ -14,6 +14,9 @@ from datetime import datetime, timedelta
 
 from services.domain import Tick
 
+BY_CHANCE = 0.01
+"""So improbable is no chance: a version that took its share from the first answer on, and yet gave
+none of those before its first, began later."""
 GONE_AFTER_S = 10.0
 """A version that is silent for less is still there: at a small share of the traffic, or a low rate,
 not every second has an answer of each."""
@@ -37,6 +40,15 @@ class Changeover:
     """Whether it answered alone afterwards."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Second:
+    """One second of a test: when it was, and its answers by who gave them."""
+
+    from_s: float
+    to_s: float
+    counts: Mapping[str, int]
+
+
 @dataclass(slots=True)
 class _Span:
     """One version's uninterrupted time: from the start of a second to the end of another."""
@@ -47,15 +59,12 @@ class _Span:
 
 
 def changeovers(ticks: Sequence[Tick]) -> tuple[Changeover, ...]:
-    """Every version that began to answer after the first answered second, in order of time."""
+    """Every version that began to answer while the test ran, in order of time."""
     seconds = _answered_seconds(ticks)
-    if not seconds:
-        return ()
-    begin_s = seconds[0][0]
     spans = _spans(seconds)
     found = []
     for span in spans:
-        if span.from_s == begin_s:
+        if _was_there_before(span, seconds):
             continue
         beside = [
             other
@@ -73,6 +82,19 @@ def changeovers(ticks: Sequence[Tick]) -> tuple[Changeover, ...]:
             )
         )
     return tuple(found)
+
+
+def _was_there_before(span: _Span, seconds: Sequence[_Second]) -> bool:
+    """Whether a version may have taken its share of the traffic from the beginning on.
+
+    At a small share, or a low rate, its first answer is not one of the first second's.
+    """
+    if span.from_s - seconds[0].from_s >= GONE_AFTER_S:
+        return False
+    before = sum(sum(one.counts.values()) for one in seconds if one.from_s < span.from_s)
+    beside = [one.counts for one in seconds if span.from_s <= one.from_s < span.to_s]
+    share = sum(one.get(span.who, 0) for one in beside) / sum(sum(one.values()) for one in beside)
+    return (1 - share) ** before > BY_CHANCE
 
 
 def counts_by_answerer(ticks: Sequence[Tick]) -> list[Mapping[str, int]]:
@@ -100,30 +122,30 @@ def _with_unnamed(tick: Tick) -> Mapping[str, int]:
     return {**tick.by_version, _UNNAMED: unnamed} if unnamed > 0 else tick.by_version
 
 
-def _answered_seconds(ticks: Sequence[Tick]) -> list[tuple[float, float, set[str]]]:
-    """Start, end and answerers of every measured second that somebody is known to have answered."""
+def _answered_seconds(ticks: Sequence[Tick]) -> list[_Second]:
+    """Every measured second that somebody is known to have answered."""
     seconds = []
     start_s = 0.0
     for tick, counts in zip(ticks, counts_by_answerer(ticks), strict=True):
         if tick.warm_up:
             continue
-        who = {who for who, count in counts.items() if count}
-        if who:
-            seconds.append((start_s, tick.at_s, who))
+        answered = {who: count for who, count in counts.items() if count}
+        if answered:
+            seconds.append(_Second(start_s, tick.at_s, answered))
         start_s = tick.at_s
     return seconds
 
 
-def _spans(seconds: Sequence[tuple[float, float, set[str]]]) -> list[_Span]:
+def _spans(seconds: Sequence[_Second]) -> list[_Span]:
     spans: list[_Span] = []
     newest: dict[str, _Span] = {}
-    for start_s, end_s, answerers in seconds:
-        for who in sorted(answerers):
+    for second in seconds:
+        for who in sorted(second.counts):
             span = newest.get(who)
-            if span is not None and start_s - span.to_s < GONE_AFTER_S:
-                span.to_s = end_s
+            if span is not None and second.from_s - span.to_s < GONE_AFTER_S:
+                span.to_s = second.to_s
                 continue
-            newest[who] = span = _Span(who, start_s, end_s)
+            newest[who] = span = _Span(who, second.from_s, second.to_s)
             spans.append(span)
     return spans
 

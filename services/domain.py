@@ -911,6 +911,9 @@ class Tick:
     hold ten samples behind it; one that the run so far is too short for is not in it."""
 
 
+STOPPED_BY_HAND = "stopped by hand"
+
+
 @dataclass(frozen=True, slots=True)
 class LoadSummary:
     """One finished load test."""
@@ -928,7 +931,7 @@ class LoadSummary:
     lateness_p99_s: float | None
     client_limited: bool
     verdict: str
-    """In words: whether the figures can be trusted, and whether the objective was met."""
+    """In words: whether the objective was met, what failed, and what was the limit."""
     by_release: Mapping[int, int] = field(default_factory=dict)
     objective_met: bool | None = None
     histogram: tuple[tuple[float, int], ...] = ()
@@ -953,6 +956,11 @@ class LoadSummary:
     """As `response_blocks`, of the same blocks of time, where several versions answered: at most
     five, as the answers name them (`wine/2`, `2`; `release 7` where they name releases alone).
     Empty where one did, and for runs of earlier Slipways."""
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether failures ended it before its time."""
+        return self.stopped not in {"", STOPPED_BY_HAND}
 
 
 # ── Audit ─────────────────────────────────────────────────────────────────────────────────────

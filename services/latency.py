@@ -262,12 +262,12 @@ class Recorder:
         summary = replace(summary, client_limited=bool(limit))
         met, judgement = judge(summary, self._objective, response, whole.lateness)
         sentences = [
+            judgement,
             f"Stopped early: {stopped}." if stopped else "",
             _failures(summary),
             limit or _trust(summary),
             _waiting(summary),
             _not_sent(summary),
-            judgement,
         ]
         return replace(summary, verdict=" ".join(filter(None, sentences)), objective_met=met)
 
@@ -402,9 +402,9 @@ def _trust(summary: LoadSummary) -> str:
     if not summary.ok:
         return "No request was answered, so there are no times to read."
     if summary.lateness_p99_s is None or summary.requests < 100:
-        return "The figures can be trusted: the load engine was not the limit."
+        return "The load engine was not the limit."
     return (
-        "The figures can be trusted: 99 of 100 requests left within"
+        "The load engine was not the limit: 99 of 100 requests left within"
         f" {in_words(summary.lateness_p99_s)} of their time."
     )
 
@@ -427,11 +427,13 @@ def _failed_of(failed: int, requests: int) -> str:
 
 
 def _waiting(summary: LoadSummary) -> str:
-    if summary.waited <= WAITED_SHARE * summary.requests:
+    sent = summary.requests - summary.errors.get(NOT_SENT, 0)
+    if summary.waited <= WAITED_SHARE * sent:
         return ""
+    which = "requests" if sent == summary.requests else "requests that were sent"
     return (
-        f"{summary.waited / summary.requests:.0%} of the requests waited for a free connection;"
-        " that wait is in the response time, not in the service time."
+        f"{summary.waited / sent:.0%} of the {which} waited for a free connection; that wait is in"
+        " the response time, not in the service time."
     )
 
 

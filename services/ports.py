@@ -6,7 +6,7 @@ stands in its docstring. Nothing here blocks without a bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,6 +238,14 @@ class Run:
     ticks: tuple[Tick, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class StoredRuns:
+    """Load tests as they were stored, and the ids of those that were damaged since."""
+
+    found: tuple[Run, ...]
+    damaged: tuple[int, ...] = ()
+
+
 class Store(Protocol):
     """Audit log, load-test runs, and what was promised of services."""
 
@@ -260,8 +268,10 @@ class Store(Protocol):
     def save_run(self, run: Run) -> int:
         """Keep a load test; gives its id."""
 
-    def runs(self, *, service: str | None = None, limit: int = 100) -> Sequence[Run]:
-        """Stored load tests, newest first."""
+    def runs(
+        self, *, service: str | None = None, limit: int = 100, ids: Collection[int] = ()
+    ) -> StoredRuns:
+        """The newest stored load tests and those with these ids, newest first."""
 
     def objective(self, target: str, namespace: str, service: str) -> Objective:
         """What the service's users were promised; an empty Objective when nothing was."""

@@ -303,7 +303,11 @@ class HttpPredictor:
             failure = self._failure(endpoint, request, answer)
             failure.said = answer.body[:SAID_BYTES]
             raise failure
-        outputs = () if answer.cut else bench.outputs_of(request.protocol, answer.body)
+        try:
+            outputs = () if answer.cut else bench.outputs_of(request.protocol, answer.body)
+        except InferenceFailed as failure:
+            failure.said = answer.body[:SAID_BYTES]
+            raise
         version, release = _answered_by(endpoint, request.protocol, answer)
         return Prediction(
             outputs=outputs,
@@ -718,7 +722,12 @@ def _refused_rows(name: str, request: InferRequest, status: int, said: str) -> I
     elif any(word in said for word in _BROKEN_SCHEMA) or status == 422:
         fix = "Build the request from the version's signature (`slipway predict --example`)."
     else:
-        fix = "Read the server's logs: the model itself failed on these rows."
+        fix = (
+            "Read the server's logs: the model failed on these rows, or the server could not write"
+            " down what it gave."
+        )
+        if request.protocol is Protocol.V2:
+            fix += " /invocations writes some outputs that V2 cannot: ask by it."
     return InferenceFailed(
         f"{name} could not answer {request.rows} row{'s' if request.rows != 1 else ''}"
         f" (HTTP {status}).",

@@ -488,8 +488,8 @@ def _no_canary_open(current: Service | None, intent: Intent) -> None:
         raise NotDeployable(
             f"{current.name} has a canary running. Nothing was changed.",
             why=f"{wanted.version} takes {wanted.canary_percent} % of its traffic.",
-            fix=f"Promote or abort it first: `slipway promote {current.name}`,"
-            f" `slipway abort {current.name}`.",
+            fix="Promote or abort it first, on the Endpoints page or by command:"
+            f" `slipway promote {current.name}`, `slipway abort {current.name}`.",
         )
 
 

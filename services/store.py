@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,7 +58,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from services import records
 from services.domain import Action, AuditEntry, Finding, Objective, Outcome, Verdict
 from services.errors import ConfigError, Denied, NotFound, SlipwayError, Unreachable, one_line
-from services.ports import Run
+from services.ports import Run, StoredRuns
+
+log = logging.getLogger("slipway.store")
 
 SCHEMA_VERSION = 3
 """Raised with every change of a table. A store written by a newer Slipway is refused, not guessed
@@ -262,14 +265,29 @@ class SqlStore:
                 connection.execute(insert(_runs).values(row).returning(_runs.c.id)).scalar_one()
             )
 
-    def runs(self, *, service: str | None = None, limit: int = 100) -> Sequence[Run]:
-        """Stored load tests, newest first. ConfigError when one cannot be read."""
-        wanted = select(_runs.c.id, _runs.c.record).order_by(_runs.c.id.desc()).limit(limit)
+    def runs(
+        self, *, service: str | None = None, limit: int = 100, ids: Collection[int] = ()
+    ) -> StoredRuns:
+        """The newest stored load tests and those with these ids, newest first.
+
+        One that was damaged hides no other: it is told by its id, and why in the log.
+        """
+        wanted = select(_runs.c.id, _runs.c.record).order_by(_runs.c.id.desc())
         if service is not None:
             wanted = wanted.where(_runs.c.service == service)
         with self._reading("read the load tests") as connection:
-            rows = connection.execute(wanted).all()
-        return [_run(int(row.id), row.record) for row in rows]
+            rows = {int(row.id): row.record for row in connection.execute(wanted.limit(limit))}
+            if others := set(ids) - rows.keys():
+                named = wanted.where(_runs.c.id.in_(others)).limit(limit)
+                rows |= {int(row.id): row.record for row in connection.execute(named)}
+        found, damaged = [], []
+        for number in sorted(rows, reverse=True):
+            try:
+                found.append(_run(number, rows[number]))
+            except _Damaged as error:
+                damaged.append(number)
+                log.warning("load test %d cannot be read: %s", number, one_line(error))
+        return StoredRuns(tuple(found), tuple(damaged))
 
     # ── Objectives ────────────────────────────────────────────────────────────────────────────
 
@@ -530,17 +548,28 @@ def _entry(intent: Any, last: Any | None) -> AuditEntry:  # noqa: ANN401 — SQL
     )
 
 
+class _Damaged(Exception):
+    """A stored load test is not what was stored."""
+
+
 def _run(number: int, record: bytes) -> Run:
     inflate = zlib.decompressobj()
     try:
         body = inflate.decompress(record, _RUN_BYTES_LIMIT)
     except zlib.error as error:
-        raise _unreadable_run(number, str(error)) from error
+        raise _Damaged(str(error)) from error
     if inflate.unconsumed_tail:
-        raise _unreadable_run(number, f"It is larger than {_RUN_BYTES_LIMIT} bytes.")
+        raise _Damaged(f"It is larger than {_RUN_BYTES_LIMIT} bytes.")
     if not inflate.eof:
-        raise _unreadable_run(number, "It was cut short.")
-    run = records.load(Run, body)
+        raise _Damaged("It was cut short.")
+    try:
+        run = records.load(Run, body)
+        datetime.fromisoformat(run.created_at)
+        settings = json.loads(run.settings)
+    except (ConfigError, ValueError) as error:
+        raise _Damaged(str(error)) from error
+    if not isinstance(settings, dict):
+        raise _Damaged("Its settings are none.")
     return Run(
         id=number,
         name=run.name,
@@ -554,14 +583,6 @@ def _run(number: int, record: bytes) -> Run:
         settings=run.settings,
         summary=run.summary,
         ticks=run.ticks,
-    )
-
-
-def _unreadable_run(number: int, why: str) -> ConfigError:
-    return ConfigError(
-        f"Load test {number} cannot be read.",
-        why=one_line(why),
-        fix=f"Remove the row with id {number} from the table slipway_runs.",
     )
 
 

@@ -79,8 +79,10 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
-def configure(folder: Path, *, verbose: bool = False) -> Path:
-    """Send log records to `folder`/slipway.log, and gives its path; `verbose` also to stderr.
+def configure(folder: Path, *, verbose: bool = False, shown: bool = False) -> Path:
+    """Send log records to `folder`/slipway.log, and gives its path; `shown` also to stderr.
+
+    `verbose`: shown, and more of them.
 
     The file is made with its first line. A folder that cannot be written is replaced by a private
     temporary one: a read-only disk must not hide the traceback.
@@ -91,10 +93,10 @@ def configure(folder: Path, *, verbose: bool = False) -> Path:
     )
     file.setFormatter(JsonLines())
     handlers: list[logging.Handler] = [file]
-    if verbose:
-        shown = logging.StreamHandler(sys.stderr)
-        shown.setFormatter(_Plain("%(levelname)s %(name)s: %(message)s"))
-        handlers.append(shown)
+    if verbose or shown:
+        to_stderr = logging.StreamHandler(sys.stderr)
+        to_stderr.setFormatter(_Plain("%(levelname)s %(name)s: %(message)s"))
+        handlers.append(to_stderr)
     root = logging.getLogger()
     for old in [handler for handler in root.handlers if getattr(handler, "slipways", False)]:
         root.removeHandler(old)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -80,6 +80,7 @@ from services.ports import (
     Run,
     Serving,
     Store,
+    StoredRuns,
     no_report,
 )
 from services.tally import Answerer
@@ -703,7 +704,7 @@ class MemoryLoad:
             service=_FAST,
             lateness_p99_s=0.0002,
             client_limited=False,
-            verdict="The figures can be trusted.",
+            verdict="The load engine was not the limit.",
             objective_met=self.objective_met,
             by_release={1: count},
             by_version=dict(mixed),
@@ -800,9 +801,11 @@ class MemoryStore:
         self.kept.append(replace(run, id=len(self.kept) + 1))
         return len(self.kept)
 
-    def runs(self, *, service: str | None = None, limit: int = 100) -> Sequence[Run]:
-        found = [run for run in reversed(self.kept) if service in (None, run.service)]
-        return tuple(found[:limit])
+    def runs(
+        self, *, service: str | None = None, limit: int = 100, ids: Collection[int] = ()
+    ) -> StoredRuns:
+        mine = [run for run in reversed(self.kept) if service in (None, run.service)]
+        return StoredRuns(tuple(run for at, run in enumerate(mine) if at < limit or run.id in ids))
 
     def objective(self, target: str, namespace: str, service: str) -> Objective:
         return self.objectives.get((target, namespace, service), Objective())

@@ -54,7 +54,11 @@ def models(session: Session) -> Answer:
         ),
     )
     if not rows:
-        session.terminal.say("No registered model fits. `slipway demo` makes some to try with.")
+        session.terminal.say(
+            "No registered model fits the filter. `slipway models` alone lists them all."
+            if args.search or args.alias
+            else "There is no registered model yet. `slipway demo` makes some to try with."
+        )
         lines = iter(())
     return Answer({"models": rows}, lines)
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from dashboard import views
+from dashboard import views, words
 from dashboard.commands.look import service_lines
 from dashboard.commands.session import (
     DEFAULT_TIMEOUT_S,
@@ -442,7 +442,7 @@ def _plan_lines(session: Session, prepared: Prepared) -> Iterator[str]:
     for change in plan.changes:
         yield f"  {change.field}: {_or_none(change.before)} → {_or_none(change.after)}"
     for finding in prepared.findings:
-        if finding.verdict in (Verdict.WARN, Verdict.FAIL):
+        if finding.verdict in (Verdict.WARN, Verdict.FAIL, Verdict.SKIP):
             word = views.OUTCOME_WORDS[finding.verdict]
             yield f"  {word}: {one_line(finding.name)}: {one_line(finding.detail, _DETAIL)}"
             if finding.fix:
@@ -451,9 +451,8 @@ def _plan_lines(session: Session, prepared: Prepared) -> Iterator[str]:
                 yield from (f"      {one_line(line, 1_000)}" for line in commands)
         elif finding.name in (CREDENTIALS, PACKAGE, PASSED_OVER):
             yield f"  {finding.name}: {one_line(finding.detail, _DETAIL)}"
-    passed = sum(finding.verdict is Verdict.PASS for finding in prepared.findings)
-    if passed:
-        yield f"  checks passed: {passed} of {len(prepared.findings)}"
+    if prepared.findings:
+        yield f"  checks: {words.findings_sentence(prepared.findings)}"
 
 
 def _or_none(text: str) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from dashboard import views
-from dashboard.commands.session import Answer, Session, tell_workflow
+from dashboard.commands.session import Answer, Interrupted, Session, tell_workflow
 from dashboard.terminal import pairs, table
 from services import bench as requests
 from services import changeover, coldstart, difference, latency, rollout, split, tabular
@@ -39,7 +42,7 @@ from services.errors import (
     one_line,
 )
 from services.histogram import MIN_TAIL
-from services.ports import Run
+from services.ports import Run, RunningLoad
 
 INPUT_BYTES_LIMIT = 64 * 1024 * 1024
 """What of an input is read; `bench` refuses it long before."""
@@ -299,20 +302,7 @@ def bench(session: Session) -> Answer:
         if warning:
             session.terminal.warn(warning)
     cold_start_s = _woken(session, service, load)
-    ticks: list[Tick] = []
-    summary: LoadSummary | None = None
-    for part in ops.engine.run(load):
-        if isinstance(part, LoadSummary):
-            summary = part
-        else:
-            ticks.append(replace(part, histogram=()))
-            session.terminal.say(_tick_line(part))
-    if summary is None:
-        raise InferenceFailed(
-            f"The load test of {service.name} ended without a result.",
-            why="Its process ended early.",
-            fix="Look at the log file, and try a smaller load.",
-        )
+    summary, ticks, interrupted = _measured(session, service, load)
     model = service.intent.version.model if service.intent and service.intent.version else ""
     compared = difference.compare_versions(summary, model)
     document: dict[str, Any] = dict(views.load_document(summary, ticks, compared)) | {
@@ -326,9 +316,62 @@ def bench(session: Session) -> Answer:
         if args.max_p99 is not None or args.max_error_ratio is not None:
             ops.store.keep_objective(ops.target, ops.namespace, service.name, objective)
     tell_workflow(session, f"Slipway: bench {service.name}", _load_summary(document))
-    error = _load_error(service, summary, load.objective)
+    error = interrupted or _load_error(service, summary, load.objective)
     who = latency.answered_words(summary, model)
     return Answer(document, _load_lines(document, summary, ticks, who, compared), error)
+
+
+def _measured(
+    session: Session, service: Service, load: Load
+) -> tuple[LoadSummary, list[Tick], Interrupted | None]:
+    """Run the load, telling each second; after a Ctrl-C, what was measured until then."""
+    ticks: list[Tick] = []
+    summary: LoadSummary | None = None
+    run = session.ops.engine.run(load)
+    with _stopped_by_interrupts(run) as interrupts:
+        for part in run:
+            if isinstance(part, LoadSummary):
+                summary = part
+            else:
+                ticks.append(replace(part, histogram=()))
+                if not part.final or part.ok or part.errors:
+                    session.terminal.say(_tick_line(part))
+    if summary is None:
+        raise InferenceFailed(
+            f"The load test of {service.name} ended without a result.",
+            why="Its process ended early.",
+            fix="Look at the log file, and try a smaller load.",
+        )
+    if not interrupts:
+        return summary, ticks, None
+    kept = ", and kept" if session.args.save else ""
+    error = Interrupted(
+        f"The load test of {service.name} was interrupted.",
+        why=f"What was measured until then is told{kept}.",
+    )
+    return summary, ticks, error
+
+
+@contextmanager
+def _stopped_by_interrupts(run: RunningLoad) -> Iterator[list[int]]:
+    """Let a first Ctrl-C end the load and its summary come, a second one end all; gives them."""
+    interrupts: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        interrupts.append(number)
+        if len(interrupts) > 1:
+            raise KeyboardInterrupt
+        run.stop()
+
+    try:
+        before = signal.signal(signal.SIGINT, stop)
+    except ValueError:  # not in the main thread, where none arrives
+        yield interrupts
+        return
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _objective(session: Session, service: Service) -> Objective:
@@ -418,6 +461,12 @@ def _load_error(
             f"{service.name} missed its objective.",
             why=summary.verdict,
             fix="Look at the percentiles; give it more resources, or ask for less.",
+        )
+    if summary.gave_up:
+        return InferenceFailed(
+            f"The load test of {service.name} gave up: {one_line(summary.stopped)}.",
+            why=summary.verdict,
+            fix=f"Look at `slipway status {service.name}` and `slipway logs {service.name}`.",
         )
     if summary.objective_met is None and objective != Objective():
         return ObjectiveNotJudged(

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import orjson
 
+from services.answer import json_of
+from services.domain import STOPPED_BY_HAND
 from services.engine import stamped
 from services.engine.alarm import POLLED_NS, Alarm, clock, go_first
 from services.engine.connection import STALE_NS, Connection, Head, Shot
@@ -263,7 +265,7 @@ class LoadProcess:
         if cut:
             return None if mark in body else "wrong-body"
         try:
-            answer = orjson.loads(body)
+            answer = json_of(body)
         except orjson.JSONDecodeError:
             return "wrong-body"
         if not isinstance(answer, dict) or not answer.get(mark[1:-1].decode()):
@@ -601,7 +603,7 @@ class LoadProcess:
 
     def stop_by_hand(self) -> None:
         """Somebody wants it to end: what is under way may still come in, for a moment."""
-        self.stop("stopped by hand")
+        self.stop(STOPPED_BY_HAND)
         self.end_if_done()
         self.loop.call_later(_DRAIN_S, self.end)
 

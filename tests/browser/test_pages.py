@@ -183,7 +183,7 @@ def test_a_huge_answer_leaves_the_tab_alive(services: App, page: Page) -> None:
     assert time.monotonic() - began < 15
 
 
-CHARTS = ("Response time by second", "Requests per second", "Spread of response times")
+CHARTS = ("Response time by second", "Answers per second", "Spread of response times")
 
 
 def chart(page: Page, title: str) -> Locator:
@@ -200,7 +200,7 @@ def begin_load_test(page: Page, seconds: int) -> Locator:
 
 
 def newest_run(app: App) -> Run:
-    return SqlStore(f"sqlite:///{app.state}/slipway.db").runs(service="parcel")[0]
+    return SqlStore(f"sqlite:///{app.state}/slipway.db").runs(service="parcel").found[0]
 
 
 def test_a_load_test_runs_live_stops_when_told_and_is_laid_over_the_next(

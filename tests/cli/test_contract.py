@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,11 @@ from services.domain import (
     Cause,
     ColumnSpec,
     Finding,
+    LoadSummary,
     Objective,
     Outcome,
     Signature,
+    Tick,
     ValueKind,
     Verdict,
     VersionRef,
@@ -44,7 +47,7 @@ from services.errors import (
     Unreachable,
 )
 from tests.cli.conftest import Cli
-from tests.memory import WINE_EXAMPLE, World
+from tests.memory import WINE_EXAMPLE, MemoryLoad, World
 
 OPERATION = {
     "service",
@@ -577,6 +580,49 @@ def test_an_objective_that_could_not_be_judged_is_told_apart_from_one_that_was_m
 
     assert (missed["kind"], unjudged["kind"]) == ("ObjectiveMissed", "ObjectiveNotJudged")
     assert "more requests" in unjudged["fix"]
+
+
+class InterruptedLoad(MemoryLoad):
+    """Whoever watches it presses Ctrl-C after its first second."""
+
+    pressed = False
+
+    def __next__(self) -> Tick | LoadSummary:
+        part = super().__next__()
+        if not self.pressed:
+            self.pressed = True
+            signal.raise_signal(signal.SIGINT)
+        return part
+
+
+def test_a_bench_that_was_interrupted_tells_and_keeps_what_was_measured(
+    cli: Cli, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.engine, "run", InterruptedLoad)
+    ran = cli(*BENCH, "--save", "--json")
+
+    assert (ran.code, ran.document["error"]["kind"]) == (130, "Interrupted")
+    assert ran.document["requests"] == world.store.kept[0].summary.requests > 0
+
+
+class GivenUpLoad(MemoryLoad):
+    """Its server died."""
+
+    def __next__(self) -> Tick | LoadSummary:
+        part = super().__next__()
+        if isinstance(part, LoadSummary):
+            return replace(part, stopped="no request was answered for 5 s")
+        return part
+
+
+def test_a_bench_that_failures_ended_is_not_green(
+    cli: Cli, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.engine, "run", GivenUpLoad)
+    ran = cli(*BENCH, "--json")
+
+    assert ran.code == 10
+    assert "no request was answered for 5 s" in ran.document["error"]["what"]
 
 
 def test_a_bench_is_judged_by_the_objective_that_is_kept_for_its_service(

@@ -578,6 +578,12 @@ def test_other_protocols_answer_with_predictions(protocol: Protocol) -> None:
     assert (summary.ok, summary.errors) == (5, {})
 
 
+def test_an_answer_with_numbers_that_json_does_not_have_is_a_prediction() -> None:
+    with ScriptedServer(always(answer(b'{"outputs": [NaN, -Infinity]}'))) as server:
+        _, summary = run(burst(server.port, n=5))
+    assert (summary.ok, summary.errors) == (5, {})
+
+
 # Failures by kind
 
 

@@ -79,7 +79,7 @@ def run(name: str = "evening", service: str = "wine") -> Run:
             service=percentiles(0.008),
             lateness_p99_s=0.001,
             client_limited=False,
-            verdict="The figures can be trusted.",
+            verdict="The load engine was not the limit.",
             by_release={3: 99},
             histogram=((0.005, 40), (0.01, 59)),
         ),
@@ -213,7 +213,7 @@ def test_an_unknown_operation_is_none(store: Store) -> None:
 def test_a_run_comes_back_as_it_was_saved(store: Store) -> None:
     number = store.save_run(run())
 
-    assert list(store.runs()) == [replace(run(), id=number)]
+    assert store.runs().found == (replace(run(), id=number),)
 
 
 def test_an_example_is_kept_by_model_and_name_and_replaced_under_its_name(store: Store) -> None:
@@ -250,7 +250,7 @@ def test_runs_come_newest_first_by_service(store: Store) -> None:
     store.save_run(run("other", service="text"))
     store.save_run(run("second"))
 
-    assert [kept.name for kept in store.runs(service="wine")] == ["second", "first"]
+    assert [kept.name for kept in store.runs(service="wine").found] == ["second", "first"]
 
 
 @pytest.mark.parametrize(
@@ -387,7 +387,7 @@ def test_a_store_of_an_earlier_slipway_is_brought_forward_with_what_it_holds(
         connection.execute(text("UPDATE slipway_schema SET version = 1"))
     engine.dispose()
     sql_store.save_example("wine", "pale", "{}")
-    assert len(sql_store.runs()) == 1
+    assert len(sql_store.runs().found) == 1
 
 
 def test_an_earlier_slipways_store_takes_objectives_and_keeps_its_runs(
@@ -404,16 +404,48 @@ def test_an_earlier_slipways_store_takes_objectives_and_keeps_its_runs(
 
     assert sql_store.objective("local", "", "wine") == Objective()
     sql_store.keep_objective("local", "", "wine", Objective(p99_s=0.1))
-    assert (len(sql_store.runs()), len(sql_store.examples("wine"))) == (1, 1)
+    assert (len(sql_store.runs().found), len(sql_store.examples("wine"))) == (1, 1)
 
 
-def test_a_run_that_was_damaged_is_told(sql_store: SqlStore, sql_url: str) -> None:
-    number = sql_store.save_run(run())
+def test_an_older_run_is_read_by_its_id_beside_the_newest(store: Store) -> None:
+    numbers = [store.save_run(run(name)) for name in ("first", "second", "third")]
+
+    found = store.runs(service="wine", limit=1, ids=numbers[:1]).found
+    assert [kept.name for kept in found] == ["third", "first"]
+
+
+def test_a_run_of_another_service_is_not_read_by_its_id(store: Store) -> None:
+    number = store.save_run(run(service="text"))
+
+    assert not store.runs(service="wine", ids=[number]).found
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"settings": "{broken"},
+        {"settings": "[]"},
+        {"created_at": "yesterday"},
+    ],
+    ids=str,
+)
+def test_a_run_whose_values_were_damaged_is_told_by_its_id(
+    sql_store: SqlStore, damage: dict[str, str]
+) -> None:
+    good = sql_store.save_run(run())
+    bad = sql_store.save_run(replace(run(), **damage))  # type: ignore[arg-type]
+
+    kept = sql_store.runs()
+    assert ([one.id for one in kept.found], kept.damaged) == ([good], (bad,))
+
+
+def test_a_run_that_was_damaged_hides_no_other(sql_store: SqlStore, sql_url: str) -> None:
+    bad, good = sql_store.save_run(run("first")), sql_store.save_run(run("second"))
     column = "decode('00', 'hex')" if sql_url.startswith("postgres") else "x'00'"
-    _edit(sql_url, f"UPDATE slipway_runs SET record = {column}")
+    _edit(sql_url, f"UPDATE slipway_runs SET record = {column} WHERE id = {bad}")
 
-    with pytest.raises(ConfigError, match=f"Load test {number} cannot be read"):
-        sql_store.runs()
+    kept = sql_store.runs()
+    assert ([one.id for one in kept.found], kept.damaged) == ([good], (bad,))
 
 
 # ── Faults ────────────────────────────────────────────────────────────────────────────────────

@@ -36,6 +36,10 @@ def send(app: AppTest) -> AppTest:
     return app.button(key="send").click().run()
 
 
+def written_as(app: AppTest, way: str) -> AppTest:
+    return cast("ButtonGroup[str]", app.get("button_group")[0]).set_value(way).run()
+
+
 def test_without_a_service_the_next_step_is_a_deploy(open_page: OpenPage) -> None:
     assert "No service on local" in words_of(open_page("predict"))
 
@@ -117,6 +121,37 @@ def test_rows_can_be_pasted_as_csv(world: World, open_page: OpenPage) -> None:
     assert [request.rows for request in world.predictor.sent] == [2]
 
 
+def test_another_way_of_writing_begins_with_the_values_that_were_sent_last(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    app = open_page("predict", service="wine")
+    app.text_input[0].set_value("12.5")
+    app = written_as(send(app), "JSON or CSV")
+    assert "12.5" in (app.text_area[0].value or "")
+    assert written_as(app, "Form").text_input[0].value == "12.5"
+
+
+def test_the_versions_example_can_be_returned_to_after_a_request(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    app = open_page("predict", service="wine")
+    app.text_input[0].set_value("12.5")
+    app = written_as(send(app), "JSON or CSV")
+    app = app.selectbox(key="example").set_value("the version's example").run()
+    assert "13.2" in (app.text_area[0].value or "")
+
+
+def test_an_example_that_is_named_as_the_versions_own_stands_beside_it(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    world.store.save_example("wine", "the version's example", '{"inputs": [1]}')
+    options = open_page("predict", service="wine").selectbox(key="example").options
+    assert options == ["the version's example", "the version's example (kept)"]
+
+
 def test_an_endpoint_that_fails_is_told_with_the_request_to_try_by_hand(
     world: World, open_page: OpenPage
 ) -> None:
@@ -181,7 +216,7 @@ def test_a_load_test_repeats_the_example_and_is_kept(world: World, open_page: Op
     world.serves("wine")
     app = load_test(open_page("predict", service="wine"))
     assert [run.version for run in world.store.kept] == ["wine/1"]
-    assert "The figures can be trusted." in words_of(app)
+    assert "The load engine was not the limit." in words_of(app)
 
 
 def test_a_load_test_sends_what_the_form_asked_for(world: World, open_page: OpenPage) -> None:
@@ -202,7 +237,7 @@ def test_a_load_test_of_one_request_is_called_so(world: World, open_page: OpenPa
     app.number_input(key="count").set_value(1)
     app.number_input(key="concurrency").set_value(1)
     load_test(app)
-    assert world.store.kept[0].name == "wine/1, 1 request, 1 at a time"
+    assert world.store.kept[0].name == "wine/1, 1 request within 15 s, 1 at a time"
 
 
 def test_kept_examples_take_turns_in_a_load_test(world: World, open_page: OpenPage) -> None:
@@ -334,7 +369,7 @@ def test_what_a_stop_draws_is_the_end_already(world: World, open_page: OpenPage)
     app = open_page("predict", service="wine").button(key="start_load").click().run()
     app = app.button(key="stop_load").click().run()
     assert "stop_load" not in [button.key for button in app.button]
-    assert "The figures can be trusted." in words_of(app)
+    assert "The load engine was not the limit." in words_of(app)
 
 
 def test_a_stop_that_is_not_heeded_is_not_waited_for_and_says_that_it_was_asked(
@@ -491,6 +526,34 @@ def test_each_later_run_is_compared_with_the_earliest(world: World, open_page: O
     assert len(app.info) == 2
 
 
+def test_a_run_that_a_link_names_twice_is_laid_once(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    load_test(open_page("predict", service="wine"))
+    assert runs_picker(open_page("predict", service="wine", runs="1,1")) == ["1"]
+
+
+def test_a_visitor_who_comes_back_to_a_finished_load_test_sees_its_run_once(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    app = load_test(open_page("predict", service="wine"))
+    wiring.forget_reads()
+    test_id = app.query_params["test"]
+    told = test_id if isinstance(test_id, str) else test_id[0]
+    again = open_page("predict", service="wine", test=told, runs="1").run()
+    assert runs_picker(again) == ["1"]
+    assert again.query_params["runs"] in ("1", ["1"])
+
+
+def test_a_link_to_a_load_test_that_is_gone_says_so(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    load_test(open_page("predict", service="wine"))
+    wiring.forget_reads()
+    assert "There is no load test 7 here." in words_of(
+        open_page("predict", service="wine", runs="7")
+    )
+
+
 def test_runs_over_different_hops_are_warned_of(world: World, open_page: OpenPage) -> None:
     world.serves("wine")
     load_test(open_page("predict", service="wine"))
@@ -505,7 +568,7 @@ def test_a_missed_objective_is_seen_at_once(world: World, open_page: OpenPage) -
     app = open_page("predict", service="wine")
     world.engine.objective_met = False
     app = load_test(app)
-    assert "The figures can be trusted" in app.error[0].value
+    assert "The load engine was not the limit" in app.error[0].value
 
 
 def test_a_request_is_kept_as_an_example_of_its_model_and_started_from(
@@ -516,8 +579,9 @@ def test_a_request_is_kept_as_an_example_of_its_model_and_started_from(
     app.text_input[0].set_value("11.5")
     app = send(app)
     app.text_input(key="example_name").set_value("weak").run()
-    app.button(key="keep_example").click().run()
+    app = app.button(key="keep_example").click().run()
     assert list(world.store.examples("wine")) == ["weak"]
+    assert "weak" in app.selectbox(key="example").options
     wiring.forget_reads()
     app = open_page("predict", service="wine", example="weak")
     assert app.text_input[0].value == "11.5"

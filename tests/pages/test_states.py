@@ -184,3 +184,20 @@ def test_a_failed_service_that_nothing_answers_for_offers_a_restart_first(
     rollout.apply(made.plan, world, actor="ana", version=made.version)
     rollout.settle(world, "wine", now=world.clock.now)
     assert open_page("endpoints", service="wine").button(key="way_out").label == "Start it again…"
+
+
+def test_every_command_that_ends_a_fix_stands_below_it_and_not_in_it(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine", [1, 2])
+    made = rollout.prepare_deploy(
+        world, "wine/2", name="wine", wish=rollout.Wish(canary_percent=30)
+    )
+    rollout.apply(made.plan, world, actor="ana", version=made.version)
+    rollout.settle(world, "wine", now=world.clock.now)
+    world.registry.add("wine", 3)
+    app = open_page("deploy", model="wine", version=3, service="wine")
+    assert "by command:" in words_of(app)
+    assert [code.value for code in app.code][:2] == ["slipway promote wine", "slipway abort wine"]
+    (fix,) = [text.value for text in app.text if text.value.startswith("Fix:")]
+    assert fix.endswith("by command:")

@@ -478,6 +478,18 @@ def test_outputs_are_read_rows_first(
     assert [one.values for one in bench.outputs_of(protocol, orjson.dumps(body))] == values
 
 
+def test_numbers_that_json_does_not_have_are_read_as_they_are_written() -> None:
+    body = b'{"predictions": [NaN, Infinity, -Infinity, 1.5]}'
+    (found,) = bench.outputs_of(Protocol.INVOCATIONS, body)
+    assert found.values == ("NaN", "Infinity", "-Infinity", 1.5)
+
+
+@pytest.mark.parametrize("body", [b"NaN of a page", b'{"outputs": NaN', b"[" * 5_000 + b"NaN"])
+def test_a_body_that_names_no_number_is_not_json_for_it(body: bytes) -> None:
+    with pytest.raises(InferenceFailed, match="no prediction"):
+        bench.outputs_of(Protocol.V2, body)
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"[]", b"{}", b"null", b'{"outputs": 1}', b'{"outputs": [{"shape": [2], "data": [1]}]}'],

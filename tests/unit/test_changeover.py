@@ -63,7 +63,19 @@ def test_a_canary_that_goes_on_is_no_switch() -> None:
 
 
 def test_a_rare_canary_begins_once_and_not_with_every_answer() -> None:
-    assert len(changeovers(seconds("1", "12", *["1"] * 6, "12", *["1"] * 6, "12"))) == 1
+    rare = ["12", *["1"] * 6]
+    assert len(changeovers(seconds(*["1"] * 6, *rare, *rare, "12"))) == 1
+
+
+def test_a_version_whose_first_answer_came_late_by_chance_did_not_begin_then() -> None:
+    ticks = [second(1, {"1": 2}), second(2, {"1": 2}), second(3, {"1": 1, "2": 1})]
+    ticks += [second(at, {"1": 2}) for at in range(4, 9)]
+    assert changeovers(ticks) == ()
+
+
+def test_a_version_that_took_all_of_the_traffic_after_a_few_answers_began_then() -> None:
+    (found,) = changeovers([second(1, {"1": 2}), *(second(at, {"2": 2}) for at in range(2, 6))])
+    assert (found.who, found.from_s) == ("2", 1.0)
 
 
 def test_a_return_to_the_old_version_is_a_change_of_its_own() -> None:

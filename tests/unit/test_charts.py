@@ -86,7 +86,7 @@ def test_each_percentile_says_over_how_many_seconds_it_is() -> None:
 
 
 def test_the_newest_second_is_said_to_who_cannot_see_the_chart() -> None:
-    assert charts.rate_over_time([tick(1), tick(2)]).said == "Requests per second, up to second 2"
+    assert charts.rate_over_time([tick(1), tick(2)]).said == "Answers per second, up to second 2"
 
 
 def test_runs_of_different_length_are_laid_over_each_other_as_shares() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import random
 import tracemalloc
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -19,7 +20,7 @@ from services.latency import (
     judge,
     summarize,
 )
-from services.tally import Answerer
+from services.tally import NOT_SENT, Answerer
 from tests.unit.test_histogram import NANOSECONDS, histogram_of, nearest_rank
 
 
@@ -246,11 +247,23 @@ def test_waiting_for_a_free_connection_is_said() -> None:
     assert "40% of the requests waited for a free connection" in summary.verdict
 
 
-def test_failures_are_told_before_the_figures_are_called_trustworthy() -> None:
+def test_the_share_that_waited_is_of_those_that_were_sent() -> None:
+    piece = one_slice(cpu_s=0.1, waited=500, errors=Counter({NOT_SENT: 9_000}))
+    verdict = verdict_of(piece, 1_000.0).verdict
+    assert "50% of the requests that were sent waited for a free connection" in verdict
+
+
+def test_whether_the_objective_was_met_is_told_first() -> None:
+    recorder = latency.Recorder(objective=Objective(p99_s=0.001))
+    recorder.add(one_slice(cpu_s=0.1))
+    assert recorder.summary(span_s=1.0).verdict.startswith("Objective missed.")
+
+
+def test_failures_are_told_before_what_was_the_limit() -> None:
     samples = [Sample(i, i, i + 0.01, "reset" if i < 40 else None) for i in range(100)]
     verdict = summarize(samples).verdict
     assert verdict.startswith("40 of 100 requests failed (40 reset)")
-    assert verdict.index("failed") < verdict.index("can be trusted")
+    assert verdict.index("failed") < verdict.index("was not the limit")
 
 
 @pytest.mark.parametrize(

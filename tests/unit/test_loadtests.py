@@ -97,7 +97,7 @@ def test_a_finished_load_test_is_stored_with_its_ticks() -> None:
     tests, store = LoadTests(), MemoryStore()
     test_id = start(tests, MemoryEngine(), store)
     wait_until(lambda: ended(tests, test_id))
-    assert [len(run.ticks) for run in store.runs(service="wine")] == [3]
+    assert [len(run.ticks) for run in store.runs(service="wine").found] == [3]
 
 
 def test_a_stopped_load_test_keeps_what_was_measured() -> None:

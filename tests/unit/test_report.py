@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -30,7 +32,7 @@ def run(**summary: object) -> Run:
         service=FAST,
         lateness_p99_s=0.0001,
         client_limited=False,
-        verdict="The figures can be trusted.",
+        verdict="The load engine was not the limit.",
         histogram=((0.004, 50), (0.012, 50)),
     )
     return Run(
@@ -123,6 +125,11 @@ def test_a_row_of_csv_holds_all_that_was_asked_and_all_that_came_out() -> None:
     assert (told["mode"], told["objective_p99_ms"], told["mean_ms"]) == ("steady-rate", 20.0, 4.5)
 
 
+def test_a_label_is_no_formula_in_a_spreadsheet() -> None:
+    made = report.as_csv([replace(canary(), name=name) for name in ("=1+1", "p-1")])
+    assert [one["asked"] for one in csv.DictReader(io.StringIO(made))] == ["'=1+1", "p-1"]
+
+
 def test_a_report_needs_no_network_and_keeps_foreign_text_as_text() -> None:
     hostile = "</script><script>alert(1)</script><b>"
     page = report.page(
@@ -137,6 +144,11 @@ def test_a_report_needs_no_network_and_keeps_foreign_text_as_text() -> None:
 
 def test_a_report_says_when_it_was_made_what_was_measured_and_the_verdict() -> None:
     page = report.page([canary()], UTC, AT)
-    for said in ("1 March 2026, 14:30:00 UTC", "ingress", "The figures can be trusted.", "+100 %"):
+    for said in (
+        "1 March 2026, 14:30:00 UTC",
+        "ingress",
+        "The load engine was not the limit.",
+        "+100 %",
+    ):
         assert said in page
     assert "Response time by second: #7 wine" in page

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dashboard import words
-from services.domain import Answering, Mode, Phase, Service, VersionRef
+from services.domain import Answering, Finding, Mode, Phase, Service, Verdict, VersionRef
 
 
 def test_what_still_answers_is_said_once() -> None:
@@ -22,3 +22,9 @@ def test_one_of_a_thing_is_no_plural() -> None:
         "1 request",
         "2,000 requests",
     ]
+
+
+def test_a_check_that_did_not_answer_yet_is_no_check_that_works() -> None:
+    passed = Finding("registry", Verdict.PASS, "it answers")
+    said = words.health_sentence([passed], ["target t"])
+    assert said == "Still checking: target t. Until now 1 passed."
