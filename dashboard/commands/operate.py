@@ -242,16 +242,7 @@ def carried_out(session: Session, prepared: Prepared, *, set_alias: str | None =
     before = ops.serving.service(plan.service)
     rollout.refuse_if_blocked(plan, prepared.findings)
     if plan.nothing_to_do:
-        terminal.say(f"{plan.service} is already so. Nothing was changed.")
-        progress = Progress(
-            before.phase if before else rollout.settle(ops, plan.service).phase,
-            "already so",
-            Outcome.UNCHANGED,
-            release=before.release if before else None,
-        )
-        document = _operation(session, plan, progress, before, started)
-        verified = before is not None and before.verified
-        return _finished(session, plan, document, set_alias=set_alias if verified else None)
+        return _already_so(session, plan, before, started=started, set_alias=set_alias)
     _confirm(session, plan, prepared.findings)
     session.begun = plan.service
     release = rollout.apply(
@@ -265,6 +256,72 @@ def carried_out(session: Session, prepared: Prepared, *, set_alias: str | None =
     )
     number = release.number if release else None
     terminal.say(f"Release {number} of {plan.service} was begun.")
+    return _followed(session, plan, number, before, started=started, set_alias=set_alias)
+
+
+def _already_so(
+    session: Session,
+    plan: Plan,
+    before: Service | None,
+    *,
+    started: float,
+    set_alias: str | None,
+) -> Answer:
+    """Nothing is to be begun: how it serves, or how the release ends that is still on its way.
+
+    That is a command given again after its first run was killed: it must not say that all is well.
+    """
+    terminal, ops = session.terminal, session.ops
+    history = ops.journal.history(plan.service)
+    newest = history[0] if history else None
+    # What was recorded but is not written yet is another operation, not what is wanted already.
+    if before and newest and newest.outcome is Outcome.OPEN and newest.number == before.release:
+        terminal.say(
+            f"{plan.service} is wanted so already: {one_line(newest.actor, 64)} began release"
+            f" {newest.number}, which has not ended. Nothing new was begun."
+        )
+        if plan.rollback_on_failure and not newest.rollback_on_failure:
+            terminal.warn("It was begun without --rollback-on-failure: a failure is not undone.")
+        if plan.action is newest.action:
+            plan = replace(
+                plan,
+                rolled_back_from=newest.rolled_back_from,
+                rolled_back_to=newest.rolled_back_to,
+            )
+        found = _as_found(before, history[1:])
+        return _followed(session, plan, newest.number, found, started=started, set_alias=set_alias)
+    terminal.say(f"{plan.service} is already so. Nothing was changed.")
+    progress = Progress(
+        before.phase if before else rollout.settle(ops, plan.service).phase,
+        "already so",
+        Outcome.UNCHANGED,
+        release=before.release if before else None,
+    )
+    document = _operation(session, plan, progress, before, started)
+    verified = before is not None and before.verified
+    return _finished(session, plan, document, set_alias=set_alias if verified else None)
+
+
+def _as_found(current: Service, earlier: Sequence[Release]) -> Service | None:
+    """The service as the open release found it: what the JSON calls `previous`."""
+    last = next((r for r in earlier if r.outcome is not Outcome.NOT_APPLIED), None)
+    if last is None or last.action is Action.DELETE:
+        return None
+    return replace(current, release=last.number, intent=last.intent)
+
+
+def _followed(
+    session: Session,
+    plan: Plan,
+    number: int | None,
+    before: Service | None,
+    *,
+    started: float,
+    set_alias: str | None,
+) -> Answer:
+    """Follow release `number` and say how it ended; with --no-wait, that it is open."""
+    terminal, ops = session.terminal, session.ops
+    session.begun = plan.service
     progress = Progress(Phase.ROLLING_OUT, "begun", release=number)
     if not getattr(session.args, "wait", True):
         document = _operation(session, plan, progress, before, started)
