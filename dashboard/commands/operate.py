@@ -28,6 +28,7 @@ from services.checks import CREDENTIALS, OWNERSHIP, PACKAGE, PASSED_OVER
 from services.domain import (
     Action,
     AliasRef,
+    Answering,
     Finding,
     Mode,
     Outcome,
@@ -44,10 +45,12 @@ from services.domain import (
 )
 from services.errors import (
     ConfigError,
+    Denied,
     NotOffered,
     RolloutFailed,
     RolloutTimeout,
     SlipwayError,
+    Unreachable,
     one_line,
 )
 from services.rollout import Prepared, Wish
@@ -152,7 +155,10 @@ def _taking_over(session: Session, prepared: Prepared) -> Prepared:
 def _status_after(session: Session, answer: Answer) -> Answer:
     """The service as it is after an operation, in the form of `status`."""
     document = dict(answer.document)
-    service = session.ops.serving.service(document["service"])
+    try:
+        service = session.ops.serving.service(document["service"])
+    except (Unreachable, Denied) as error:
+        return replace(answer, error=answer.error or error)
     rows = [views.service_row(service)] if service else []
     lines = service_lines(rows) if rows else [f"{document['service']} is gone."]
     return Answer({"services": rows, **document}, lines, answer.error, answer.exit_code)
@@ -338,6 +344,9 @@ def _followed(
                 show(progress)
     except (RolloutFailed, RolloutTimeout) as failure:
         error = failure
+    except SlipwayError as lost:
+        error = _goes_on(plan.service, number, lost)
+        progress = Progress(Phase.UNKNOWN, lost.what, release=number)
     session.begun = ""
     if isinstance(error, RolloutTimeout) and not progress.settled:
         progress = replace(progress, outcome=Outcome.TIMEOUT)
@@ -345,6 +354,15 @@ def _followed(
     if progress.undoes is not None:
         document["release"] = number
     return _finished(session, plan, document, error=error, set_alias=set_alias)
+
+
+def _goes_on(name: str, number: int | None, lost: SlipwayError) -> SlipwayError:
+    """What ended the following, told with what goes on without it, as an interruption is."""
+    return type(lost)(
+        f"{lost.what} Release {number} of {name} that was begun goes on.",
+        why=lost.why,
+        fix=f"See how it ends: `slipway status {name}`. {lost.fix}".rstrip(),
+    )
 
 
 def _finished(
@@ -402,7 +420,7 @@ def _operation(
     started: float,
 ) -> views.OperationDocument:
     version = plan.after.version if plan.after else None
-    now = rollout.with_url(session.ops, plan.service)
+    url, answering = _read_back(session, plan.service, progress)
     undone = progress.undoes
     wanted = before.intent.version if before and before.intent else None
     document: views.OperationDocument = {
@@ -414,7 +432,7 @@ def _operation(
         "version": views.number_of(version),
         "release": progress.release,
         "outcome": (Outcome.FAILED if undone else progress.outcome).value,
-        "url": now.url if now else None,
+        "url": url,
         "steps": [views.step_row(step) for step in progress.steps],
         "took_s": round(time.monotonic() - started, 3),
         "previous": {
@@ -422,7 +440,7 @@ def _operation(
             "version": views.number_of(wanted),
         },
         "cause": views.cause_document(undone or progress.cause),
-        "traffic": views.traffic_rows(now.answering if now else ()),
+        "traffic": views.traffic_rows(answering),
     }
     if plan.action is Action.ROLLBACK:
         document["rolled_back_from"] = plan.rolled_back_from
@@ -434,6 +452,21 @@ def _operation(
             "cause": views.cause_document(progress.cause),
         }
     return document
+
+
+def _read_back(
+    session: Session, name: str, progress: Progress
+) -> tuple[str | None, Sequence[Answering]]:
+    """Where the service is reached and who answers. What is not read takes nothing from an outcome.
+
+    Who answers is then as it was seen last.
+    """
+    try:
+        now = rollout.with_url(session.ops, name)
+    except (Unreachable, Denied) as error:
+        session.terminal.say(f"Where {name} is reached is not known: {error.what}")
+        return None, progress.answering
+    return (now.url, now.answering) if now else (None, ())
 
 
 def _operation_lines(document: views.OperationDocument) -> Iterator[str]:
