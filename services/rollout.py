@@ -555,10 +555,19 @@ def refuse_if_blocked(plan: Plan, findings: Sequence[Finding]) -> None:
     """NotDeployable when a check failed, naming the first; Denied when that is a missing right.
 
     What could not be made either is refused as making it would have ended: Unreachable, NotFound.
+    Conflict where all that is in its way is that others own what it sets: it would work otherwise.
     """
     failed = blocking(findings)
-    if failed:
-        first = failed[0]
+    owned = [f for f in failed if f.name == checks.DRY_RUN and f.refusal is Conflict]
+    others = [finding for finding in failed if finding not in owned]
+    if owned and not others:
+        raise Conflict(
+            f"{_subject(plan)} sets fields of {plan.service} that others own. Nothing was changed.",
+            why=owned[0].detail,
+            fix=owned[0].fix,
+        )
+    if others:
+        first = others[0]
         by_name = Denied if first.name == checks.PERMISSION else NotDeployable
         kind = first.refusal or by_name
         raise kind(

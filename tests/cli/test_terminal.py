@@ -301,8 +301,8 @@ def test_a_field_of_others_is_taken_over_only_from_who_is_named(cli: Cli, world:
     world.serving.owned = (OwnedField(".spec.predictor.minReplicas", "kubectl-edit"),)
     deploy = ("deploy", "wine/2", "--name", "wine", "--json", "--reason", "back to plan")
 
-    assert cli(*deploy).code == 7
-    assert cli(*deploy, "--take-over", "argocd").code == 7
+    assert cli(*deploy).code == 6
+    assert cli(*deploy, "--take-over", "argocd").code == 6
     assert cli(*deploy, "--take-over", "kubectl-edit").code == 0
     told = "back to plan; took over .spec.predictor.minReplicas (kubectl-edit)"
     assert world.journal.history("wine")[0].reason == told

@@ -667,6 +667,7 @@ def test_a_field_of_others_blocks_a_plan_and_is_named_with_its_owner(
     assert rehearsed.owned == (MINE,)
     assert str(MINE) in failed.detail
     assert "--take-over kubectl-edit" in failed.fix
+    assert failed.refusal is Conflict
 
 
 def test_with_consent_the_same_fields_are_taken_and_no_others(

@@ -638,6 +638,36 @@ def test_a_missing_right_refuses_a_plan_as_denied(world: World) -> None:
         rollout.refuse_if_blocked(plan, [finding])
 
 
+OWNED = Finding(
+    checks.DRY_RUN,
+    Verdict.FAIL,
+    "Others own what it sets: .spec.predictor.minReplicas (kubectl-edit).",
+    "Add --take-over kubectl-edit.",
+    refusal=Conflict,
+)
+
+
+def test_fields_of_others_alone_are_a_conflict_and_no_word_against_the_version(
+    world: World,
+) -> None:
+    world.registry.add("wine")
+    plan = rollout.prepare_deploy(world, "wine/1", name="w1").plan
+    with pytest.raises(Conflict) as caught:
+        rollout.refuse_if_blocked(plan, [OWNED])
+    error = caught.value
+    assert error.what == "wine/1 sets fields of w1 that others own. Nothing was changed."
+    assert (error.why, error.fix) == (OWNED.detail, OWNED.fix)
+
+
+def test_a_check_that_fails_beside_fields_of_others_is_what_refuses_the_plan(world: World) -> None:
+    world.registry.add("wine")
+    plan = rollout.prepare_deploy(world, "wine/1", name="w1").plan
+    full = Finding("disk", Verdict.FAIL, "It is full.")
+    with pytest.raises(NotDeployable, match="would not work") as caught:
+        rollout.refuse_if_blocked(plan, [OWNED, full])
+    assert caught.value.why == "disk: It is full."
+
+
 def test_a_target_that_is_away_is_told_with_the_time_and_looked_at_again(world: World) -> None:
     world.registry.add("wine")
     deploy(world, "wine/1")
