@@ -401,7 +401,7 @@ class _Plugin:
         return _Granted(Token(str(token), life_s) if token else None, certificate, key)
 
     def _missing(self) -> Denied:
-        hint = self._said.get("installHint")
+        hint = self._said.get("installHint") or ""
         return Denied(
             f"Target {self._target} has no credentials: its plugin {self._name} is not there.",
             why="No such program on the PATH of this process."

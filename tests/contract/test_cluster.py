@@ -463,6 +463,16 @@ def test_a_missing_plugin_gives_its_own_hint(api: ApiServer, tmp_path: Path) -> 
     assert caught.value.fix == "Get it."
 
 
+@pytest.mark.parametrize("said", [{}, {"installHint": None}, {"installHint": ""}])
+def test_a_missing_plugin_without_a_hint_is_to_be_installed(
+    api: ApiServer, tmp_path: Path, said: dict[str, Json]
+) -> None:
+    cluster = by_plugin(tmp_path, api.url, "", command="no-such-plugin", **said)
+    with pytest.raises(Denied, match="is not there") as caught:
+        cluster.identity()
+    assert caught.value.fix == "Install no-such-plugin on the PATH of this process."
+
+
 def test_a_failing_gke_plugin_is_sent_to_the_login_and_not_to_its_installation(
     api: ApiServer, tmp_path: Path
 ) -> None:
