@@ -394,6 +394,36 @@ def test_aborting_the_first_roll_out_stops_the_service(world: World) -> None:
     assert world.journal.history("wine")[0].intent.stopped
 
 
+def refused_abort(world: World) -> NotDeployable:
+    with pytest.raises(NotDeployable, match="no roll-out under way to abort") as caught:
+        rollout.plan_abort(rollout.require(world, "wine"), world.journal.history("wine"))
+    return caught.value
+
+
+def test_whoever_aborts_a_roll_out_that_failed_is_sent_to_the_roll_back(world: World) -> None:
+    world.serves("wine", [1])
+    world.serving.fails[world.registry.add("wine", 2)] = BROKEN
+    deploy(world, "wine/2")
+    settle(world)
+    error = refused_abort(world)
+    assert error.why == "Its newest release 2 (wine/2) has ended already, as failed."
+    assert error.fix == "Go back to wine/1: `slipway rollback wine`."
+
+
+def test_whoever_aborts_a_roll_out_that_was_late_is_sent_to_the_roll_back(world: World) -> None:
+    rolling(world, 1)
+    world.clock.sleep(rollout.DEADLINE_S + 1)
+    assert settle(world).outcome is Outcome.TIMEOUT
+    assert "as timeout" in refused_abort(world).why
+
+
+def test_where_there_is_nothing_to_go_back_to_no_roll_back_is_named(world: World) -> None:
+    world.serving.fails[world.registry.add("wine", 1)] = BROKEN
+    deploy(world, "wine/1")
+    settle(world)
+    assert refused_abort(world).fix == "Deploy another version: `slipway deploy REF --name wine`."
+
+
 def test_a_roll_out_that_ended_meanwhile_is_not_aborted(world: World) -> None:
     rolling(world, 1)
     plan = rollout.plan_abort(rollout.require(world, "wine"), world.journal.history("wine"))
@@ -588,6 +618,36 @@ def test_a_failed_first_roll_out_says_so_in_whole_sentences(world: World) -> Non
     deploy(world, "wine/1")
     with pytest.raises(RolloutFailed, match=r"\w\. Nothing answers\."):
         list(rollout.follow(world, "wine", now=world.clock.now, sleep=world.clock.sleep))
+
+
+def followed_failure(world: World) -> RolloutFailed:
+    with pytest.raises(RolloutFailed) as caught:
+        list(rollout.follow(world, "wine", now=world.clock.now, sleep=world.clock.sleep))
+    return caught.value
+
+
+def test_a_failed_deploy_names_the_way_back_to_a_verified_release(world: World) -> None:
+    world.serves("wine", [1])
+    world.serving.fails[world.registry.add("wine", 2)] = BROKEN
+    deploy(world, "wine/2")
+    assert (
+        followed_failure(world).fix == "Add skops. Or go back to wine/1: `slipway rollback wine`."
+    )
+
+
+def test_a_failed_canary_names_the_abort_as_its_way_back(world: World) -> None:
+    world.serves("wine", [1])
+    world.serving.fails[world.registry.add("wine", 2)] = BROKEN
+    deploy(world, "wine/2", canary_percent=10)
+    assert (
+        followed_failure(world).fix == "Add skops. Or take the canary back: `slipway abort wine`."
+    )
+
+
+def test_a_failed_first_deploy_names_no_way_back(world: World) -> None:
+    world.serving.fails[world.registry.add("wine", 1)] = BROKEN
+    deploy(world, "wine/1")
+    assert followed_failure(world).fix == "Add skops."
 
 
 def test_following_ends_with_a_timeout_when_nothing_settles(world: World) -> None:
