@@ -875,7 +875,12 @@ def _way_back_of(ops: Ops, name: str, failed: Progress) -> str:
 
 
 def _of_release(ops: Ops, name: str, number: int | None, progress: Progress) -> Progress:
-    """How release `number` stands, when what was seen is about a later one than its own undoing."""
+    """How release `number` stands, when what was seen is about a later one than its own undoing.
+
+    Of a roll-back that is followed itself: how that stands, without what it undoes.
+    """
+    if number is not None and number == progress.release:
+        return replace(progress, undoes=None)
     if number is None or progress.release is None or progress.release <= number:
         return progress
     if progress.undoes is not None:

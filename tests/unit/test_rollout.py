@@ -1031,6 +1031,15 @@ def test_following_it_ends_as_a_failure_that_names_what_answers(failing: World) 
     assert "rolled back by release 3: wine/1 answers" in caught.value.what
 
 
+def test_whoever_follows_the_roll_back_itself_is_told_how_that_ends(failing: World) -> None:
+    """As when the version that it returns to is deployed again while it is under way."""
+    deploy_undone(failing, "wine/2")
+    settle(failing)
+    seen = list(rollout.follow(failing, "wine", release=3, now=failing.clock.now))
+    assert (seen[-1].release, seen[-1].outcome) == (3, Outcome.VERIFIED)
+    assert seen[-1].undoes is None
+
+
 def test_a_roll_back_by_itself_that_fails_is_not_undone_again(failing: World) -> None:
     deploy_undone(failing, "wine/2")
     settle(failing)
