@@ -608,7 +608,7 @@ class KServeServing:
             )
         elif owned:
             said = f"Others own what it sets: {_owners_in_words(owned)}."
-            yield Finding(checks.DRY_RUN, Verdict.FAIL, said, _owners_fix(owned))
+            yield Finding(checks.DRY_RUN, Verdict.FAIL, said, _owners_fix(owned), refusal=Conflict)
         elif _UNDECLARED.search(reply.message):
             # The API server says so with status 500 (Kubernetes 1.34).
             yield Finding(

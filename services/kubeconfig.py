@@ -13,10 +13,11 @@ import os
 import shlex
 import shutil
 import signal
+import ssl
 import subprocess
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -225,9 +226,46 @@ class KubeconfigAccess:
                 fix="List what there is with kubectl config get-contexts and correct `context` in"
                 " slipway.toml.",
             ) from error
+        self._refuse_broken_certificates(configuration, self._cluster(merged), user)
         # A token that stands in the kubeconfig goes before a plugin, as kubectl has it.
         if plugin and "BearerToken" not in configuration.api_key:
             self._let_in_by(_Plugin(self._target, plugin, self._cluster(merged)), configuration)
+
+    def _refuse_broken_certificates(
+        self,
+        configuration: Any,  # noqa: ANN401 (the client has no types)
+        cluster: Mapping[str, Json],
+        user: Mapping[str, Json],
+    ) -> None:
+        """ConfigError for certificates that no TLS library can read.
+
+        At the handshake they would be told as the server's: one error stands for both sides there.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if configuration.ssl_ca_cert:
+            with self._usable("certificate-authority", cluster):
+                context.load_verify_locations(configuration.ssl_ca_cert)
+        if configuration.cert_file:
+            with self._usable("client-certificate", user):
+                context.load_cert_chain(
+                    configuration.cert_file,
+                    configuration.key_file,
+                    password=lambda: "",  # an encrypted key is told, and asks no terminal
+                )
+
+    @contextmanager
+    def _usable(self, name: str, entry: Mapping[str, Json]) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            told = f"{name}-data" if entry.get(f"{name}-data") else name
+            key = " (or its key)" if name == "client-certificate" else ""
+            raise ConfigError(
+                f"Target {self._target} cannot be connected: the {told}{key} in its kubeconfig is"
+                " broken.",
+                why=f"{one_line(error)}.",
+                fix="Write the context again with your cluster's own tool.",
+            ) from error
 
     def _let_in_by(self, plugin: _Plugin, configuration: Any) -> None:  # noqa: ANN401 (as above)
         first = plugin.run()
@@ -401,7 +439,7 @@ class _Plugin:
         return _Granted(Token(str(token), life_s) if token else None, certificate, key)
 
     def _missing(self) -> Denied:
-        hint = self._said.get("installHint")
+        hint = self._said.get("installHint") or ""
         return Denied(
             f"Target {self._target} has no credentials: its plugin {self._name} is not there.",
             why="No such program on the PATH of this process."

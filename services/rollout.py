@@ -244,7 +244,7 @@ def plan_rollback(current: Service, history: Sequence[Release], to: int | None =
     NotFound for an unknown number.
     """
     _must_be_ours(current)
-    candidates = [r for r in history if not r.intent.stopped and r.action is not Action.DELETE]
+    candidates = _returnable(history)
     if to is not None:
         chosen = next((release for release in candidates if release.number == to), None)
         if chosen is None:
@@ -254,8 +254,7 @@ def plan_rollback(current: Service, history: Sequence[Release], to: int | None =
                 fix=f"Look at `slipway history {current.name}`.",
             )
     else:
-        wanted = _essence(current.intent)
-        chosen = next((r for r in candidates if r.verified and _essence(r.intent) != wanted), None)
+        chosen = _proven_other(current.intent, history)
         if chosen is None:
             earlier = max(len(candidates) - 1, 0)
             raise NothingToRollBackTo(
@@ -276,6 +275,17 @@ def plan_rollback(current: Service, history: Sequence[Release], to: int | None =
         retry=current.phase is Phase.FAILED or bool(current.drift),
     )
     return replace(plan, rolled_back_from=current.release, rolled_back_to=chosen.number)
+
+
+def _returnable(history: Sequence[Release]) -> list[Release]:
+    return [r for r in history if not r.intent.stopped and r.action is not Action.DELETE]
+
+
+def _proven_other(wanted: Intent | None, history: Sequence[Release]) -> Release | None:
+    """What a roll-back returns to by itself: the newest verified release that is not wanted now."""
+    essence = _essence(wanted)
+    found = (r for r in _returnable(history) if r.verified and _essence(r.intent) != essence)
+    return next(found, None)
 
 
 def plan_canary(current: Service, history: Sequence[Release], percent: int) -> Plan:
@@ -321,6 +331,7 @@ def plan_abort(current: Service, history: Sequence[Release]) -> Plan:
     begun = history[0] if history and history[0].outcome is Outcome.OPEN else None
     if begun is not None and begun.action is not Action.DELETE:
         return _plan_withdrawal(current, history, begun)
+    _refuse_abort_of_what_ended(current, history)
     _canary_of(current)
     stable = _beside(current.stable, history)
     if stable is None:
@@ -331,6 +342,25 @@ def plan_abort(current: Service, history: Sequence[Release]) -> Plan:
     after = replace(stable.intent, canary_percent=None, stopped=False)
     plan = _plan(Action.ABORT, current, after, workload=stable.workload)
     return replace(plan, rolled_back_from=current.release, rolled_back_to=stable.number)
+
+
+def _refuse_abort_of_what_ended(current: Service, history: Sequence[Release]) -> None:
+    """NotDeployable for a roll-out that failed or was late: whoever aborts it wants to go back."""
+    newest = history[0] if history else None
+    if newest is None or newest.intent.canary_percent is not None:
+        return
+    if newest.outcome not in {Outcome.FAILED, Outcome.TIMEOUT}:
+        return
+    name = current.name
+    back = _proven_other(current.intent, history)
+    raise NotDeployable(
+        f"{name} has no canary and no roll-out under way to abort. Nothing was changed.",
+        why=f"Its newest release {newest.number} ({newest.intent.version or 'an unknown version'})"
+        f" has ended already, as {newest.outcome}.",
+        fix=f"Go back to {back.intent.version}: `slipway rollback {name}`."
+        if back
+        else f"Deploy another version: `slipway deploy REF --name {name}`.",
+    )
 
 
 def _plan_withdrawal(current: Service, history: Sequence[Release], begun: Release) -> Plan:
@@ -555,10 +585,19 @@ def refuse_if_blocked(plan: Plan, findings: Sequence[Finding]) -> None:
     """NotDeployable when a check failed, naming the first; Denied when that is a missing right.
 
     What could not be made either is refused as making it would have ended: Unreachable, NotFound.
+    Conflict where all that is in its way is that others own what it sets: it would work otherwise.
     """
     failed = blocking(findings)
-    if failed:
-        first = failed[0]
+    owned = [f for f in failed if f.name == checks.DRY_RUN and f.refusal is Conflict]
+    others = [finding for finding in failed if finding not in owned]
+    if owned and not others:
+        raise Conflict(
+            f"{_subject(plan)} sets fields of {plan.service} that others own. Nothing was changed.",
+            why=owned[0].detail,
+            fix=owned[0].fix,
+        )
+    if others:
+        first = others[0]
         by_name = Denied if first.name == checks.PERMISSION else NotDeployable
         kind = first.refusal or by_name
         raise kind(
@@ -801,10 +840,10 @@ def follow(
                     fix=f"Watch it on Endpoints, or `slipway status {name}`.",
                 )
             sleep(wait_s)
-    _raise_unless_well(name, progress)
+    _raise_unless_well(ops, name, progress)
 
 
-def _raise_unless_well(name: str, progress: Progress) -> None:
+def _raise_unless_well(ops: Ops, name: str, progress: Progress) -> None:
     """The error for an operation that is settled and did not end well."""
     if progress.undoes is not None:
         raise undone_failed(name, progress, progress.undoes)
@@ -812,11 +851,36 @@ def _raise_unless_well(name: str, progress: Progress) -> None:
         cause = progress.cause or Cause(f"{name} did not settle in time.")
         raise RolloutTimeout(cause.what, cause.why, cause.fix)
     if progress.outcome in {Outcome.FAILED, Outcome.NOT_APPLIED}:
-        raise rollout_failed(name, progress)
+        raise rollout_failed(name, progress, _way_back_of(ops, name, progress))
+
+
+def _way_back_of(ops: Ops, name: str, failed: Progress) -> str:
+    """How to return from a deploy that failed and is still wanted, in words; "" where nothing is.
+
+    The old pods may answer beside it: until somebody goes back they are not what is wanted.
+    """
+    try:
+        history = ops.journal.history(name)
+    except (Unreachable, Denied):
+        return ""  # what failed is told without it
+    newest = history[0] if history else None
+    if newest is None or newest.number != failed.release or newest.action is not Action.DEPLOY:
+        return ""
+    if newest.outcome is not Outcome.FAILED:
+        return ""
+    if newest.intent.canary_percent is not None:
+        return f"Or take the canary back: `slipway abort {name}`."
+    back = _proven_other(newest.intent, history)
+    return f"Or go back to {back.intent.version}: `slipway rollback {name}`." if back else ""
 
 
 def _of_release(ops: Ops, name: str, number: int | None, progress: Progress) -> Progress:
-    """How release `number` stands, when what was seen is about a later one than its own undoing."""
+    """How release `number` stands, when what was seen is about a later one than its own undoing.
+
+    Of a roll-back that is followed itself: how that stands, without what it undoes.
+    """
+    if number is not None and number == progress.release:
+        return replace(progress, undoes=None)
     if number is None or progress.release is None or progress.release <= number:
         return progress
     if progress.undoes is not None:
@@ -830,13 +894,14 @@ def _of_release(ops: Ops, name: str, number: int | None, progress: Progress) -> 
     )
 
 
-def rollout_failed(name: str, progress: Progress) -> RolloutFailed:
-    """The error for a failed operation: what failed, and what still answers."""
+def rollout_failed(name: str, progress: Progress, back: str = "") -> RolloutFailed:
+    """The error for a failed operation: what failed, what still answers, and the way `back`."""
     cause = progress.cause or Cause(progress.message)
     still = ", ".join(str(side.version) for side in progress.answering if side.percent)
     answers = f"{still} still answers." if still else "Nothing answers."
     what = cause.what.rstrip(".")
-    return RolloutFailed(f"{name}: {what}. {answers}", cause.why, cause.fix)
+    fix = f"{cause.fix.rstrip('.')}. {back}" if cause.fix and back else cause.fix or back
+    return RolloutFailed(f"{name}: {what}. {answers}", cause.why, fix)
 
 
 _UNKNOWN = Cause("it failed")

@@ -372,7 +372,9 @@ class MemoryServing:
         if self.owned and set(self.owned) <= set(plan.takes):
             findings.append(Finding(checks.OWNERSHIP, Verdict.WARN, "Taken over."))
         elif self.owned:
-            findings.append(Finding(checks.DRY_RUN, Verdict.FAIL, "Others own what it sets."))
+            findings.append(
+                Finding(checks.DRY_RUN, Verdict.FAIL, "Others own what it sets.", refusal=Conflict)
+            )
         return Rehearsal(
             manifest=f"metadata: {{name: {plan.service}, namespace: {plan.namespace}}}\n",
             findings=tuple(findings),

@@ -28,6 +28,7 @@ from services.checks import CREDENTIALS, OWNERSHIP, PACKAGE, PASSED_OVER
 from services.domain import (
     Action,
     AliasRef,
+    Answering,
     Finding,
     Mode,
     Outcome,
@@ -44,10 +45,12 @@ from services.domain import (
 )
 from services.errors import (
     ConfigError,
+    Denied,
     NotOffered,
     RolloutFailed,
     RolloutTimeout,
     SlipwayError,
+    Unreachable,
     one_line,
 )
 from services.rollout import Prepared, Wish
@@ -152,7 +155,10 @@ def _taking_over(session: Session, prepared: Prepared) -> Prepared:
 def _status_after(session: Session, answer: Answer) -> Answer:
     """The service as it is after an operation, in the form of `status`."""
     document = dict(answer.document)
-    service = session.ops.serving.service(document["service"])
+    try:
+        service = session.ops.serving.service(document["service"])
+    except (Unreachable, Denied) as error:
+        return replace(answer, error=answer.error or error)
     rows = [views.service_row(service)] if service else []
     lines = service_lines(rows) if rows else [f"{document['service']} is gone."]
     return Answer({"services": rows, **document}, lines, answer.error, answer.exit_code)
@@ -242,16 +248,7 @@ def carried_out(session: Session, prepared: Prepared, *, set_alias: str | None =
     before = ops.serving.service(plan.service)
     rollout.refuse_if_blocked(plan, prepared.findings)
     if plan.nothing_to_do:
-        terminal.say(f"{plan.service} is already so. Nothing was changed.")
-        progress = Progress(
-            before.phase if before else rollout.settle(ops, plan.service).phase,
-            "already so",
-            Outcome.UNCHANGED,
-            release=before.release if before else None,
-        )
-        document = _operation(session, plan, progress, before, started)
-        verified = before is not None and before.verified
-        return _finished(session, plan, document, set_alias=set_alias if verified else None)
+        return _already_so(session, plan, before, started=started, set_alias=set_alias)
     _confirm(session, plan, prepared.findings)
     session.begun = plan.service
     release = rollout.apply(
@@ -265,6 +262,72 @@ def carried_out(session: Session, prepared: Prepared, *, set_alias: str | None =
     )
     number = release.number if release else None
     terminal.say(f"Release {number} of {plan.service} was begun.")
+    return _followed(session, plan, number, before, started=started, set_alias=set_alias)
+
+
+def _already_so(
+    session: Session,
+    plan: Plan,
+    before: Service | None,
+    *,
+    started: float,
+    set_alias: str | None,
+) -> Answer:
+    """Nothing is to be begun: how it serves, or how the release ends that is still on its way.
+
+    That is a command given again after its first run was killed: it must not say that all is well.
+    """
+    terminal, ops = session.terminal, session.ops
+    history = ops.journal.history(plan.service)
+    newest = history[0] if history else None
+    # What was recorded but is not written yet is another operation, not what is wanted already.
+    if before and newest and newest.outcome is Outcome.OPEN and newest.number == before.release:
+        terminal.say(
+            f"{plan.service} is wanted so already: {one_line(newest.actor, 64)} began release"
+            f" {newest.number}, which has not ended. Nothing new was begun."
+        )
+        if plan.rollback_on_failure and not newest.rollback_on_failure:
+            terminal.warn("It was begun without --rollback-on-failure: a failure is not undone.")
+        if plan.action is newest.action:
+            plan = replace(
+                plan,
+                rolled_back_from=newest.rolled_back_from,
+                rolled_back_to=newest.rolled_back_to,
+            )
+        found = _as_found(before, history[1:])
+        return _followed(session, plan, newest.number, found, started=started, set_alias=set_alias)
+    terminal.say(f"{plan.service} is already so. Nothing was changed.")
+    progress = Progress(
+        before.phase if before else rollout.settle(ops, plan.service).phase,
+        "already so",
+        Outcome.UNCHANGED,
+        release=before.release if before else None,
+    )
+    document = _operation(session, plan, progress, before, started)
+    verified = before is not None and before.verified
+    return _finished(session, plan, document, set_alias=set_alias if verified else None)
+
+
+def _as_found(current: Service, earlier: Sequence[Release]) -> Service | None:
+    """The service as the open release found it: what the JSON calls `previous`."""
+    last = next((r for r in earlier if r.outcome is not Outcome.NOT_APPLIED), None)
+    if last is None or last.action is Action.DELETE:
+        return None
+    return replace(current, release=last.number, intent=last.intent)
+
+
+def _followed(
+    session: Session,
+    plan: Plan,
+    number: int | None,
+    before: Service | None,
+    *,
+    started: float,
+    set_alias: str | None,
+) -> Answer:
+    """Follow release `number` and say how it ended; with --no-wait, that it is open."""
+    terminal, ops = session.terminal, session.ops
+    session.begun = plan.service
     progress = Progress(Phase.ROLLING_OUT, "begun", release=number)
     if not getattr(session.args, "wait", True):
         document = _operation(session, plan, progress, before, started)
@@ -281,6 +344,9 @@ def carried_out(session: Session, prepared: Prepared, *, set_alias: str | None =
                 show(progress)
     except (RolloutFailed, RolloutTimeout) as failure:
         error = failure
+    except SlipwayError as lost:
+        error = _goes_on(plan.service, number, lost)
+        progress = Progress(Phase.UNKNOWN, lost.what, release=number)
     session.begun = ""
     if isinstance(error, RolloutTimeout) and not progress.settled:
         progress = replace(progress, outcome=Outcome.TIMEOUT)
@@ -288,6 +354,15 @@ def carried_out(session: Session, prepared: Prepared, *, set_alias: str | None =
     if progress.undoes is not None:
         document["release"] = number
     return _finished(session, plan, document, error=error, set_alias=set_alias)
+
+
+def _goes_on(name: str, number: int | None, lost: SlipwayError) -> SlipwayError:
+    """What ended the following, told with what goes on without it, as an interruption is."""
+    return type(lost)(
+        f"{lost.what} Release {number} of {name} that was begun goes on.",
+        why=lost.why,
+        fix=f"See how it ends: `slipway status {name}`. {lost.fix}".rstrip(),
+    )
 
 
 def _finished(
@@ -345,7 +420,7 @@ def _operation(
     started: float,
 ) -> views.OperationDocument:
     version = plan.after.version if plan.after else None
-    now = rollout.with_url(session.ops, plan.service)
+    url, answering = _read_back(session, plan.service, progress)
     undone = progress.undoes
     wanted = before.intent.version if before and before.intent else None
     document: views.OperationDocument = {
@@ -357,7 +432,7 @@ def _operation(
         "version": views.number_of(version),
         "release": progress.release,
         "outcome": (Outcome.FAILED if undone else progress.outcome).value,
-        "url": now.url if now else None,
+        "url": url,
         "steps": [views.step_row(step) for step in progress.steps],
         "took_s": round(time.monotonic() - started, 3),
         "previous": {
@@ -365,7 +440,7 @@ def _operation(
             "version": views.number_of(wanted),
         },
         "cause": views.cause_document(undone or progress.cause),
-        "traffic": views.traffic_rows(now.answering if now else ()),
+        "traffic": views.traffic_rows(answering),
     }
     if plan.action is Action.ROLLBACK:
         document["rolled_back_from"] = plan.rolled_back_from
@@ -377,6 +452,21 @@ def _operation(
             "cause": views.cause_document(progress.cause),
         }
     return document
+
+
+def _read_back(
+    session: Session, name: str, progress: Progress
+) -> tuple[str | None, Sequence[Answering]]:
+    """Where the service is reached and who answers. What is not read takes nothing from an outcome.
+
+    Who answers is then as it was seen last.
+    """
+    try:
+        now = rollout.with_url(session.ops, name)
+    except (Unreachable, Denied) as error:
+        session.terminal.say(f"Where {name} is reached is not known: {error.what}")
+        return None, progress.answering
+    return (now.url, now.answering) if now else (None, ())
 
 
 def _operation_lines(document: views.OperationDocument) -> Iterator[str]:

@@ -22,6 +22,7 @@ from services.domain import (
     Finding,
     LoadSummary,
     Objective,
+    Observed,
     Outcome,
     Signature,
     Tick,
@@ -47,7 +48,7 @@ from services.errors import (
     Unreachable,
 )
 from tests.cli.conftest import Cli
-from tests.memory import WINE_EXAMPLE, MemoryLoad, World
+from tests.memory import WINE_EXAMPLE, MemoryLoad, MemoryServing, World
 
 OPERATION = {
     "service",
@@ -211,6 +212,83 @@ def test_deploying_what_is_live_is_unchanged(cli: Cli, world: World) -> None:
 
     assert (ran.code, ran.document["outcome"]) == (0, "unchanged")
     assert len(world.serving.applied) == writes
+
+
+class SlowServing(MemoryServing):
+    """Rolls out after so many more looks."""
+
+    looks_left = 6
+
+    def observe(self, name: str) -> Observed:
+        self.looks_left -= 1
+        if self.looks_left < 0:
+            self.hold.discard(name)
+        return super().observe(name)
+
+
+def _left_rolling(cli: Cli, world: World, *options: str) -> int:
+    """Release number of a deploy of wine/3 whose process is gone while it rolls out."""
+    world.clock.at = rollout.utc_now()  # the command has no other clock
+    slow = SlowServing(world)
+    slow.held, slow.hold, slow.looks_left = world.serving.held, {"wine"}, 1_000
+    world.serving = slow
+    ran = cli("deploy", "wine/3", "--name", "wine", "--no-wait", "--json", *options)
+    slow.looks_left = SlowServing.looks_left
+    number: int = ran.document["release"]
+    return number
+
+
+def test_deploying_again_what_still_rolls_out_ends_as_that_ends(cli: Cli, world: World) -> None:
+    number = _left_rolling(cli, world)
+
+    ran = cli("deploy", "wine/3", "--name", "wine", "--json")
+
+    assert (ran.code, ran.document["outcome"]) == (0, "verified")
+    assert ran.document["release"] == number
+    assert ran.document["previous"] == {"release": number - 1, "version": 2}
+    assert len(world.journal.history("wine")) == number
+    assert "has not ended. Nothing new was begun." in ran.err
+
+
+def test_deploying_again_what_then_fails_fails(cli: Cli, world: World) -> None:
+    number = _left_rolling(cli, world)
+    world.serving.fails = {VersionRef("wine", 3): Cause("out of memory")}
+
+    ran = cli("deploy", "wine/3", "--name", "wine", "--rollback-on-failure", "--json")
+
+    assert (ran.code, ran.document["outcome"]) == (8, "failed")
+    assert ran.document["release"] == number
+    assert ran.document["cause"]["what"] == "out of memory"
+    assert "It was begun without --rollback-on-failure" in ran.err
+
+
+def test_deploying_again_what_is_undone_by_itself_tells_both_ends(cli: Cli, world: World) -> None:
+    number = _left_rolling(cli, world, "--rollback-on-failure")
+    world.serving.fails = {VersionRef("wine", 3): Cause("out of memory")}
+
+    ran = cli("deploy", "wine/3", "--name", "wine", "--rollback-on-failure", "--json")
+
+    assert (ran.code, ran.document["outcome"], ran.document["release"]) == (8, "failed", number)
+    assert ran.document["undone"]["release"] == number + 1
+    assert "begun without" not in ran.err
+
+
+def test_deploying_again_what_does_not_settle_is_a_timeout(cli: Cli, world: World) -> None:
+    _left_rolling(cli, world)
+
+    ran = cli("deploy", "wine/3", "--name", "wine", "--timeout", "0.1", "--json")
+
+    assert (ran.code, ran.document["outcome"]) == (9, "timeout")
+
+
+def test_deploying_again_without_waiting_leaves_the_same_release_open(
+    cli: Cli, world: World
+) -> None:
+    number = _left_rolling(cli, world)
+
+    ran = cli("deploy", "wine/3", "--name", "wine", "--no-wait", "--json")
+
+    assert (ran.code, ran.document["outcome"], ran.document["release"]) == (0, "open", number)
 
 
 def test_a_release_that_cannot_be_verified_is_serving_with_a_warning(

@@ -13,11 +13,14 @@ import pytest
 from dashboard.cli import VERBS, main
 from dashboard.terminal import Terminal, literal, table
 from services.domain import (
+    Applied,
     Finding,
     LogLine,
     Observed,
     Outcome,
     OwnedField,
+    Plan,
+    Release,
     Verdict,
     VersionRef,
 )
@@ -298,8 +301,8 @@ def test_a_field_of_others_is_taken_over_only_from_who_is_named(cli: Cli, world:
     world.serving.owned = (OwnedField(".spec.predictor.minReplicas", "kubectl-edit"),)
     deploy = ("deploy", "wine/2", "--name", "wine", "--json", "--reason", "back to plan")
 
-    assert cli(*deploy).code == 7
-    assert cli(*deploy, "--take-over", "argocd").code == 7
+    assert cli(*deploy).code == 6
+    assert cli(*deploy, "--take-over", "argocd").code == 6
     assert cli(*deploy, "--take-over", "kubectl-edit").code == 0
     told = "back to plan; took over .spec.predictor.minReplicas (kubectl-edit)"
     assert world.journal.history("wine")[0].reason == told
@@ -366,6 +369,93 @@ def test_an_interrupted_roll_out_goes_on(cli: Cli, world: World) -> None:
     assert ran.code == 130
     assert "goes on" in ran.document["error"]["what"]
     assert world.wanted_version("beer") == VersionRef("beer", 1)
+
+
+AWAY = Unreachable(
+    "Could not list the services on t: 127.0.0.1:6443 did not answer.",
+    why="Connection refused.",
+    fix="Look whether it runs.",
+)
+
+
+class LostServing(MemoryServing):
+    """The API server goes away for good as soon as an operation of `beer` has come so far."""
+
+    def __init__(self, world: World, so_far: Outcome) -> None:
+        super().__init__(world)
+        self.so_far = so_far
+        self.writing = False
+
+    def _look(self) -> None:
+        history = self.world.journal.history("beer")
+        if history and history[0].outcome is self.so_far and not self.writing:
+            raise AWAY
+        super()._look()
+
+    def apply(self, plan: Plan, release: Release) -> Applied:
+        self.writing = True
+        applied = super().apply(plan, release)
+        self.writing = False
+        return applied
+
+
+def test_a_target_lost_in_mid_roll_out_is_told_with_the_release_that_goes_on(
+    cli: Cli, world: World
+) -> None:
+    world.registry.add("beer", 1)
+    world.serving = LostServing(world, Outcome.OPEN)
+
+    ran = cli("deploy", "beer/1", "--name", "beer", "--timeout", "0.1", "--json")
+
+    error = ran.document["error"]
+    assert (ran.code, error["kind"]) == (3, "Unreachable")
+    assert error["what"].startswith(AWAY.what)
+    assert "Release 1 of beer that was begun goes on." in error["what"]
+    assert (error["why"], "slipway status beer" in error["fix"]) == (AWAY.why, True)
+    assert AWAY.fix in error["fix"]
+    assert {key: ran.document[key] for key in ("service", "version", "release", "outcome")} == {
+        "service": "beer",
+        "version": 1,
+        "release": 1,
+        "outcome": "open",
+    }
+
+
+def test_a_target_lost_after_a_start_that_nobody_waits_for_leaves_it_open(
+    cli: Cli, world: World
+) -> None:
+    world.registry.add("beer", 1)
+    world.serving = LostServing(world, Outcome.OPEN)
+
+    ran = cli("deploy", "beer/1", "--name", "beer", "--no-wait", "--json")
+
+    assert (ran.code, ran.document["outcome"], ran.document["release"]) == (0, "open", 1)
+    assert "Where beer is reached is not known" in ran.err
+
+
+def test_a_target_lost_after_the_outcome_takes_nothing_from_it(cli: Cli, world: World) -> None:
+    world.registry.add("beer", 1)
+    world.serving = LostServing(world, Outcome.VERIFIED)
+
+    ran = cli("deploy", "beer/1", "--name", "beer", "--json")
+
+    assert (ran.code, ran.document["outcome"], ran.document["url"]) == (0, "verified", None)
+    assert [row["version"] for row in ran.document["traffic"]] == [1]
+
+
+def test_a_target_lost_after_a_stop_was_begun_is_told_with_its_release(
+    cli: Cli, world: World
+) -> None:
+    world.registry.add("beer", 1)
+    cli("deploy", "beer/1", "--name", "beer")
+    lost = LostServing(world, Outcome.OPEN)
+    lost.held = world.serving.held
+    world.serving = lost
+
+    ran = cli("stop", "beer", "--yes", "--timeout", "0.1", "--json")
+
+    assert (ran.code, ran.document["release"], ran.document["outcome"]) == (3, 2, "open")
+    assert "that was begun goes on" in ran.document["error"]["what"]
 
 
 # ── Bugs ──────────────────────────────────────────────────────────────────────────────────────

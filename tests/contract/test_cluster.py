@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import socket
@@ -463,6 +464,16 @@ def test_a_missing_plugin_gives_its_own_hint(api: ApiServer, tmp_path: Path) -> 
     assert caught.value.fix == "Get it."
 
 
+@pytest.mark.parametrize("said", [{}, {"installHint": None}, {"installHint": ""}])
+def test_a_missing_plugin_without_a_hint_is_to_be_installed(
+    api: ApiServer, tmp_path: Path, said: dict[str, Json]
+) -> None:
+    cluster = by_plugin(tmp_path, api.url, "", command="no-such-plugin", **said)
+    with pytest.raises(Denied, match="is not there") as caught:
+        cluster.identity()
+    assert caught.value.fix == "Install no-such-plugin on the PATH of this process."
+
+
 def test_a_failing_gke_plugin_is_sent_to_the_login_and_not_to_its_installation(
     api: ApiServer, tmp_path: Path
 ) -> None:
@@ -667,6 +678,7 @@ def test_a_field_of_others_blocks_a_plan_and_is_named_with_its_owner(
     assert rehearsed.owned == (MINE,)
     assert str(MINE) in failed.detail
     assert "--take-over kubectl-edit" in failed.fix
+    assert failed.refusal is Conflict
 
 
 def test_with_consent_the_same_fields_are_taken_and_no_others(
@@ -747,3 +759,47 @@ def test_a_certificate_that_is_not_checked_is_not_warned_of_at_each_request(
     assert not cluster.verified
     server.shutdown()
     server.server_close()
+
+
+BROKEN_PEM = base64.b64encode(
+    b"-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n"
+).decode()
+
+
+def by_certificate(folder: Path, cluster: Json, user: Json) -> Cluster:
+    file = kubeconfig(folder, "https://127.0.0.1:9", user)
+    said = yaml.safe_load(file.read_text())
+    said["clusters"][0]["cluster"] |= cluster
+    file.write_text(yaml.safe_dump(said))
+    return Cluster(target="prod", context="kind-dev", kubeconfig=file)
+
+
+def test_a_broken_client_certificate_is_the_kubeconfigs_and_not_the_servers(tmp_path: Path) -> None:
+    user = {"client-certificate-data": BROKEN_PEM, "client-key-data": BROKEN_PEM}
+    with pytest.raises(ConfigError, match="the client-certificate-data") as caught:
+        by_certificate(tmp_path, {}, user).identity()
+    assert caught.value.why
+    assert caught.value.fix
+
+
+def test_a_broken_certificate_in_a_file_is_named_as_the_kubeconfig_names_it(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine.pem").write_bytes(base64.b64decode(BROKEN_PEM))
+    with pytest.raises(ConfigError, match=r"the client-certificate \(or"):
+        by_certificate(tmp_path, {}, {"client-certificate": "mine.pem"}).identity()
+
+
+def test_a_broken_ca_is_the_kubeconfigs_and_not_the_servers(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the certificate-authority-data"):
+        by_certificate(tmp_path, {"certificate-authority-data": BROKEN_PEM}, {}).identity()
+
+
+def test_a_certificate_that_was_mended_is_read_again(tmp_path: Path) -> None:
+    cluster = by_certificate(tmp_path, {"certificate-authority-data": BROKEN_PEM}, {})
+    with pytest.raises(ConfigError):
+        cluster.identity()
+    whole = base64.b64encode(Authority(tmp_path, "ours").pem.encode()).decode()
+    by_certificate(tmp_path, {"certificate-authority-data": whole}, {})
+    with pytest.raises(Unreachable, match="did not answer"):
+        cluster.identity()

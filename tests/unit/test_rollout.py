@@ -394,6 +394,36 @@ def test_aborting_the_first_roll_out_stops_the_service(world: World) -> None:
     assert world.journal.history("wine")[0].intent.stopped
 
 
+def refused_abort(world: World) -> NotDeployable:
+    with pytest.raises(NotDeployable, match="no roll-out under way to abort") as caught:
+        rollout.plan_abort(rollout.require(world, "wine"), world.journal.history("wine"))
+    return caught.value
+
+
+def test_whoever_aborts_a_roll_out_that_failed_is_sent_to_the_roll_back(world: World) -> None:
+    world.serves("wine", [1])
+    world.serving.fails[world.registry.add("wine", 2)] = BROKEN
+    deploy(world, "wine/2")
+    settle(world)
+    error = refused_abort(world)
+    assert error.why == "Its newest release 2 (wine/2) has ended already, as failed."
+    assert error.fix == "Go back to wine/1: `slipway rollback wine`."
+
+
+def test_whoever_aborts_a_roll_out_that_was_late_is_sent_to_the_roll_back(world: World) -> None:
+    rolling(world, 1)
+    world.clock.sleep(rollout.DEADLINE_S + 1)
+    assert settle(world).outcome is Outcome.TIMEOUT
+    assert "as timeout" in refused_abort(world).why
+
+
+def test_where_there_is_nothing_to_go_back_to_no_roll_back_is_named(world: World) -> None:
+    world.serving.fails[world.registry.add("wine", 1)] = BROKEN
+    deploy(world, "wine/1")
+    settle(world)
+    assert refused_abort(world).fix == "Deploy another version: `slipway deploy REF --name wine`."
+
+
 def test_a_roll_out_that_ended_meanwhile_is_not_aborted(world: World) -> None:
     rolling(world, 1)
     plan = rollout.plan_abort(rollout.require(world, "wine"), world.journal.history("wine"))
@@ -590,6 +620,36 @@ def test_a_failed_first_roll_out_says_so_in_whole_sentences(world: World) -> Non
         list(rollout.follow(world, "wine", now=world.clock.now, sleep=world.clock.sleep))
 
 
+def followed_failure(world: World) -> RolloutFailed:
+    with pytest.raises(RolloutFailed) as caught:
+        list(rollout.follow(world, "wine", now=world.clock.now, sleep=world.clock.sleep))
+    return caught.value
+
+
+def test_a_failed_deploy_names_the_way_back_to_a_verified_release(world: World) -> None:
+    world.serves("wine", [1])
+    world.serving.fails[world.registry.add("wine", 2)] = BROKEN
+    deploy(world, "wine/2")
+    assert (
+        followed_failure(world).fix == "Add skops. Or go back to wine/1: `slipway rollback wine`."
+    )
+
+
+def test_a_failed_canary_names_the_abort_as_its_way_back(world: World) -> None:
+    world.serves("wine", [1])
+    world.serving.fails[world.registry.add("wine", 2)] = BROKEN
+    deploy(world, "wine/2", canary_percent=10)
+    assert (
+        followed_failure(world).fix == "Add skops. Or take the canary back: `slipway abort wine`."
+    )
+
+
+def test_a_failed_first_deploy_names_no_way_back(world: World) -> None:
+    world.serving.fails[world.registry.add("wine", 1)] = BROKEN
+    deploy(world, "wine/1")
+    assert followed_failure(world).fix == "Add skops."
+
+
 def test_following_ends_with_a_timeout_when_nothing_settles(world: World) -> None:
     world.registry.add("wine")
     world.serving.hold.add("wine")
@@ -636,6 +696,36 @@ def test_a_missing_right_refuses_a_plan_as_denied(world: World) -> None:
     finding = Finding(checks.PERMISSION, Verdict.FAIL, "You may not patch leases in models.")
     with pytest.raises(Denied, match="patch leases"):
         rollout.refuse_if_blocked(plan, [finding])
+
+
+OWNED = Finding(
+    checks.DRY_RUN,
+    Verdict.FAIL,
+    "Others own what it sets: .spec.predictor.minReplicas (kubectl-edit).",
+    "Add --take-over kubectl-edit.",
+    refusal=Conflict,
+)
+
+
+def test_fields_of_others_alone_are_a_conflict_and_no_word_against_the_version(
+    world: World,
+) -> None:
+    world.registry.add("wine")
+    plan = rollout.prepare_deploy(world, "wine/1", name="w1").plan
+    with pytest.raises(Conflict) as caught:
+        rollout.refuse_if_blocked(plan, [OWNED])
+    error = caught.value
+    assert error.what == "wine/1 sets fields of w1 that others own. Nothing was changed."
+    assert (error.why, error.fix) == (OWNED.detail, OWNED.fix)
+
+
+def test_a_check_that_fails_beside_fields_of_others_is_what_refuses_the_plan(world: World) -> None:
+    world.registry.add("wine")
+    plan = rollout.prepare_deploy(world, "wine/1", name="w1").plan
+    full = Finding("disk", Verdict.FAIL, "It is full.")
+    with pytest.raises(NotDeployable, match="would not work") as caught:
+        rollout.refuse_if_blocked(plan, [OWNED, full])
+    assert caught.value.why == "disk: It is full."
 
 
 def test_a_target_that_is_away_is_told_with_the_time_and_looked_at_again(world: World) -> None:
@@ -939,6 +1029,15 @@ def test_following_it_ends_as_a_failure_that_names_what_answers(failing: World) 
             pass
     assert "The model did not load" in caught.value.what
     assert "rolled back by release 3: wine/1 answers" in caught.value.what
+
+
+def test_whoever_follows_the_roll_back_itself_is_told_how_that_ends(failing: World) -> None:
+    """As when the version that it returns to is deployed again while it is under way."""
+    deploy_undone(failing, "wine/2")
+    settle(failing)
+    seen = list(rollout.follow(failing, "wine", release=3, now=failing.clock.now))
+    assert (seen[-1].release, seen[-1].outcome) == (3, Outcome.VERIFIED)
+    assert seen[-1].undoes is None
 
 
 def test_a_roll_back_by_itself_that_fails_is_not_undone_again(failing: World) -> None:
