@@ -575,6 +575,7 @@ def service_table(rows: Sequence[Row], *, key: str, param: str) -> None:
         param=param,
         alt="Services",
     )
+    st.caption("Tick the box before a service to open it: its traffic, history and logs.")
 
 
 def audit_table(entries: Sequence[AuditEntry], *, key: str) -> None:

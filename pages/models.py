@@ -26,7 +26,7 @@ with widgets.errors_shown():
             chosen = versions.model_list(models, serving)
         with right:
             if chosen is None:
-                st.caption("Choose a registered model to see its versions.")
+                st.caption("Tick the box before a registered model to see its versions.")
             else:
                 versions.model_head(chosen)
                 looked = widgets.looked(wiring.versions(chosen.name), f"versions of {chosen.name}")
@@ -39,4 +39,4 @@ with widgets.errors_shown():
                     elif chosen_versions:
                         versions.version_page(chosen_versions[0], serving)
                     else:
-                        st.caption("Choose one version to see it whole, two to compare them.")
+                        st.caption("Tick the box before one version to see it whole, before two to compare them.")

@@ -533,7 +533,8 @@ def _plan_lines(session: Session, prepared: Prepared) -> Iterator[str]:
         yield f"  {change.field}: {_or_none(change.before)} → {_or_none(change.after)}"
     for finding in prepared.findings:
         if finding.verdict in (Verdict.WARN, Verdict.FAIL, Verdict.SKIP):
-            word = views.OUTCOME_WORDS[finding.verdict]
+            skipped = finding.verdict is Verdict.SKIP
+            word = "not checked" if skipped else views.OUTCOME_WORDS[finding.verdict]
             yield f"  {word}: {one_line(finding.name)}: {one_line(finding.detail, _DETAIL)}"
             if finding.fix:
                 said, *commands = finding.fix.splitlines()
