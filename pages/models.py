@@ -39,4 +39,4 @@ with widgets.errors_shown():
                     elif chosen_versions:
                         versions.version_page(chosen_versions[0], serving)
                     else:
-                        st.caption("Tick the box before one version to see it whole, before two to compare them.")
+                        st.caption("Tick one version to see it whole, two to compare them.")
