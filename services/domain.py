@@ -428,6 +428,18 @@ class Release:
         return self.outcome is not Outcome.OPEN
 
 
+def never_applied(release: Release, *, there: bool) -> Cause:
+    """Why a release is closed whose write nobody saw. `there`: whether its service exists."""
+    died = "the process that began it ended before the write"
+    return Cause(
+        f"Release {release.number} of {release.service} was never applied.",
+        why=f"{died[0].upper()}{died[1:]}."
+        if there
+        else f"There is no {release.service}: {died}, or somebody deleted it since.",
+        fix="Deploy it again.",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One field that a plan changes; "" stands for absent."""
@@ -645,6 +657,8 @@ class Progress:
     cause: Cause | None = None
     answering: tuple[Answering, ...] = ()
     release: int | None = None
+    written: bool = False
+    """The target was seen to carry the release: its write is done."""
     undoes: Cause | None = None
     """While the release is an automatic roll-back, and after: why the one before it failed."""
 

@@ -23,7 +23,7 @@ import orjson
 from services import inferenceservice as objects
 from services import records
 from services.cluster import MERGE_PATCH, Cluster, path_part
-from services.domain import Action, Cause, Json, Outcome, Plan, Release
+from services.domain import Action, Cause, Json, Outcome, Plan, Release, never_applied
 from services.errors import Conflict, NotDeployable, NotFound, SlipwayError, one_line
 from services.watched import Reads, same_things
 
@@ -205,10 +205,7 @@ class ClusterJournal:
             live is None if deletes else wanted is not None and wanted.number == earlier.number
         )
         if not applied:
-            return Outcome.NOT_APPLIED, Cause(
-                what=f"Release {earlier.number} of {earlier.service} was never applied.",
-                why="The process that began it ended before the write.",
-            )
+            return Outcome.NOT_APPLIED, never_applied(earlier, there=live is not None)
         return Outcome.DELETED if deletes else Outcome.TIMEOUT, Cause(
             what=f"Release {by.number} took over before this one had settled.",
             why="The process that began this operation went away.",

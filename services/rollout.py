@@ -55,6 +55,7 @@ from services.domain import (
     VersionDetails,
     WayIn,
     judged,
+    never_applied,
     parse_ref,
     service_name_problem,
     spec_differences,
@@ -711,18 +712,22 @@ def progress_of(seen: Observed) -> Progress:
     return progress(Phase.READY, seen.message or "what is wanted serves")
 
 
-def settle(ops: Ops, name: str, *, now: Now = utc_now) -> Progress:
+def settle(ops: Ops, name: str, *, written: int | None = None, now: Now = utc_now) -> Progress:
     """Look once, test when due, record what is found. Idempotent; safe from any front end.
 
+    `written`: the release that an earlier look saw on the target (`Progress.written`). A service
+    that is gone was then deleted; otherwise its write may be still to come.
     A failure that is to be undone by itself begins its roll-back here.
     """
     history = ops.journal.history(name)
-    progress = _settled(ops, name, history, now)
+    progress = _settled(ops, name, history, written, now)
     undone = _undone_release(history)
     return progress if undone is None else replace(progress, undoes=undone.cause or _UNKNOWN)
 
 
-def _settled(ops: Ops, name: str, history: Sequence[Release], now: Now) -> Progress:
+def _settled(
+    ops: Ops, name: str, history: Sequence[Release], written: int | None, now: Now
+) -> Progress:
     release = _unsettled(history, now())
     seen = ops.serving.observe(name)
     progress = progress_of(seen)
@@ -732,10 +737,13 @@ def _settled(ops: Ops, name: str, history: Sequence[Release], now: Now) -> Progr
         outcome = Outcome.OPEN if seen.exists else Outcome.DELETED
         return _recorded(ops, release, replace(progress, release=release.number), outcome)
     if seen.wanted_release is None or seen.wanted_release < release.number:
-        return _perhaps_unapplied(ops, release, progress, now())
+        if release.number == written and not seen.exists:
+            return _deleted_meanwhile(ops, release, history, progress)
+        return _perhaps_unapplied(ops, release, progress, now(), there=seen.exists)
+    progress = replace(progress, written=True)
     if progress.phase is Phase.READY and seen.asleep:
         seen = _woken(ops, release, seen)
-        progress = progress_of(seen)
+        progress = replace(progress_of(seen), written=True)
     if progress.phase is Phase.FAILED:
         failed = _recorded(ops, release, progress, Outcome.FAILED, progress.cause)
         return _undone(ops, release, failed)
@@ -773,11 +781,14 @@ def follow(
     """
     end = now() + timedelta(seconds=timeout_s)
     away = refused_at = ""
+    written: int | None = None
     with ops.following(name):
         while True:
             wait_s = every_s
             try:
-                progress = _of_release(ops, name, release, settle(ops, name, now=now))
+                looked = settle(ops, name, written=written, now=now)
+                written = looked.release if looked.written else written
+                progress = _of_release(ops, name, release, looked)
                 away = refused_at = ""
             except Unreachable as error:
                 if now() >= end:
@@ -940,15 +951,31 @@ def _with_last_outcome(ops: Ops, name: str, progress: Progress, at: datetime) ->
     return _undone(ops, last, found) if recent else found
 
 
-def _perhaps_unapplied(ops: Ops, release: Release, progress: Progress, at: datetime) -> Progress:
+def _deleted_meanwhile(
+    ops: Ops, release: Release, history: Sequence[Release], progress: Progress
+) -> Progress:
+    """Record a release whose service somebody deleted after its write was seen.
+
+    A person did that on purpose: it is not undone by itself.
+    """
+    back = way_back(history[1:])
+    cause = Cause(
+        f"Somebody deleted it while release {release.number} was rolling out",
+        fix=f"Bring it back: `slipway rollback {release.service} --to {back}`."
+        if back
+        else f"Bring it back: `slipway deploy REF --name {release.service}`.",
+    )
+    failed = replace(progress, phase=Phase.FAILED, message=cause.what, cause=cause)
+    return _recorded(ops, release, failed, Outcome.FAILED, cause)
+
+
+def _perhaps_unapplied(
+    ops: Ops, release: Release, progress: Progress, at: datetime, *, there: bool
+) -> Progress:
     if at - release.created_at < timedelta(seconds=UNAPPLIED_GRACE_S):
         waiting = replace(progress, phase=Phase.ROLLING_OUT, message="being applied")
         return replace(waiting, release=release.number, cause=None)
-    cause = Cause(
-        f"Release {release.number} of {release.service} was never applied.",
-        why="The process that began it ended before the write.",
-        fix="Deploy it again.",
-    )
+    cause = never_applied(release, there=there)
     return _recorded(ops, release, replace(progress, cause=cause), Outcome.NOT_APPLIED, cause)
 
 

@@ -238,6 +238,38 @@ def test_a_release_whose_write_never_happened_is_closed_as_not_applied(world: Wo
     assert deploy(world, "wine/1") is not None
 
 
+def test_a_service_that_somebody_deleted_while_it_rolled_out_is_told_as_that_at_once(
+    world: World,
+) -> None:
+    world.serves("wine", [1])
+    world.registry.add("wine", 2)
+    world.serving.hold.add("wine")
+    release = deploy(world, "wine/2")
+    assert release is not None
+    looks = rollout.follow(world, "wine", release=release.number, now=world.clock.now)
+    assert next(looks).phase is Phase.ROLLING_OUT
+    del world.serving.held["wine"]
+    with pytest.raises(RolloutFailed) as told:
+        list(looks)
+    assert told.value.what == (
+        "wine: Somebody deleted it while release 2 was rolling out. Nothing answers."
+    )
+    assert told.value.fix == "Bring it back: `slipway rollback wine --to 1`."
+    assert world.journal.history("wine")[0].outcome is Outcome.FAILED
+
+
+def test_a_service_that_is_not_there_is_not_said_to_be_the_fault_of_its_process_alone(
+    world: World,
+) -> None:
+    world.registry.add("wine")
+    deploy(world, "wine/1")
+    del world.serving.held["wine"]
+    world.clock.sleep(rollout.UNAPPLIED_GRACE_S + 1)
+    cause = settle(world).cause
+    assert cause is not None
+    assert "or somebody deleted it since" in cause.why
+
+
 def test_a_roll_out_beyond_its_deadline_is_a_timeout_and_may_still_become_a_late_success(
     world: World,
 ) -> None:
