@@ -374,6 +374,19 @@ class Outcome(StrEnum):
     NOT_APPLIED = "not-applied"
 
 
+_SUCCESSES = frozenset({Outcome.VERIFIED, Outcome.SERVING})
+_BECOMES_LATE = {Outcome.TIMEOUT: _SUCCESSES, Outcome.FAILED: _SUCCESSES | {Outcome.FAILED}}
+
+
+def may_become_late(known: Outcome, new: Outcome) -> bool:
+    """Whether a recorded outcome may still become another one, by a later look.
+
+    A release that was too late, or whose pods could not start, may come up after all. A failure may
+    also give way to a later one: it came up, and its test inference failed.
+    """
+    return new in _BECOMES_LATE.get(known, frozenset())
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Why something failed, in words for an operator. `code`: E1–E22, a `local` one, or ""."""
@@ -409,7 +422,7 @@ class Release:
     cause: Cause | None = None
     settled_at: datetime | None = None
     late: bool = False
-    """True when it succeeded only after its deadline."""
+    """True when it succeeded only after it was recorded as too late, or as failed."""
     alias: str = ""
     """The registry's alias that moves to its version once it is verified; "" for none."""
     rollback_on_failure: bool = False

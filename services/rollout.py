@@ -106,7 +106,11 @@ ALIAS_MOVES_WITHIN_S = 10.0
 """A release is settled, and then its alias moved, which a slow registry takes a moment for."""
 
 LATE_WATCH_S = 24 * 3600.0
-"""For so long a `timeout` may still become a late success."""
+"""For so long a `timeout` may still become a late success, and a failure of `NOT_STARTED_CODES`."""
+
+NOT_STARTED_CODES = frozenset({"E4", "E5", "E6", "E8", "E9", "E10", "E11"})
+"""Causes by which no server was started (docs/errors.md). Kubernetes tries on, so a node, an image,
+a file or a right that comes later mends them."""
 
 Now = Callable[[], datetime]
 T = TypeVar("T")
@@ -731,7 +735,7 @@ def _settled(
     release = _unsettled(history, now())
     seen = ops.serving.observe(name)
     progress = progress_of(seen)
-    if release is None:
+    if release is None or _stays_failed(release, seen, progress):
         return _with_last_outcome(ops, name, progress, now())
     if release.action is Action.DELETE:
         outcome = Outcome.OPEN if seen.exists else Outcome.DELETED
@@ -759,6 +763,13 @@ def _settled(
         )
         return _recorded(ops, release, replace(progress, cause=cause), Outcome.TIMEOUT, cause)
     return replace(progress, release=release.number)
+
+
+def _stays_failed(release: Release, seen: Observed, progress: Progress) -> bool:
+    """Whether a release is recorded as failed, and does not serve after all as it was wanted."""
+    ready = progress.phase is Phase.READY and not seen.asleep
+    came_up = ready and seen.wanted_release == release.number and not seen.drift
+    return release.outcome is Outcome.FAILED and not came_up
 
 
 def follow(
@@ -935,7 +946,14 @@ def _unsettled(history: Sequence[Release], at: datetime) -> Release | None:
     if newest.outcome is Outcome.OPEN:
         return newest
     watched = at - newest.created_at < timedelta(seconds=LATE_WATCH_S)
-    return newest if newest.outcome is Outcome.TIMEOUT and watched else None
+    late = newest.outcome is Outcome.TIMEOUT or _never_started(newest)
+    return newest if late and watched else None
+
+
+def _never_started(release: Release) -> bool:
+    """Whether it failed because its pods could not start: what they lacked may come later."""
+    code = release.cause.code if release.cause else ""
+    return release.outcome is Outcome.FAILED and code in NOT_STARTED_CODES
 
 
 def _with_last_outcome(ops: Ops, name: str, progress: Progress, at: datetime) -> Progress:
@@ -1130,8 +1148,9 @@ def _recorded(
 ) -> Progress:
     if outcome is Outcome.OPEN:
         return progress
-    late = release.outcome is Outcome.TIMEOUT and outcome is not Outcome.TIMEOUT
-    if release.outcome is not outcome:
+    late = release.outcome in {Outcome.TIMEOUT, Outcome.FAILED} and outcome is not Outcome.TIMEOUT
+    fails_anew = outcome is Outcome.FAILED and cause != release.cause
+    if release.outcome is not outcome or fails_anew:
         release = ops.journal.close(release, outcome, cause, late=late)
         _note_outcome(ops, release)
         if release.verified and release.alias and release.intent.canary_percent is None:
@@ -1247,7 +1266,7 @@ def _note_outcome(ops: Ops, release: Release) -> None:
     entry = ops.store.open_entry(release.operation) if release.operation else None
     if entry is not None and entry.id is not None and entry.outcome is not release.outcome:
         detail = release.cause.what if release.cause else ""
-        ops.store.outcome(entry.id, release.outcome, detail, release.number)
+        ops.store.outcome(entry.id, release.outcome, detail, release.number, late=release.late)
 
 
 # ── Journeys that both front doors begin with ─────────────────────────────────────────────────

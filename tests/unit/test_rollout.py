@@ -283,6 +283,46 @@ def test_a_roll_out_beyond_its_deadline_is_a_timeout_and_may_still_become_a_late
     assert world.journal.history("wine")[0].late
 
 
+def came_up_after_failing(world: World, code: str) -> World:
+    """wine/2 failed with this code; then what it lacked came, and its pods are ready."""
+    world.serves("wine", [1])
+    world.serving.via = WayIn.INGRESS
+    world.registry.add("wine", 2)
+    ref = VersionRef("wine", 2)
+    world.serving.fails[ref] = Cause("No node has room for the new pod.", code=code)
+    deploy(world, "wine/2")
+    assert settle(world).outcome is Outcome.FAILED
+    world.serving.fails.clear()
+    world.serving.held["wine"].settled = False
+    return world
+
+
+def test_a_release_whose_pods_start_after_it_failed_is_a_late_success(world: World) -> None:
+    came_up_after_failing(world, "E11")
+    assert settle(world).outcome is Outcome.VERIFIED
+    newest = world.journal.history("wine")[0]
+    assert (newest.late, newest.cause) == (True, None)
+    entry = world.store.open_entry(newest.operation)
+    assert entry is not None
+    assert entry.outcome is Outcome.VERIFIED
+
+
+def test_a_release_that_failed_otherwise_stands_as_it_is_recorded(world: World) -> None:
+    came_up_after_failing(world, "E1")
+    assert settle(world).outcome is Outcome.FAILED
+
+
+def test_a_release_that_comes_up_late_and_fails_its_test_is_tested_once(world: World) -> None:
+    came_up_after_failing(world, "E11")
+    world.predictor.fails = InferenceFailed("It answered 500.")
+    assert settle(world).outcome is Outcome.FAILED
+    cause = world.journal.history("wine")[0].cause
+    assert cause is not None
+    assert "test inference failed" in cause.what
+    world.predictor.fails = None
+    assert settle(world).outcome is Outcome.FAILED
+
+
 def test_rolling_back_asks_for_the_newest_verified_release(world: World) -> None:
     world.serves("wine", [1, 2])
     assert roll_back(world).rolled_back_to == 1
