@@ -573,6 +573,30 @@ class Answering:
     """URL of this side alone; "" where it has none."""
 
 
+def has_words(side: Answering) -> str:
+    """What share of the traffic one release has."""
+    return f"{side.version or 'an unknown version'} has {side.percent} % of the traffic"
+
+
+def after_failure(answering: Sequence[Answering], failed: int | None, what: str = "") -> str:
+    """What answers after release `failed` did, as a sentence; "" where `what` says it already.
+
+    Of the failed release itself it is never said that it "still" answers.
+    """
+    taking = [side for side in answering if side.percent]
+    if not taking:
+        return "Nothing answers."
+    if any(has_words(side) in what for side in taking):
+        return ""
+    others = [side for side in taking if side.release != failed]
+    if not others:
+        return f"{has_words(taking[0])}."
+    split = len(taking) > 1
+    still = ", ".join(f"{s.version}{f' {s.percent} %' if split else ''}" for s in others)
+    mine = next((side for side in taking if side.release == failed), None)
+    return f"{still} still answers{f'; {has_words(mine)}' if mine else ''}."
+
+
 class StepState(StrEnum):
     """State of one step of a roll-out."""
 

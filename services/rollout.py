@@ -54,6 +54,8 @@ from services.domain import (
     Verdict,
     VersionDetails,
     WayIn,
+    after_failure,
+    has_words,
     judged,
     never_applied,
     parse_ref,
@@ -855,10 +857,9 @@ def _of_release(ops: Ops, name: str, number: int | None, progress: Progress) -> 
 def rollout_failed(name: str, progress: Progress) -> RolloutFailed:
     """The error for a failed operation: what failed, and what still answers."""
     cause = progress.cause or Cause(progress.message)
-    still = ", ".join(str(side.version) for side in progress.answering if side.percent)
-    answers = f"{still} still answers." if still else "Nothing answers."
     what = cause.what.rstrip(".")
-    return RolloutFailed(f"{name}: {what}. {answers}", cause.why, cause.fix)
+    answers = after_failure(progress.answering, progress.release, what)
+    return RolloutFailed(f"{name}: {what}. {answers}".rstrip(), cause.why, cause.fix)
 
 
 _UNKNOWN = Cause("it failed")
@@ -1039,11 +1040,7 @@ def _tested(ops: Ops, release: Release, seen: Observed, progress: Progress, now:
             return replace(waiting, message=f"its pods passed the test; {behind}")
         result, detail = TestResult.COULD_NOT_MEASURE, f"its pods passed the test, but {behind}"
     if result is TestResult.FAIL:
-        cause = Cause(
-            f"{release.intent.version} loaded, but its test inference failed",
-            why=detail,
-            fix="Send the example on the Predict page, and look at the log.",
-        )
+        cause = _test_failure(ops, release, progress.answering, detail)
         failed = replace(progress, phase=Phase.FAILED, message=cause.what, cause=cause)
         failed = _with_test(failed, StepState.FAILED, now(), detail)
         return _recorded(ops, release, failed, Outcome.FAILED, cause)
@@ -1052,6 +1049,26 @@ def _tested(ops: Ops, release: Release, seen: Observed, progress: Progress, now:
     unmeasured = replace(progress, message=f"ready, not verified: {detail}")
     unmeasured = _with_test(unmeasured, StepState.SKIPPED, None, detail)
     return _recorded(ops, release, unmeasured, Outcome.SERVING, Cause("Not verified", why=detail))
+
+
+def _test_failure(ops: Ops, release: Release, answering: Sequence[Answering], detail: str) -> Cause:
+    """Why a release whose test inference failed is a failure, with the way back where it answers.
+
+    Standard mode gives it the traffic as soon as its pods are ready, before any test.
+    """
+    name = release.service
+    look = "Send the example on the Predict page, and look at the log."
+    mine = next((s for s in answering if s.release == release.workload and s.percent), None)
+    if mine is None:
+        what = f"{release.intent.version} loaded, but its test inference failed"
+        return Cause(what, why=detail, fix=look)
+    back = ""
+    if release.intent.canary_percent is not None:
+        back = f"Take it back: `slipway abort {name}`. "
+    elif any(r.verified and r.number != release.number for r in ops.journal.history(name)):
+        back = f"Return to what answered before: `slipway rollback {name}`. "
+    what = f"{has_words(mine)} and fails the test request"
+    return Cause(what, why=detail, fix=f"{back}{look}")
 
 
 def _with_test(

@@ -318,7 +318,7 @@ def test_a_release_that_comes_up_late_and_fails_its_test_is_tested_once(world: W
     assert settle(world).outcome is Outcome.FAILED
     cause = world.journal.history("wine")[0].cause
     assert cause is not None
-    assert "test inference failed" in cause.what
+    assert "fails the test request" in cause.what
     world.predictor.fails = None
     assert settle(world).outcome is Outcome.FAILED
 
@@ -660,6 +660,20 @@ def test_a_failed_first_roll_out_says_so_in_whole_sentences(world: World) -> Non
     deploy(world, "wine/1")
     with pytest.raises(RolloutFailed, match=r"\w\. Nothing answers\."):
         list(rollout.follow(world, "wine", now=world.clock.now, sleep=world.clock.sleep))
+
+
+def test_a_release_that_has_the_traffic_and_fails_its_test_is_told_so_with_the_way_back(
+    world: World,
+) -> None:
+    world.serves("wine", [1])
+    world.serving.via = WayIn.INGRESS
+    world.registry.add("wine", 2)
+    world.predictor.fails = InferenceFailed("It answered 500.")
+    deploy(world, "wine/2")
+    with pytest.raises(RolloutFailed) as told:
+        list(rollout.follow(world, "wine", now=world.clock.now))
+    assert told.value.what == ("wine: wine/2 has 100 % of the traffic and fails the test request.")
+    assert told.value.fix.startswith("Return to what answered before: `slipway rollback wine`.")
 
 
 def test_following_ends_with_a_timeout_when_nothing_settles(world: World) -> None:
