@@ -172,6 +172,34 @@ def test_a_service_that_is_deleted_while_it_rolls_out_is_told_with_the_way_back(
     assert journey.releases[0].outcome is Outcome.FAILED
 
 
+def test_a_release_whose_node_comes_after_it_failed_is_a_late_success(
+    voyage: Begin, admin: Cluster
+) -> None:
+    journey = voyage(Mode.STANDARD)
+    key = f"slipway.test/{journey.service}"
+    journey.begin(1, patch=f'spec: {{predictor: {{nodeSelector: {{{key}: "yes"}}}}}}')
+    assert "No node has room" in journey.failure().what
+    node = (
+        f"/api/v1/nodes/{admin.items('/api/v1/nodes', doing='list nodes')[0]['metadata']['name']}"
+    )
+
+    def label(value: str | None) -> None:
+        body = {"metadata": {"labels": {key: value}}}
+        admin.send("PATCH", node, doing="label a node", body=body, content_type=MERGE_PATCH)
+
+    label("yes")
+    try:
+        until = time.monotonic() + 120
+        while not journey.releases[0].verified and time.monotonic() < until:
+            rollout.settle(journey.ops, journey.service)
+            time.sleep(1)
+    finally:
+        label(None)
+    newest = journey.releases[0]
+    assert (newest.outcome, newest.late) == (Outcome.VERIFIED, True)
+    assert (journey.current.phase, journey.current.verified) == (Phase.READY, True)
+
+
 def test_a_stop_and_a_start_leave_an_edit_of_others_to_them(voyage: Begin, admin: Cluster) -> None:
     journey = voyage(Mode.STANDARD)
     journey.deploy(1)
