@@ -31,6 +31,7 @@ from services.domain import (
     StepState,
     TargetKind,
     Verdict,
+    after_failure,
 )
 from services.errors import one_line
 
@@ -306,11 +307,15 @@ def steps(found: Sequence[Step]) -> None:
 def cause_box(cause: Cause, progress: Progress | None = None) -> None:
     """Why a release failed, what still answers, what to do, and the lines that say so."""
     answers = words.answers_words(progress.answering) if progress else ""
-    still = f" {answers} still answers." if answers else " Nothing answers."
+    still = (
+        after_failure(progress.answering, progress.release, cause.what)
+        if progress is not None
+        else ""
+    )
     if progress is not None and progress.outcome is Outcome.SERVING:
         st.warning(widgets.literal(f"{words.cause_sentence(cause)} {answers} answers.", 600))
     else:
-        st.error(widgets.literal(words.cause_sentence(cause) + (still if progress else ""), 600))
+        st.error(widgets.literal(f"{words.cause_sentence(cause)} {still}".rstrip(), 600))
     with st.container(gap=None):
         if cause.why:
             st.text(one_line(cause.why, 1000))

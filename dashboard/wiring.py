@@ -113,6 +113,8 @@ class _Desk:
     load_tests: LoadTests = field(default_factory=LoadTests)
     cold_starts: ColdStarts = field(default_factory=ColdStarts)
     watched: set[tuple[str, str]] = field(default_factory=set)
+    written: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(target, service) → the release that was last seen on it; see `rollout.settle`."""
     taken_up: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
     closed: threading.Event = field(default_factory=threading.Event)
@@ -699,7 +701,12 @@ def has_ended(name: str) -> bool:
 
 def _progress(desk: _Desk, where: str, name: str, *, wait: bool) -> Look[Progress]:
     def read() -> Progress:
-        return rollout.settle(desk.connections.ops(where), name)
+        seen = rollout.settle(
+            desk.connections.ops(where), name, written=desk.written.get((where, name))
+        )
+        if seen.written and seen.release is not None:
+            desk.written[where, name] = seen.release
+        return seen
 
     return desk.reads.look((f"progress {where}", name), read, fresh_s=0.8, wait=wait)
 

@@ -24,6 +24,7 @@ from services.domain import (
     Drift,
     Endpoint,
     Finding,
+    Mode,
     ModelVersion,
     Outcome,
     Phase,
@@ -38,6 +39,7 @@ from services.domain import (
     Verdict,
     VersionRef,
     WayIn,
+    after_failure,
 )
 from services.errors import one_line
 
@@ -242,8 +244,8 @@ def trouble(service: Service) -> str:
         return one_line(service.message)
     wanted, answers = version_words(wanted_version(service)), answers_words(service.answering)
     if service.phase is Phase.FAILED:
-        still = f"{answers} still answers." if answers else "Nothing answers."
         said = one_line(service.message).rstrip(".")
+        still = one_line(after_failure(service.answering, service.release, said))
         what = said if wanted in said else f"{wanted} failed{': ' + said if said else ''}"
         return f"{what}." if still.rstrip(".") in what else f"{what}. {still}"
     if service.drift:
@@ -302,14 +304,28 @@ def service_sentence(service: Service) -> str:
     if service.phase is Phase.STOPPED:
         return f"Stopped. A start brings {wanted} back."
     if service.phase is Phase.ROLLING_OUT:
-        now = f"{answers} answers until it is verified." if answers else "Nothing answers yet."
-        return f"{wanted} is rolling out. {now}"
+        return f"{wanted} is rolling out. {_until(service, answers)}"
     if service.asleep:
         return f"{wanted} is asleep: the first request wakes it."
     if service.intent and service.intent.canary_percent is not None:
         return f"A canary is running: {answers}."
     verified = "verified" if service.verified else "not verified"
     return f"{answers} answers, {verified}."
+
+
+def _until(service: Service, answers: str) -> str:
+    """What answers during a roll-out, and how long: only `local` tests before it switches."""
+    taking = [side for side in service.answering if side.percent]
+    if not taking:
+        return "Nothing answers yet."
+    if all(side.release == service.release for side in taking):
+        return f"{answers} answers already, and is not verified yet."
+    if any(side.release == service.release for side in taking):
+        return f"{answers} answer."
+    if service.intent is not None and service.intent.canary_percent is not None:
+        return f"{answers} answers."
+    until = "it is verified" if service.mode is Mode.LOCAL else "its pods are ready"
+    return f"{answers} answers until {until}."
 
 
 # ── The registry ──────────────────────────────────────────────────────────────────────────────

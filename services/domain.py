@@ -374,6 +374,19 @@ class Outcome(StrEnum):
     NOT_APPLIED = "not-applied"
 
 
+_SUCCESSES = frozenset({Outcome.VERIFIED, Outcome.SERVING})
+_BECOMES_LATE = {Outcome.TIMEOUT: _SUCCESSES, Outcome.FAILED: _SUCCESSES | {Outcome.FAILED}}
+
+
+def may_become_late(known: Outcome, new: Outcome) -> bool:
+    """Whether a recorded outcome may still become another one, by a later look.
+
+    A release that was too late, or whose pods could not start, may come up after all. A failure may
+    also give way to a later one: it came up, and its test inference failed.
+    """
+    return new in _BECOMES_LATE.get(known, frozenset())
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Why something failed, in words for an operator. `code`: E1–E22, a `local` one, or ""."""
@@ -409,7 +422,7 @@ class Release:
     cause: Cause | None = None
     settled_at: datetime | None = None
     late: bool = False
-    """True when it succeeded only after its deadline."""
+    """True when it succeeded only after it was recorded as too late, or as failed."""
     alias: str = ""
     """The registry's alias that moves to its version once it is verified; "" for none."""
     rollback_on_failure: bool = False
@@ -426,6 +439,18 @@ class Release:
     def settled(self) -> bool:
         """True when its outcome is known."""
         return self.outcome is not Outcome.OPEN
+
+
+def never_applied(release: Release, *, there: bool) -> Cause:
+    """Why a release is closed whose write nobody saw. `there`: whether its service exists."""
+    died = "the process that began it ended before the write"
+    return Cause(
+        f"Release {release.number} of {release.service} was never applied.",
+        why=f"{died[0].upper()}{died[1:]}."
+        if there
+        else f"There is no {release.service}: {died}, or somebody deleted it since.",
+        fix="Deploy it again.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -548,6 +573,30 @@ class Answering:
     """URL of this side alone; "" where it has none."""
 
 
+def has_words(side: Answering) -> str:
+    """What share of the traffic one release has."""
+    return f"{side.version or 'an unknown version'} has {side.percent} % of the traffic"
+
+
+def after_failure(answering: Sequence[Answering], failed: int | None, what: str = "") -> str:
+    """What answers after release `failed` did, as a sentence; "" where `what` says it already.
+
+    Of the failed release itself it is never said that it "still" answers.
+    """
+    taking = [side for side in answering if side.percent]
+    if not taking:
+        return "Nothing answers."
+    if any(has_words(side) in what for side in taking):
+        return ""
+    others = [side for side in taking if side.release != failed]
+    if not others:
+        return f"{has_words(taking[0])}."
+    split = len(taking) > 1
+    still = ", ".join(f"{s.version}{f' {s.percent} %' if split else ''}" for s in others)
+    mine = next((side for side in taking if side.release == failed), None)
+    return f"{still} still answers{f'; {has_words(mine)}' if mine else ''}."
+
+
 class StepState(StrEnum):
     """State of one step of a roll-out."""
 
@@ -645,6 +694,8 @@ class Progress:
     cause: Cause | None = None
     answering: tuple[Answering, ...] = ()
     release: int | None = None
+    written: bool = False
+    """The target was seen to carry the release: its write is done."""
     undoes: Cause | None = None
     """While the release is an automatic roll-back, and after: why the one before it failed."""
 

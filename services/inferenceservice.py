@@ -611,6 +611,8 @@ def wanted_release(service: Json, history: Sequence[Release]) -> Release | None:
             continue
         if release.outcome is Outcome.NOT_APPLIED or release.action is Action.DELETE:
             continue
+        if _awaits_its_write(service, release):
+            continue
         wished = release.intent.canary_percent
         held = percent == 0 and wished is None and release.workload != release.number
         if percent == wished or held:
@@ -658,14 +660,32 @@ def carries_another(look: Look, wanted: Release, pods: Iterable[Json]) -> Drift 
     The label that tells pods apart is left by an edit of others, so what they load is compared.
     """
     recorded = wanted.intent.package.uri
-    for drift in drift_of(look.service, wanted):
-        if drift.field in _MODEL_FIELDS:
-            return drift
+    if (named := _other_model(look.service, wanted)) is not None:
+        return named
     if wanted.intent.package.kind is PackageKind.IMAGE or not recorded:
         return None  # a pod may name an image by its digest: its template is compared instead
     loaded = (source_of(pod) for pod in pods)
     other = next((uri for uri in loaded if uri and uri != recorded), "")
     return Drift("package", one_line(recorded), one_line(other)) if other else None
+
+
+def _other_model(service: Json, release: Release) -> Drift | None:
+    """The first field in which the object names another model than the release."""
+    drifted = drift_of(service, release)
+    return next((drift for drift in drifted if drift.field in _MODEL_FIELDS), None)
+
+
+def _awaits_its_write(service: Json, release: Release) -> bool:
+    """Whether the object is still what somebody made of it before an open roll-back.
+
+    A roll-back to a workload that runs keeps its label, so between its record and its write the
+    object seems to be its own already.
+    """
+    if release.outcome is not Outcome.OPEN or release.workload == release.number:
+        return False
+    written = written_at(service)
+    begun = release.created_at.replace(microsecond=0)  # the API server's times are whole seconds
+    return written is not None and written < begun and _other_model(service, release) is not None
 
 
 def source_of(pod: Json) -> str:
@@ -931,13 +951,46 @@ def _read_standard(
         available=int(status.get("availableReplicas") or 0),
         traffic_as_wanted=True,
         answering=answering,
-        pods=mine,
         stuck=_stuck_deployment(deployment) if caught_up else None,
     )
+    if not caught_up or found.total != found.updated:  # else there are none but of its template
+        mine = tuple(pod for pod in mine if _made_for(pod, look.service, template))
+    found = replace(found, pods=mine)
     if caught_up and pods_taken_away(deployment):
         message = "its Deployment is scaled to 0 replicas, which KServe leaves as it is"
         return replace(found, stuck=Stuck("ScaledToZero", message), message=message)
     return replace(found, message=_standard_message(found))
+
+
+def _made_for(pod: Json, service: Json, template: Json) -> bool:
+    """Whether a pod of the wanted workload is of the spec as Slipway wrote it.
+
+    The label does not tell: an edit of others leaves it, and so does a roll-back to the workload
+    that runs. Pods of such an edit are no evidence for or against what undoes it.
+    """
+    if not _names_no_other(pod, service):
+        return False
+    written, created = written_at(service), _time(pod["metadata"].get("creationTimestamp"))
+    if written is None or created is None or created >= written:
+        return True
+    # Older than the write: then only one whose template the write left as it was.
+    made, asked = (
+        _server_of(_at(holder, ("spec", "containers")) or ()) for holder in (pod, template)
+    )
+    same = all((made.get(key) or None) == (asked.get(key) or None) for key in _TELLING)
+    env = made.get("env") or ()
+    return same and all(item in env for item in asked.get("env") or ())
+
+
+def _names_no_other(thing: Json, service: Json) -> bool:
+    """Whether no annotation of a template, Revision or pod names another URI than the spec."""
+    uri = _at(service, ("spec", "predictor", "model", "storageUri"))
+    sources = [value for key, value in _annotations(thing).items() if key.endswith(_SOURCE)]
+    return not uri or not sources or uri in sources
+
+
+_TELLING = ("image", "command", "args", "resources")
+"""Fields of a server's container in which a pod equals the template that it was made from."""
 
 
 def pods_taken_away(deployment: Json | None) -> Drift | None:
@@ -1147,7 +1200,12 @@ def _wanted_revision(
     look: Look, status: Json, workload: int | None, by_revision: Mapping[str, int]
 ) -> Json | None:
     """The revision to judge: of the wanted workload, the one with traffic, else the latest."""
-    mine = [revision for revision in look.revisions if workload_of(revision) == workload]
+    mine = [
+        revision
+        for revision in look.revisions
+        # Somebody's edit leaves the label on a Revision of its own.
+        if workload_of(revision) == workload and _names_no_other(revision, look.service)
+    ]
     serving = [r for r in mine if by_revision.get(r["metadata"]["name"])]
     if serving:
         return max(serving, key=lambda r: by_revision[r["metadata"]["name"]])
@@ -1174,10 +1232,8 @@ def _carries_package(template: Json, service: Json) -> bool:
     The label alone would do for our own patches; an edit by others leaves it.
     """
     predictor = _at(service, ("spec", "predictor")) or {}
-    model = predictor.get("model") or {}
-    if model.get("storageUri"):
-        sources = [value for key, value in _annotations(template).items() if key.endswith(_SOURCE)]
-        return not sources or model["storageUri"] in sources
+    if (predictor.get("model") or {}).get("storageUri"):
+        return _names_no_other(template, service)
     image = next((c.get("image") for c in predictor.get("containers") or ()), None)
     images = [c.get("image") for c in _at(template, ("spec", "containers")) or ()]
     return image is None or image in images

@@ -23,7 +23,16 @@ import orjson
 from services import inferenceservice as objects
 from services import records
 from services.cluster import MERGE_PATCH, Cluster, path_part
-from services.domain import Action, Cause, Json, Outcome, Plan, Release
+from services.domain import (
+    Action,
+    Cause,
+    Json,
+    Outcome,
+    Plan,
+    Release,
+    may_become_late,
+    never_applied,
+)
 from services.errors import Conflict, NotDeployable, NotFound, SlipwayError, one_line
 from services.watched import Reads, same_things
 
@@ -126,7 +135,7 @@ class ClusterJournal:
     ) -> Release:
         """Record the outcome and let go of the lock. Idempotent; the first outcome stands.
 
-        Only a TIMEOUT may later become VERIFIED or SERVING, with `late`.
+        Only with `late` may a later one take its place; see `may_become_late`.
         """
         settled = self._settle(release, outcome, cause, late=late)
         self._let_go(release.service, release.operation)
@@ -205,10 +214,7 @@ class ClusterJournal:
             live is None if deletes else wanted is not None and wanted.number == earlier.number
         )
         if not applied:
-            return Outcome.NOT_APPLIED, Cause(
-                what=f"Release {earlier.number} of {earlier.service} was never applied.",
-                why="The process that began it ended before the write.",
-            )
+            return Outcome.NOT_APPLIED, never_applied(earlier, there=live is not None)
         return Outcome.DELETED if deletes else Outcome.TIMEOUT, Cause(
             what=f"Release {by.number} took over before this one had settled.",
             why="The process that began this operation went away.",
@@ -227,13 +233,14 @@ class ClusterJournal:
                     why="Its record is gone from the cluster.",
                 )
             known = _release(found)
-            if known.outcome is not Outcome.OPEN and not _may_become(known.outcome, outcome, late):
+            follows = late and may_become_late(known.outcome, outcome)
+            if known.outcome is not Outcome.OPEN and not follows:
                 return known
             settled_at = datetime.now(UTC)
             annotations = {
                 _OUTCOME: outcome.value,
                 _SETTLED_AT: settled_at.isoformat(),
-                _LATE: "true" if late else None,
+                _LATE: "true" if late and outcome is not Outcome.FAILED else None,
                 _CAUSE: None if cause is None else records.dump(cause),
             }
             reply = self._cluster.send(
@@ -435,10 +442,6 @@ def _micro(time_: datetime) -> str:
 def _subject(plan: Plan) -> str:
     version = plan.after.version if plan.after else None
     return one_line(f"{plan.action} {version or plan.service}")
-
-
-def _may_become(known: Outcome, outcome: Outcome, late: bool) -> bool:
-    return known is Outcome.TIMEOUT and late and outcome in {Outcome.VERIFIED, Outcome.SERVING}
 
 
 def _label(service: str) -> str:

@@ -10,13 +10,14 @@ Read against KServe v0.20.0, Knative Serving v1.20, Kubernetes 1.34. Implements 
 
 from __future__ import annotations
 
+import math
 import queue
 import re
 import shlex
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -188,6 +189,8 @@ class KServeServing:
         """What `services` made of the same objects the last time: watches leave most as they
         were."""
         self._log_looked: dict[str, float] = {}
+        self._unplaced: dict[str, tuple[float, Sequence[Json]]] = {}
+        """Events of pods without a node, and when they were read."""
         self._pulled: dict[str, datetime | None] = {}
         """When a pod's node had its server's image."""
         self._reachable: dict[tuple[str, str], tuple[bool, float]] = {}
@@ -266,7 +269,8 @@ class KServeServing:
             return Observed(name, seen_at, exists=False, message="there is no InferenceService")
         facts = objects.read(look, self._journal.history(name))
         model_ready = self._model_ready(name, facts)
-        failure = None if facts.stopped else self._failure(look, facts, model_ready)
+        awaited = {} if facts.stopped else self._nodes_awaited(facts)
+        failure = None if facts.stopped else self._failure(look, facts, model_ready, awaited)
         pulled_at = self._pulled_at(objects.rollout_pod(facts))
         steps = objects.steps_of(facts, look, model_ready=model_ready, pulled_at=pulled_at)
         if failure is not None:
@@ -293,7 +297,7 @@ class KServeServing:
             answering=facts.answering,
             steps=steps,
             drift=self._drift(look, wanted),
-            message=facts.message,
+            message=next(iter(awaited.values()), facts.message),
         )
 
     def _look(self, name: str, reads: Reads) -> objects.Look | None:
@@ -402,10 +406,43 @@ class KServeServing:
                 self._pulled[name] = objects.pulled_at(events)
         return self._pulled.get(name)
 
+    def _nodes_awaited(self, facts: objects.Facts) -> Mapping[str, str]:
+        """New pods that an autoscaler may yet find a node for → what is waited for, in words."""
+        awaited = {}
+        now = datetime.now(UTC)
+        for pod in facts.pods:
+            if not symptoms.without_node(pod, now):
+                continue
+            name = pod["metadata"]["name"]
+            said = symptoms.node_awaited(pod, self._said_of_nodes(name), now)
+            if said:
+                awaited[name] = said
+        return awaited
+
+    def _said_of_nodes(self, pod: str) -> Sequence[Json]:
+        """The events of a pod without a node, read again every few seconds."""
+        at, events = self._unplaced.get(pod, (-math.inf, ()))
+        if time.monotonic() - at >= LOOK_AT_LOG_EVERY_S:
+            with suppress(Denied):  # then nobody knows of an autoscaler
+                events = self._cluster.items(
+                    f"/api/v1/namespaces/{path_part(self._namespace)}/events",
+                    doing=f"read what is said of a node for {pod}",
+                    fields=f"involvedObject.name={pod}",
+                )
+            self._unplaced[pod] = (time.monotonic(), events)
+        return events
+
     def _failure(
-        self, look: objects.Look, facts: objects.Facts, model_ready: bool | None
+        self,
+        look: objects.Look,
+        facts: objects.Facts,
+        model_ready: bool | None,
+        awaited: Collection[str],
     ) -> Cause | None:
-        """The first concrete cause on the new pods, with the log lines that say so."""
+        """The first concrete cause on the new pods, with the log lines that say so.
+
+        `awaited`: names of pods that may still get a node.
+        """
         wanted = facts.wanted
         if wanted is None:
             return None
@@ -417,7 +454,8 @@ class KServeServing:
             return None
         now = datetime.now(UTC)
         written_at = objects.written_at(look.service) or wanted.created_at
-        trouble = symptoms.trouble_of(facts.pods, facts.stuck, now, written_at)
+        placed = [pod for pod in facts.pods if pod["metadata"]["name"] not in awaited]
+        trouble = symptoms.trouble_of(placed, facts.stuck, now, written_at)
         if trouble is None and not facts.caught_up and not facts.pods:
             with suppress(Denied):  # a cause that only events tell stays unknown
                 trouble = symptoms.refused_spec(self._events(look), written_at)

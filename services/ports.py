@@ -177,7 +177,7 @@ class Journal(Protocol):
     ) -> Release:
         """Record the outcome and let go of the lock. Idempotent; the first outcome stands.
 
-        Only a TIMEOUT may later become VERIFIED or SERVING, with `late`.
+        Only with `late` may a later one take its place; see `domain.may_become_late`.
         """
 
 
@@ -253,9 +253,15 @@ class Store(Protocol):
         """Write the intent row and give its id. If this raises, no write may follow."""
 
     def outcome(
-        self, audit_id: int, outcome: Outcome, detail: str = "", release: int | None = None
+        self,
+        audit_id: int,
+        outcome: Outcome,
+        detail: str = "",
+        release: int | None = None,
+        *,
+        late: bool = False,
     ) -> None:
-        """Write the outcome. Idempotent."""
+        """Write the outcome. Idempotent; `late`: it takes the place of a failure."""
 
     def entries(
         self, *, service: str | None = None, target: str | None = None, limit: int = 200

@@ -54,7 +54,10 @@ from services.domain import (
     Verdict,
     VersionDetails,
     WayIn,
+    after_failure,
+    has_words,
     judged,
+    never_applied,
     parse_ref,
     service_name_problem,
     spec_differences,
@@ -105,7 +108,11 @@ ALIAS_MOVES_WITHIN_S = 10.0
 """A release is settled, and then its alias moved, which a slow registry takes a moment for."""
 
 LATE_WATCH_S = 24 * 3600.0
-"""For so long a `timeout` may still become a late success."""
+"""For so long a `timeout` may still become a late success, and a failure of `NOT_STARTED_CODES`."""
+
+NOT_STARTED_CODES = frozenset({"E4", "E5", "E6", "E8", "E9", "E10", "E11"})
+"""Causes by which no server was started (docs/errors.md). Kubernetes tries on, so a node, an image,
+a file or a right that comes later mends them."""
 
 Now = Callable[[], datetime]
 T = TypeVar("T")
@@ -750,31 +757,38 @@ def progress_of(seen: Observed) -> Progress:
     return progress(Phase.READY, seen.message or "what is wanted serves")
 
 
-def settle(ops: Ops, name: str, *, now: Now = utc_now) -> Progress:
+def settle(ops: Ops, name: str, *, written: int | None = None, now: Now = utc_now) -> Progress:
     """Look once, test when due, record what is found. Idempotent; safe from any front end.
 
+    `written`: the release that an earlier look saw on the target (`Progress.written`). A service
+    that is gone was then deleted; otherwise its write may be still to come.
     A failure that is to be undone by itself begins its roll-back here.
     """
     history = ops.journal.history(name)
-    progress = _settled(ops, name, history, now)
+    progress = _settled(ops, name, history, written, now)
     undone = _undone_release(history)
     return progress if undone is None else replace(progress, undoes=undone.cause or _UNKNOWN)
 
 
-def _settled(ops: Ops, name: str, history: Sequence[Release], now: Now) -> Progress:
+def _settled(
+    ops: Ops, name: str, history: Sequence[Release], written: int | None, now: Now
+) -> Progress:
     release = _unsettled(history, now())
     seen = ops.serving.observe(name)
     progress = progress_of(seen)
-    if release is None:
+    if release is None or _stays_failed(release, seen, progress):
         return _with_last_outcome(ops, name, progress, now())
     if release.action is Action.DELETE:
         outcome = Outcome.OPEN if seen.exists else Outcome.DELETED
         return _recorded(ops, release, replace(progress, release=release.number), outcome)
     if seen.wanted_release is None or seen.wanted_release < release.number:
-        return _perhaps_unapplied(ops, release, progress, now())
+        if release.number == written and not seen.exists:
+            return _deleted_meanwhile(ops, release, history, progress)
+        return _perhaps_unapplied(ops, release, progress, now(), there=seen.exists)
+    progress = replace(progress, written=True)
     if progress.phase is Phase.READY and seen.asleep:
         seen = _woken(ops, release, seen)
-        progress = progress_of(seen)
+        progress = replace(progress_of(seen), written=True)
     if progress.phase is Phase.FAILED:
         failed = _recorded(ops, release, progress, Outcome.FAILED, progress.cause)
         return _undone(ops, release, failed)
@@ -790,6 +804,13 @@ def _settled(ops: Ops, name: str, history: Sequence[Release], now: Now) -> Progr
         )
         return _recorded(ops, release, replace(progress, cause=cause), Outcome.TIMEOUT, cause)
     return replace(progress, release=release.number)
+
+
+def _stays_failed(release: Release, seen: Observed, progress: Progress) -> bool:
+    """Whether a release is recorded as failed, and does not serve after all as it was wanted."""
+    ready = progress.phase is Phase.READY and not seen.asleep
+    came_up = ready and seen.wanted_release == release.number and not seen.drift
+    return release.outcome is Outcome.FAILED and not came_up
 
 
 def follow(
@@ -812,11 +833,14 @@ def follow(
     """
     end = now() + timedelta(seconds=timeout_s)
     away = refused_at = ""
+    written: int | None = None
     with ops.following(name):
         while True:
             wait_s = every_s
             try:
-                progress = _of_release(ops, name, release, settle(ops, name, now=now))
+                looked = settle(ops, name, written=written, now=now)
+                written = looked.release if looked.written else written
+                progress = _of_release(ops, name, release, looked)
                 away = refused_at = ""
             except Unreachable as error:
                 if now() >= end:
@@ -897,11 +921,12 @@ def _of_release(ops: Ops, name: str, number: int | None, progress: Progress) -> 
 def rollout_failed(name: str, progress: Progress, back: str = "") -> RolloutFailed:
     """The error for a failed operation: what failed, what still answers, and the way `back`."""
     cause = progress.cause or Cause(progress.message)
-    still = ", ".join(str(side.version) for side in progress.answering if side.percent)
-    answers = f"{still} still answers." if still else "Nothing answers."
     what = cause.what.rstrip(".")
-    fix = f"{cause.fix.rstrip('.')}. {back}" if cause.fix and back else cause.fix or back
-    return RolloutFailed(f"{name}: {what}. {answers}", cause.why, fix)
+    answers = after_failure(progress.answering, progress.release, what)
+    fix = cause.fix
+    if back and not any(f"`slipway {verb} {name}" in fix for verb in ("rollback", "abort")):
+        fix = f"{fix.rstrip('.')}. {back}" if fix else back
+    return RolloutFailed(f"{name}: {what}. {answers}".rstrip(), cause.why, fix)
 
 
 _UNKNOWN = Cause("it failed")
@@ -989,7 +1014,14 @@ def _unsettled(history: Sequence[Release], at: datetime) -> Release | None:
     if newest.outcome is Outcome.OPEN:
         return newest
     watched = at - newest.created_at < timedelta(seconds=LATE_WATCH_S)
-    return newest if newest.outcome is Outcome.TIMEOUT and watched else None
+    late = newest.outcome is Outcome.TIMEOUT or _never_started(newest)
+    return newest if late and watched else None
+
+
+def _never_started(release: Release) -> bool:
+    """Whether it failed because its pods could not start: what they lacked may come later."""
+    code = release.cause.code if release.cause else ""
+    return release.outcome is Outcome.FAILED and code in NOT_STARTED_CODES
 
 
 def _with_last_outcome(ops: Ops, name: str, progress: Progress, at: datetime) -> Progress:
@@ -1005,15 +1037,31 @@ def _with_last_outcome(ops: Ops, name: str, progress: Progress, at: datetime) ->
     return _undone(ops, last, found) if recent else found
 
 
-def _perhaps_unapplied(ops: Ops, release: Release, progress: Progress, at: datetime) -> Progress:
+def _deleted_meanwhile(
+    ops: Ops, release: Release, history: Sequence[Release], progress: Progress
+) -> Progress:
+    """Record a release whose service somebody deleted after its write was seen.
+
+    A person did that on purpose: it is not undone by itself.
+    """
+    back = way_back(history[1:])
+    cause = Cause(
+        f"Somebody deleted it while release {release.number} was rolling out",
+        fix=f"Bring it back: `slipway rollback {release.service} --to {back}`."
+        if back
+        else f"Bring it back: `slipway deploy REF --name {release.service}`.",
+    )
+    failed = replace(progress, phase=Phase.FAILED, message=cause.what, cause=cause)
+    return _recorded(ops, release, failed, Outcome.FAILED, cause)
+
+
+def _perhaps_unapplied(
+    ops: Ops, release: Release, progress: Progress, at: datetime, *, there: bool
+) -> Progress:
     if at - release.created_at < timedelta(seconds=UNAPPLIED_GRACE_S):
         waiting = replace(progress, phase=Phase.ROLLING_OUT, message="being applied")
         return replace(waiting, release=release.number, cause=None)
-    cause = Cause(
-        f"Release {release.number} of {release.service} was never applied.",
-        why="The process that began it ended before the write.",
-        fix="Deploy it again.",
-    )
+    cause = never_applied(release, there=there)
     return _recorded(ops, release, replace(progress, cause=cause), Outcome.NOT_APPLIED, cause)
 
 
@@ -1059,11 +1107,7 @@ def _tested(ops: Ops, release: Release, seen: Observed, progress: Progress, now:
             return replace(waiting, message=f"its pods passed the test; {behind}")
         result, detail = TestResult.COULD_NOT_MEASURE, f"its pods passed the test, but {behind}"
     if result is TestResult.FAIL:
-        cause = Cause(
-            f"{release.intent.version} loaded, but its test inference failed",
-            why=detail,
-            fix="Send the example on the Predict page, and look at the log.",
-        )
+        cause = _test_failure(ops, release, progress.answering, detail)
         failed = replace(progress, phase=Phase.FAILED, message=cause.what, cause=cause)
         failed = _with_test(failed, StepState.FAILED, now(), detail)
         return _recorded(ops, release, failed, Outcome.FAILED, cause)
@@ -1072,6 +1116,26 @@ def _tested(ops: Ops, release: Release, seen: Observed, progress: Progress, now:
     unmeasured = replace(progress, message=f"ready, not verified: {detail}")
     unmeasured = _with_test(unmeasured, StepState.SKIPPED, None, detail)
     return _recorded(ops, release, unmeasured, Outcome.SERVING, Cause("Not verified", why=detail))
+
+
+def _test_failure(ops: Ops, release: Release, answering: Sequence[Answering], detail: str) -> Cause:
+    """Why a release whose test inference failed is a failure, with the way back where it answers.
+
+    Standard mode gives it the traffic as soon as its pods are ready, before any test.
+    """
+    name = release.service
+    look = "Send the example on the Predict page, and look at the log."
+    mine = next((s for s in answering if s.release == release.workload and s.percent), None)
+    if mine is None:
+        what = f"{release.intent.version} loaded, but its test inference failed"
+        return Cause(what, why=detail, fix=look)
+    back = ""
+    if release.intent.canary_percent is not None:
+        back = f"Take it back: `slipway abort {name}`. "
+    elif any(r.verified and r.number != release.number for r in ops.journal.history(name)):
+        back = f"Return to what answered before: `slipway rollback {name}`. "
+    what = f"{has_words(mine)} and fails the test request"
+    return Cause(what, why=detail, fix=f"{back}{look}")
 
 
 def _with_test(
@@ -1168,8 +1232,9 @@ def _recorded(
 ) -> Progress:
     if outcome is Outcome.OPEN:
         return progress
-    late = release.outcome is Outcome.TIMEOUT and outcome is not Outcome.TIMEOUT
-    if release.outcome is not outcome:
+    late = release.outcome in {Outcome.TIMEOUT, Outcome.FAILED} and outcome is not Outcome.TIMEOUT
+    fails_anew = outcome is Outcome.FAILED and cause != release.cause
+    if release.outcome is not outcome or fails_anew:
         release = ops.journal.close(release, outcome, cause, late=late)
         _note_outcome(ops, release)
         if release.verified and release.alias and release.intent.canary_percent is None:
@@ -1285,7 +1350,7 @@ def _note_outcome(ops: Ops, release: Release) -> None:
     entry = ops.store.open_entry(release.operation) if release.operation else None
     if entry is not None and entry.id is not None and entry.outcome is not release.outcome:
         detail = release.cause.what if release.cause else ""
-        ops.store.outcome(entry.id, release.outcome, detail, release.number)
+        ops.store.outcome(entry.id, release.outcome, detail, release.number, late=release.late)
 
 
 # ── Journeys that both front doors begin with ─────────────────────────────────────────────────

@@ -56,7 +56,15 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from services import records
-from services.domain import Action, AuditEntry, Finding, Objective, Outcome, Verdict
+from services.domain import (
+    Action,
+    AuditEntry,
+    Finding,
+    Objective,
+    Outcome,
+    Verdict,
+    may_become_late,
+)
 from services.errors import ConfigError, Denied, NotFound, SlipwayError, Unreachable, one_line
 from services.ports import Run, StoredRuns
 
@@ -185,10 +193,17 @@ class SqlStore:
             return _append(connection, _intent_row(entry))
 
     def outcome(
-        self, audit_id: int, outcome: Outcome, detail: str = "", release: int | None = None
+        self,
+        audit_id: int,
+        outcome: Outcome,
+        detail: str = "",
+        release: int | None = None,
+        *,
+        late: bool = False,
     ) -> None:
-        """Write the outcome: the first stands, only a TIMEOUT may yet become a success. NotFound.
+        """Write the outcome: the first stands, but for a late one. NotFound.
 
+        `late`: a failure came up after all (`may_become_late`); a TIMEOUT may without saying so.
         Outcome OPEN records the release's number before the outcome is known.
         """
         with self._writing("record the outcome") as connection:
@@ -208,7 +223,7 @@ class SqlStore:
             if release is None:
                 release = known
             news = outcome is not stands or release != known
-            if not news or not _may_follow(stands, outcome):
+            if not news or not _may_follow(stands, outcome, late=late):
                 return
             row = {name: value for name, value in intent._mapping.items() if name in _COPIED}  # noqa: SLF001 — SQLAlchemy's public accessor of a row
             row |= {
@@ -435,10 +450,10 @@ _HASHED = tuple(
 )
 
 
-def _may_follow(stands: Outcome, new: Outcome) -> bool:
+def _may_follow(stands: Outcome, new: Outcome, *, late: bool) -> bool:
     if stands is Outcome.OPEN:
         return True
-    return stands is Outcome.TIMEOUT and new in (Outcome.VERIFIED, Outcome.SERVING)
+    return (late or stands is Outcome.TIMEOUT) and may_become_late(stands, new)
 
 
 def _intent_row(entry: AuditEntry) -> dict[str, Any]:

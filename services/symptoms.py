@@ -20,7 +20,16 @@ from services.errors import one_line
 from services.inferenceservice import NOT_STARTED, Stuck, source_of
 
 UNSCHEDULABLE_GRACE = timedelta(seconds=8)
-"""A node may be freed by the pod that is just leaving; an autoscaler needs minutes, and says so."""
+"""A node may be freed by the pod that is just leaving."""
+
+AUTOSCALER_GRACE = timedelta(seconds=30)
+"""An autoscaler looks every 10 s and says on the pod's events what it does about it; once it adds a
+node, that takes minutes. Where none has spoken by then, none will."""
+
+# Cluster Autoscaler, processors/status/eventing_scale_up_processor.go; Karpenter,
+# controllers/provisioning/scheduling/events.go.
+_NODE_COMES = frozenset({"TriggeredScaleUp", "Nominated"})
+_NO_NODE_COMES = frozenset({"NotTriggerScaleUp"})
 
 STUCK_GRACE = timedelta(seconds=5)
 """A quota or webhook may refuse once and accept at the controller's next try."""
@@ -119,7 +128,7 @@ def refused_spec(events: Sequence[Json], written_at: datetime | None) -> Trouble
         about = (event.get("involvedObject") or {}).get("kind")
         if about != "InferenceService" or event.get("type") != "Warning":
             continue
-        at = _time(event.get("lastTimestamp") or event.get("eventTime"))
+        at = _said_at(event)
         if written_at is not None and (at is None or at < written_at):
             continue
         if event.get("reason") in {"InternalError", "ServerlessModeRejected", "UpdateFailed"}:
@@ -140,20 +149,54 @@ def _pod_trouble(pod: Json, now: datetime) -> Trouble | None:
         found = _container_trouble(name, state, Kind.SERVER)
         if found is not None:
             return found
-    for condition in status.get("conditions") or ():
-        if condition.get("type") != "PodScheduled" or condition.get("status") != "False":
-            continue
-        since = _time(condition.get("lastTransitionTime"))
-        if since is not None and now - since < UNSCHEDULABLE_GRACE:
-            return None
-        return Trouble(
-            Kind.UNSCHEDULABLE,
-            str(condition.get("reason", "")),
-            str(condition.get("message", "")),
-            pod=name,
-            requested=_requested(pod),
-        )
+    condition = _unscheduled(pod)
+    if condition is None or not without_node(pod, now):
+        return None
+    return Trouble(
+        Kind.UNSCHEDULABLE,
+        str(condition.get("reason", "")),
+        str(condition.get("message", "")),
+        pod=name,
+        requested=_requested(pod),
+    )
+
+
+def _unscheduled(pod: Json) -> Json | None:
+    """The condition of a pod that found no node; None for one that has one."""
+    for condition in (pod.get("status") or {}).get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return condition
     return None
+
+
+def without_node(pod: Json, now: datetime) -> bool:
+    """Whether a pod found no node, and not only for a moment."""
+    condition = _unscheduled(pod)
+    since = _time(condition.get("lastTransitionTime")) if condition else None
+    return condition is not None and (since is None or now - since >= UNSCHEDULABLE_GRACE)
+
+
+def node_awaited(pod: Json, events: Sequence[Json], now: datetime) -> str:
+    """Why a pod without a node may still get one, in words; "" when it has one, or none will come.
+
+    `events`: the pod's own. What the cluster's autoscaler said last counts.
+    """
+    found = _unscheduled(pod) or {}
+    since = _time(found.get("lastTransitionTime"))
+    if since is None:
+        return ""
+    said = [e for e in events if e.get("reason") in _NODE_COMES | _NO_NODE_COMES]
+    last = max(said, key=lambda e: _said_at(e) or since, default=None)
+    if last is not None and last["reason"] in _NODE_COMES:
+        return f"a node is being added for it: {one_line(last.get('message', ''), _WHY_LIMIT)}"
+    if last is not None or now - since > AUTOSCALER_GRACE:
+        return ""
+    message, _, _ = str(found.get("message", "")).partition(" preemption:")
+    return f"no node has room for it yet: {one_line(message.rstrip('.,; '), _WHY_LIMIT)}"
+
+
+def _said_at(event: Json) -> datetime | None:
+    return _time(event.get("lastTimestamp") or event.get("eventTime"))
 
 
 def _container_trouble(pod: str, state: Json, kind: Kind) -> Trouble | None:

@@ -64,6 +64,7 @@ from services.domain import (
     VersionDetails,
     VersionRef,
     WayIn,
+    may_become_late,
     spec_differences,
 )
 from services.errors import Conflict, InferenceFailed, NotFound, NotOffered, SlipwayError
@@ -576,14 +577,14 @@ class MemoryJournal:
         releases = self.by_service[release.service]
         place = release.number - 1
         kept = releases[place]
-        late_success = (
-            late
-            and kept.outcome is Outcome.TIMEOUT
-            and outcome in {Outcome.VERIFIED, Outcome.SERVING}
-        )
-        if kept.outcome is Outcome.OPEN or late_success:
+        follows = late and may_become_late(kept.outcome, outcome)
+        if kept.outcome is Outcome.OPEN or follows:
             releases[place] = replace(
-                kept, outcome=outcome, cause=cause, settled_at=self.clock.now(), late=late_success
+                kept,
+                outcome=outcome,
+                cause=cause,
+                settled_at=self.clock.now(),
+                late=follows and outcome is not Outcome.FAILED,
             )
         return releases[place]
 
@@ -773,11 +774,18 @@ class MemoryStore:
         return len(self.audit)
 
     def outcome(
-        self, audit_id: int, outcome: Outcome, detail: str = "", release: int | None = None
+        self,
+        audit_id: int,
+        outcome: Outcome,
+        detail: str = "",
+        release: int | None = None,
+        *,
+        late: bool = False,
     ) -> None:
         entry = self.audit[audit_id - 1]
-        late = entry.outcome is Outcome.TIMEOUT and outcome in {Outcome.VERIFIED, Outcome.SERVING}
-        if entry.outcome is not Outcome.OPEN and not late:
+        timed_out = entry.outcome is Outcome.TIMEOUT
+        follows = (late or timed_out) and may_become_late(entry.outcome, outcome)
+        if entry.outcome is not Outcome.OPEN and not follows:
             return
         self.audit[audit_id - 1] = replace(
             entry, outcome=outcome, detail=detail, release=release, settled_at=entry.at

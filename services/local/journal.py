@@ -14,15 +14,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from services import records
-from services.domain import Action, Cause, Outcome, Plan, Release
+from services.domain import Action, Cause, Outcome, Plan, Release, may_become_late
 from services.errors import Conflict, NotDeployable
 from services.local.state import ServiceFolder, create_once, exclusive, now, write_whole
 
 # begin() is followed by apply() within milliseconds. An open release that was not applied after
 # this long belongs to a process that died or stands still; if it wakes up, apply() refuses it.
 _UNAPPLIED_AFTER = timedelta(seconds=30)
-
-_LATE = {Outcome.VERIFIED, Outcome.SERVING}
 
 
 class LocalJournal:
@@ -159,9 +157,10 @@ def _close(
 ) -> Release:
     path = release_path(folder, number)
     known = read_release(path)
-    succeeded_late = known.outcome is Outcome.TIMEOUT and late and outcome in _LATE
-    if known.outcome is not Outcome.OPEN and not succeeded_late:
+    follows = late and may_become_late(known.outcome, outcome)
+    if known.outcome is not Outcome.OPEN and not follows:
         return known
+    late = late and outcome is not Outcome.FAILED
     closed = replace(known, outcome=outcome, cause=cause, settled_at=now(), late=late)
     write_whole(path, records.dump(closed, indent=2), durable=True)
     return closed

@@ -12,7 +12,7 @@ from services import inferenceservice as objects
 from services import rollout
 from services.cluster import APPLY_PATCH, MERGE_PATCH, Cluster
 from services.domain import Json, Mode, Outcome, Phase, Scale, Verdict
-from services.errors import Conflict, NotDeployable
+from services.errors import Conflict, NotDeployable, RolloutFailed
 from tests.cluster.conftest import ClusterOps, Voyage, intent_of
 
 Begin = Callable[[Mode], Voyage]
@@ -131,6 +131,73 @@ def test_by_consent_a_roll_back_takes_over_what_others_set_and_records_it(
     said = journey.releases[0].reason
     assert said.startswith("it was wrong; took over ")
     assert ".spec.predictor.maxReplicas (kubectl-edit)" in said
+
+
+def test_a_roll_back_that_heals_an_edit_of_others_is_not_failed_by_the_edits_pods(
+    voyage: Begin, admin: Cluster
+) -> None:
+    journey = voyage(Mode.STANDARD)
+    journey.deploy(1, scale=Scale(1, 2))
+    wrong = {"minReplicas": 2, "model": {"storageUri": "gs://worst/models/none"}}
+    edit(journey, admin, {"spec": {"predictor": wrong}})
+    until = time.monotonic() + 60
+    while len(pods_of(journey, admin)) < 2 and time.monotonic() < until:
+        time.sleep(1)
+    history = journey.ops.journal.history(journey.service)
+    asked = rollout.prepare(journey.ops, rollout.plan_rollback(journey.current, history, 1))
+    consented = rollout.taking_over(journey.ops, asked, ["kubectl-edit"])
+    rollout.apply(consented.plan, journey.ops, actor="tester")
+    assert journey.follow().outcome is Outcome.VERIFIED
+    assert journey.current.drift == ()
+    assert journey.settled_answer(1) == 1
+
+
+def test_a_service_that_is_deleted_while_it_rolls_out_is_told_with_the_way_back(
+    voyage: Begin, admin: Cluster
+) -> None:
+    journey = voyage(Mode.STANDARD)
+    journey.deploy(1)
+    prepared = rollout.prepare_deploy(journey.ops, "wine/2", name=journey.service)
+    begun = rollout.apply(prepared.plan, journey.ops, actor="tester", version=prepared.version)
+    assert begun is not None
+    looks = rollout.follow(journey.ops, journey.service, release=begun.number)
+    next(looks)
+    path = journey.ops.serving._path(journey.service)  # type: ignore[attr-defined]  # the real one
+    admin.send("DELETE", path, doing="delete as kubectl does")
+    since = time.monotonic()
+    with pytest.raises(RolloutFailed, match="Somebody deleted it while release 2") as told:
+        list(looks)
+    assert time.monotonic() - since < 15
+    assert f"slipway rollback {journey.service} --to 1" in told.value.fix
+    assert journey.releases[0].outcome is Outcome.FAILED
+
+
+def test_a_release_whose_node_comes_after_it_failed_is_a_late_success(
+    voyage: Begin, admin: Cluster
+) -> None:
+    journey = voyage(Mode.STANDARD)
+    key = f"slipway.test/{journey.service}"
+    journey.begin(1, patch=f'spec: {{predictor: {{nodeSelector: {{{key}: "yes"}}}}}}')
+    assert "No node has room" in journey.failure().what
+    node = (
+        f"/api/v1/nodes/{admin.items('/api/v1/nodes', doing='list nodes')[0]['metadata']['name']}"
+    )
+
+    def label(value: str | None) -> None:
+        body = {"metadata": {"labels": {key: value}}}
+        admin.send("PATCH", node, doing="label a node", body=body, content_type=MERGE_PATCH)
+
+    label("yes")
+    try:
+        until = time.monotonic() + 120
+        while not journey.releases[0].verified and time.monotonic() < until:
+            rollout.settle(journey.ops, journey.service)
+            time.sleep(1)
+    finally:
+        label(None)
+    newest = journey.releases[0]
+    assert (newest.outcome, newest.late) == (Outcome.VERIFIED, True)
+    assert (journey.current.phase, journey.current.verified) == (Phase.READY, True)
 
 
 def test_a_stop_and_a_start_leave_an_edit_of_others_to_them(voyage: Begin, admin: Cluster) -> None:

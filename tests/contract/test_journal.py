@@ -130,6 +130,15 @@ def test_a_timeout_may_succeed_late(journal: Journal) -> None:
     assert (late.outcome, late.late) == (Outcome.VERIFIED, True)
 
 
+def test_a_failure_may_succeed_late_or_fail_anew(journal: Journal) -> None:
+    release = journal.begin(plan_for("a"), "ana", "")
+    journal.close(release, Outcome.FAILED, Cause("no room"))
+    anew = journal.close(release, Outcome.FAILED, Cause("its test failed"), late=True)
+    assert (anew.cause, anew.late) == (Cause("its test failed"), False)
+    late = journal.close(release, Outcome.VERIFIED, late=True)
+    assert (late.outcome, late.late, late.cause) == (Outcome.VERIFIED, True, None)
+
+
 def test_a_timeout_does_not_fail_late(journal: Journal) -> None:
     release = journal.begin(plan_for("a"), "ana", "")
     journal.close(release, Outcome.TIMEOUT)

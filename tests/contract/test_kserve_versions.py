@@ -243,6 +243,34 @@ def test_a_model_that_does_not_load_is_told_of_the_model_and_not_of_its_containe
     assert states["verified"] is StepState.PENDING
 
 
+def test_a_roll_out_waits_for_the_node_that_is_being_added_for_its_pod(
+    api: ApiServer, cluster: Cluster
+) -> None:
+    look: Json = json.loads((SAMPLES.parent / "unschedulable.json").read_text("utf-8"))
+    for thing in (look["service"], look["deployment"], *look["pods"]):
+        thing["metadata"]["namespace"] = "models"
+    show(api, look)
+    intent = objects.live_intent(look["service"])
+    written = objects.written_at(look["service"])
+    assert written is not None
+    release = Release(1, intent.service, Action.DEPLOY, intent, "ana", "", written, workload=1)
+    seen = KServeServing(cluster, "models", Past(release)).observe(intent.service)
+    assert seen.failure is not None
+    assert seen.failure.code == "E11"
+    event = {
+        "metadata": {"name": "scale-up"},
+        "involvedObject": {"kind": "Pod", "name": look["pods"][0]["metadata"]["name"]},
+        "reason": "TriggeredScaleUp",
+        "message": "pod triggered scale-up: [{pool-1 1->2 (max: 3)}]",
+        "lastTimestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    }
+    api.put(apiserver.EVENTS, event)
+    seen = KServeServing(cluster, "models", Past(release)).observe(intent.service)
+    assert seen.failure is None
+    assert "a node is being added for it: pod triggered scale-up" in seen.message
+    assert rollout.progress_of(seen).phase is Phase.ROLLING_OUT
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_earlier_failure_is_not_told_as_todays(
     api: ApiServer, cluster: Cluster, version: str

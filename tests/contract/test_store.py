@@ -182,6 +182,15 @@ def test_a_time_out_may_become_a_late_success(store: Store) -> None:
     assert store.entries()[0].outcome is Outcome.VERIFIED
 
 
+def test_a_failure_may_become_a_late_success(store: Store) -> None:
+    number = store.intend(entry())
+    store.outcome(number, Outcome.FAILED, "no room", release=4)
+
+    store.outcome(number, Outcome.VERIFIED, release=4, late=True)
+
+    assert store.entries()[0].outcome is Outcome.VERIFIED
+
+
 def test_entries_come_newest_first_and_bounded(store: Store) -> None:
     for nonce in ("n-1", "n-2", "n-3"):
         store.intend(entry(nonce))

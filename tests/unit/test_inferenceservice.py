@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -453,6 +453,71 @@ def test_pods_that_load_another_model_than_the_release_are_seen() -> None:
     found = objects.carries_another(look, release, (mine, other))
     assert found is not None
     assert found.seen == OTHER
+
+
+def rolled_back(service: Json, *, at: str) -> Json:
+    """The object as Slipway wrote it at `at`, under the label that an edit had left."""
+    service["metadata"]["managedFields"] = [{"manager": "slipway", "time": at}]
+    return service
+
+
+def undoing(intent: Intent) -> Release:
+    """The open roll-back to workload 1, begun at 12:00:30."""
+    begun = AT + timedelta(seconds=30, milliseconds=400)
+    return release_of(4, intent, workload=1, created_at=begun)
+
+
+def left_by_edit(name: str, **fields: Json) -> Json:
+    """A pod that somebody's edit made at 12:00:10 under the label of workload 1."""
+    made = pod(1, ready=False, name=name, **fields)
+    made["metadata"]["creationTimestamp"] = "2026-11-23T12:00:10Z"
+    return made
+
+
+def test_pods_of_an_edit_that_a_roll_back_undoes_are_no_evidence_against_it() -> None:
+    intent = intent_of()
+    ours = pod(1, name="ours", uri=intent.package.uri)
+    larger = left_by_edit("larger", uri=intent.package.uri)
+    larger["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "900"}}
+    look = objects.Look(
+        rolled_back(applied(intent), at="2026-11-23T12:00:30Z"),
+        deployment(1, intent, replicas=3, updatedReplicas=1),
+        pods=(ours, left_by_edit("others", uri=OTHER), larger),
+    )
+    template = look.deployment["spec"]["template"] if look.deployment else {}
+    template["spec"] = {"containers": [{"name": "kserve-container"}]}
+    release = undoing(intent)
+    facts = objects.read(look, (release, release_of(1, intent)))
+    assert [found["metadata"]["name"] for found in facts.pods] == ["ours"]
+    assert objects.carries_another(look, release, facts.pods) is None
+
+
+def test_a_roll_back_that_is_still_to_be_written_is_not_judged_by_the_edit_before_it() -> None:
+    release, first = undoing(intent_of()), release_of(1, intent_of())
+    edited = applied(release.intent)
+    edited["spec"]["predictor"]["model"]["storageUri"] = OTHER
+    before = rolled_back(copy.deepcopy(edited), at="2026-11-23T12:00:00Z")
+    assert objects.wanted_release(before, (release, first)) == first
+    edited_again = rolled_back(edited, at="2026-11-23T12:00:30Z")
+    assert objects.wanted_release(edited_again, (release, first)) == release
+    assert objects.carries_another(objects.Look(edited_again), release, ()) is not None
+
+
+def test_a_revision_of_an_edit_is_not_the_one_that_undoes_it() -> None:
+    intent = intent_of(mode=Mode.KNATIVE)
+    edited = revision(1)
+    edited["metadata"]["annotations"] = {
+        "internal.serving.kserve.io/storage-initializer-sourceuri": OTHER
+    }
+    look = objects.Look(
+        applied(intent),
+        knative=knative(1, intent, [{"revisionName": "wine-1", "percent": 100}]),
+        revisions=(edited,),
+        pods=(knative_pod(1, uri=OTHER),),
+    )
+    facts = objects.read(look, (undoing(intent),))
+    assert not facts.pods
+    assert not facts.caught_up
 
 
 def test_what_others_set_beside_the_recorded_wish_is_no_part_of_it() -> None:

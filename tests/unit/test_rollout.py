@@ -238,6 +238,38 @@ def test_a_release_whose_write_never_happened_is_closed_as_not_applied(world: Wo
     assert deploy(world, "wine/1") is not None
 
 
+def test_a_service_that_somebody_deleted_while_it_rolled_out_is_told_as_that_at_once(
+    world: World,
+) -> None:
+    world.serves("wine", [1])
+    world.registry.add("wine", 2)
+    world.serving.hold.add("wine")
+    release = deploy(world, "wine/2")
+    assert release is not None
+    looks = rollout.follow(world, "wine", release=release.number, now=world.clock.now)
+    assert next(looks).phase is Phase.ROLLING_OUT
+    del world.serving.held["wine"]
+    with pytest.raises(RolloutFailed) as told:
+        list(looks)
+    assert told.value.what == (
+        "wine: Somebody deleted it while release 2 was rolling out. Nothing answers."
+    )
+    assert told.value.fix == "Bring it back: `slipway rollback wine --to 1`."
+    assert world.journal.history("wine")[0].outcome is Outcome.FAILED
+
+
+def test_a_service_that_is_not_there_is_not_said_to_be_the_fault_of_its_process_alone(
+    world: World,
+) -> None:
+    world.registry.add("wine")
+    deploy(world, "wine/1")
+    del world.serving.held["wine"]
+    world.clock.sleep(rollout.UNAPPLIED_GRACE_S + 1)
+    cause = settle(world).cause
+    assert cause is not None
+    assert "or somebody deleted it since" in cause.why
+
+
 def test_a_roll_out_beyond_its_deadline_is_a_timeout_and_may_still_become_a_late_success(
     world: World,
 ) -> None:
@@ -249,6 +281,46 @@ def test_a_roll_out_beyond_its_deadline_is_a_timeout_and_may_still_become_a_late
     world.serving.hold.clear()
     assert settle(world).outcome is Outcome.VERIFIED
     assert world.journal.history("wine")[0].late
+
+
+def came_up_after_failing(world: World, code: str) -> World:
+    """wine/2 failed with this code; then what it lacked came, and its pods are ready."""
+    world.serves("wine", [1])
+    world.serving.via = WayIn.INGRESS
+    world.registry.add("wine", 2)
+    ref = VersionRef("wine", 2)
+    world.serving.fails[ref] = Cause("No node has room for the new pod.", code=code)
+    deploy(world, "wine/2")
+    assert settle(world).outcome is Outcome.FAILED
+    world.serving.fails.clear()
+    world.serving.held["wine"].settled = False
+    return world
+
+
+def test_a_release_whose_pods_start_after_it_failed_is_a_late_success(world: World) -> None:
+    came_up_after_failing(world, "E11")
+    assert settle(world).outcome is Outcome.VERIFIED
+    newest = world.journal.history("wine")[0]
+    assert (newest.late, newest.cause) == (True, None)
+    entry = world.store.open_entry(newest.operation)
+    assert entry is not None
+    assert entry.outcome is Outcome.VERIFIED
+
+
+def test_a_release_that_failed_otherwise_stands_as_it_is_recorded(world: World) -> None:
+    came_up_after_failing(world, "E1")
+    assert settle(world).outcome is Outcome.FAILED
+
+
+def test_a_release_that_comes_up_late_and_fails_its_test_is_tested_once(world: World) -> None:
+    came_up_after_failing(world, "E11")
+    world.predictor.fails = InferenceFailed("It answered 500.")
+    assert settle(world).outcome is Outcome.FAILED
+    cause = world.journal.history("wine")[0].cause
+    assert cause is not None
+    assert "fails the test request" in cause.what
+    world.predictor.fails = None
+    assert settle(world).outcome is Outcome.FAILED
 
 
 def test_rolling_back_asks_for_the_newest_verified_release(world: World) -> None:
@@ -648,6 +720,20 @@ def test_a_failed_first_deploy_names_no_way_back(world: World) -> None:
     world.serving.fails[world.registry.add("wine", 1)] = BROKEN
     deploy(world, "wine/1")
     assert followed_failure(world).fix == "Add skops."
+
+
+def test_a_release_that_has_the_traffic_and_fails_its_test_is_told_so_with_the_way_back(
+    world: World,
+) -> None:
+    world.serves("wine", [1])
+    world.serving.via = WayIn.INGRESS
+    world.registry.add("wine", 2)
+    world.predictor.fails = InferenceFailed("It answered 500.")
+    deploy(world, "wine/2")
+    with pytest.raises(RolloutFailed) as told:
+        list(rollout.follow(world, "wine", now=world.clock.now))
+    assert told.value.what == ("wine: wine/2 has 100 % of the traffic and fails the test request.")
+    assert told.value.fix.startswith("Return to what answered before: `slipway rollback wine`.")
 
 
 def test_following_ends_with_a_timeout_when_nothing_settles(world: World) -> None:

@@ -231,6 +231,39 @@ def test_a_pod_that_just_found_no_room_is_given_a_moment() -> None:
     assert trouble_in(sample("unschedulable"), after=timedelta(seconds=7)) is None
 
 
+def said_of_nodes(*reasons: str, after: timedelta) -> str:
+    """What is waited for, `after` a pod found no room and an autoscaler said these in turn."""
+    (pod,) = sample("unschedulable")["pods"]
+    (condition,) = pod["status"]["conditions"]
+    since = datetime.fromisoformat(condition["lastTransitionTime"])
+    events = [
+        {
+            "reason": reason,
+            "message": "pod triggered scale-up: [{pool-1 1->2 (max: 3)}]",
+            "lastTimestamp": f"{since + timedelta(seconds=10 * place):%Y-%m-%dT%H:%M:%SZ}",
+        }
+        for place, reason in enumerate(reasons, 1)
+    ]
+    return symptoms.node_awaited(pod, events, since + after)
+
+
+@pytest.mark.parametrize("reason", ["TriggeredScaleUp", "Nominated"])
+def test_a_pod_for_which_a_node_is_being_added_is_waited_for(reason: str) -> None:
+    said = said_of_nodes("NotTriggerScaleUp", reason, after=timedelta(minutes=5))
+    assert said.startswith("a node is being added for it: ")
+    assert "pool-1 1->2" in said
+
+
+def test_a_pod_for_which_no_node_will_be_added_is_not_waited_for() -> None:
+    assert not said_of_nodes("NotTriggerScaleUp", after=timedelta(seconds=10))
+    assert not said_of_nodes("TriggeredScaleUp", "NotTriggerScaleUp", after=timedelta(minutes=5))
+
+
+def test_an_autoscaler_is_given_time_to_speak_and_the_reason_is_shown_meanwhile() -> None:
+    assert "Insufficient memory" in said_of_nodes("FailedScheduling", after=timedelta(seconds=25))
+    assert not said_of_nodes("FailedScheduling", after=timedelta(seconds=31))
+
+
 def test_what_the_controller_said_of_an_earlier_spec_is_not_said_of_this_one() -> None:
     found = sample("runtime_gone")
     later = datetime.now(UTC) + timedelta(days=3650)
