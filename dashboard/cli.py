@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import importlib
 import math
 import os
@@ -55,6 +56,15 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        verb = re.match(r"argument VERB: invalid choice: '([^']*)'", message)
+        if verb is not None:
+            known = [one.name for one in VERBS]
+            near = difflib.get_close_matches(verb[1], known, 1)
+            raise ConfigError(
+                f"There is no verb {one_line(verb[1], 40)!r}.",
+                why=f"The verbs: {', '.join(known)}.",
+                fix=f"Did you mean `slipway {near[0]}`?" if near else "Look at `slipway --help`.",
+            )
         raise ConfigError(
             f"{one_line(message[:1].upper() + message[1:])}.",
             fix=f"Look at `{self.prog} --help`.",

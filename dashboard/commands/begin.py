@@ -97,5 +97,5 @@ def _require_free(port: int) -> None:
             raise ConfigError(
                 f"Port {port} cannot be used.",
                 why=f"{one_line(error.strerror)}.",
-                fix="Choose another one: `slipway ui --port 8502`.",
+                fix="Choose another one: `make run PORT=8502`, or `slipway ui --port 8502`.",
             ) from error

@@ -1016,3 +1016,13 @@ def test_a_service_of_others_is_asked_what_it_takes(cli: Cli, world: World) -> N
 
     assert ran.code == 10
     assert "alcohol" in ran.document["error"]["why"]
+
+
+@pytest.mark.parametrize(
+    ("word", "fix"), [("modles", "`slipway models`"), ("versions", "`slipway --help`")]
+)
+def test_a_verb_that_is_none_is_told_with_all_that_are(cli: Cli, word: str, fix: str) -> None:
+    error = cli(word, "wine", "--json").document["error"]
+    assert error["what"] == f"There is no verb '{word}'."
+    assert "rollback" in error["why"]
+    assert fix in error["fix"]
