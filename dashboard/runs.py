@@ -8,20 +8,20 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from dashboard import charts, report, widgets, wiring, words
+from dashboard.reads import Look
 from dashboard.trial import MOST_LAID, by_second, drawn, versions_compared
 from services import changeover, difference, records
 from services.domain import Service
 from services.errors import one_line
-from services.ports import Run
+from services.ports import Run, StoredRuns
 
 
 def stored(service: Service) -> None:
     """Earlier load tests of this service: choose some, and they lie over each other."""
     widgets.section("Earlier load tests")
-    # In order, and each once.
-    wanted = [one for one in dict.fromkeys(widgets.from_url("runs").split(",")) if one]
-    ids = [int(one) for one in wanted if one.isascii() and one.isdigit() and len(one) < 19]
-    kept = widgets.looked(wiring.runs(service.name, ids[:MOST_LAID]), "load tests")
+    named_once = dict.fromkeys(widgets.from_url("runs").split(","))  # in order
+    wanted = [one for one in named_once if one][:MOST_LAID]
+    kept = widgets.looked(_look(service, wanted), "load tests")
     if kept is None:
         return
     found = kept.found
@@ -31,7 +31,7 @@ def stored(service: Service) -> None:
         st.caption("None yet. Every load test is kept here with its version and settings.")
         return
     named = report.labels(found)
-    asked = [part for part in wanted if part in runs][:MOST_LAID]
+    asked = [part for part in wanted if part in runs]
     chosen = st.multiselect(
         "Lay over each other",
         list(runs),
@@ -92,6 +92,16 @@ def stored(service: Service) -> None:
         key="runs-html",
     )
     st.caption("PNG: Point at a chart, or tap it; the arrow above its corner saves it.")
+
+
+def _look(service: Service, wanted: Sequence[str]) -> Look[StoredRuns]:
+    """The newest load tests, and those of the link that are older."""
+    newest = wiring.runs(service.name)
+    if newest.value is None:
+        return newest
+    known = {run.id for run in newest.value.found}
+    ids = {int(one) for one in wanted if one.isascii() and one.isdigit() and len(one) < 19}
+    return wiring.runs(service.name, ids - known) if ids - known else newest
 
 
 def _missing(wanted: Sequence[str], runs: Mapping[str, Run], damaged: Sequence[int]) -> None:

@@ -176,6 +176,7 @@ class SqlStore:
         self._clock = clock
         self._opening = threading.Lock()
         self._opened: Engine | None = None
+        self._damaged_told: set[int] = set()
 
     # ── Audit ─────────────────────────────────────────────────────────────────────────────────
 
@@ -301,7 +302,9 @@ class SqlStore:
                 found.append(_run(number, rows[number]))
             except _Damaged as error:
                 damaged.append(number)
-                log.warning("load test %d cannot be read: %s", number, one_line(error))
+                if number not in self._damaged_told:
+                    self._damaged_told.add(number)
+                    log.warning("load test %d cannot be read: %s", number, one_line(error))
         return StoredRuns(tuple(found), tuple(damaged))
 
     # ── Objectives ────────────────────────────────────────────────────────────────────────────
