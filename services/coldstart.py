@@ -43,7 +43,8 @@ def fall_asleep(
     began = clock()
     while True:
         seen = ops.serving.service(service.name)
-        if seen is not None and seen.asleep:
+        # A pod on its way out may answer once more: its time would pass for a cold start.
+        if seen is not None and seen.asleep and not seen.leaving:
             return
         waited_s = clock() - began
         if waited_s >= timeout_s:

@@ -746,6 +746,8 @@ class Service:
     owner: str = ""
     """The tool that owns it when it is GitOps (Argo CD, Flux, Helm); "" otherwise."""
     asleep: bool = False
+    leaving: bool = False
+    """A pod of it is on its way out, and may still answer."""
     recorded: Intent | None = None
     """What its release recorded, without anybody's edits; None when no release is known."""
     tied: AliasTie | None = None

@@ -358,6 +358,7 @@ class KServeServing:
             drift=drift,
             owner=objects.owner_of(service),
             asleep=facts.asleep,
+            leaving=any(pod["metadata"].get("deletionTimestamp") for pod in look.pods),
             recorded=wanted.intent if wanted else None,
         )
 

@@ -296,6 +296,7 @@ class MemoryServing:
         self.hold: set[str] = set()
         self.via = WayIn.LOOPBACK
         self.asleep: set[str] = set()
+        self.leaving: set[str] = set()
         self.owned: tuple[OwnedField, ...] = ()
         """What the next plan sets of what others own."""
         """Services without pods; a request to their own address wakes them."""
@@ -355,6 +356,7 @@ class MemoryServing:
             ),
             owner=held.owner,
             asleep=name in self.asleep,
+            leaving=name in self.leaving,
         )
 
     def default_intent(self, intent: Intent) -> Intent:

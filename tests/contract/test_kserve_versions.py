@@ -153,6 +153,21 @@ def test_the_verdict_is_the_same_whatever_the_version_says(  # noqa: PLR0917 (a 
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("leaving", [True, False])
+def test_a_service_that_fell_asleep_says_whether_a_pod_is_still_on_its_way_out(
+    api: ApiServer, cluster: Cluster, version: str, leaving: bool
+) -> None:
+    look = looks(version)["knative asleep"]
+    going = [
+        {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": "2026-01-05T09:00:00Z"}}
+        for pod in looks(version)["knative ready"]["pods"]
+    ]
+    show(api, {**look, "pods": going if leaving else []})
+    (service,) = KServeServing(cluster, "models", past_of(look["service"])).services()
+    assert (service.asleep, service.leaving) == (True, leaving)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_list_names_the_mode_in_todays_words(
     api: ApiServer, cluster: Cluster, version: str
 ) -> None:

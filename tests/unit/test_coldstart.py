@@ -40,6 +40,20 @@ def test_waiting_ends_when_nothing_runs_any_more(world: World) -> None:
     assert waited == [0, 1, 2]
 
 
+def test_waiting_goes_on_while_a_pod_on_its_way_out_may_still_answer(world: World) -> None:
+    service, now = sleepy(world), 0.0
+    world.serving.asleep.add("wine")
+    world.serving.leaving.add("wine")
+
+    def sleep(s: float) -> None:
+        nonlocal now
+        now += s
+        if now >= 2:
+            world.serving.leaving.discard("wine")
+
+    assert list(coldstart.fall_asleep(world, service, clock=lambda: now, sleep=sleep)) == [0, 1]
+
+
 def test_waiting_for_one_that_stays_awake_ends_in_words(world: World) -> None:
     service, now = sleepy(world), 0.0
 
