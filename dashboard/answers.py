@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from dashboard import widgets, wiring, words
-from dashboard.asking import Asked, Whom, addressed, pretty
+from dashboard.asking import Asked, Whom, addressed, answers_to, pretty
 from services import bench, coldstart
 from services.domain import Difference, InferRequest, Mode, Prediction, Service
 from services.errors import SlipwayError, one_line
@@ -91,9 +91,7 @@ def shown(service: Service, *, refused: bool = False) -> None:
 
     `refused`: what was asked for since did not fit, so that no answer here belongs to it.
     """
-    kept: list[list[Answer]] = [
-        group for group in st.session_state.get("answers", []) if group[0].service == service.name
-    ]
+    kept = answers_to(service.name)
     if not kept:
         st.caption("The answer appears here.")
         return
@@ -121,10 +119,10 @@ def shown(service: Service, *, refused: bool = False) -> None:
 
 def again(ops: Ops, service: Service) -> None:
     """Offer to send the newest request once more, and to keep its rows as an example."""
-    kept: list[list[Answer]] = st.session_state.get("answers", [])
-    newest = next((group for group in kept if group[0].service == service.name), None)
-    if newest is None:
+    kept = answers_to(service.name)
+    if not kept:
         return
+    newest = kept[0]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if st.button("Send again", key="again"):
             whom = tuple(one.whom for one in newest)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -20,6 +20,9 @@ from dashboard import widgets, wiring
 from services import bench, rollout, tabular
 from services.domain import InferRequest, Phase, Protocol, Service, Signature
 from services.errors import SignatureMismatch
+
+if TYPE_CHECKING:
+    from dashboard.answers import Answer
 
 MOST_FIELDS = 60
 """A form of more fields is no form: JSON or CSV then."""
@@ -132,15 +135,21 @@ def starting_points(service: Service) -> dict[str, str | None]:
     return found
 
 
+def answers_to(service: str) -> list[list[Answer]]:
+    """What this session asked of a service, newest first; several answers where several were."""
+    kept: list[list[Answer]] = st.session_state.get("answers", [])
+    return [group for group in kept if group[0].service == service]
+
+
 def _carry_over(service: str) -> None:
     """Whoever goes on in another way of writing goes on with the values that were sent last.
 
     Only then: fields that began with other values would be other fields, and lose what is being
     typed. Long requests are left out: they would be read anew at each drawing.
     """
-    sent = (group[0] for group in st.session_state.get("answers", []))
-    newest = next((one for one in sent if one.service == service), None)
-    if newest is not None and len(newest.rows) <= _MOST_CHARACTERS:
+    sent = answers_to(service)
+    if sent and len(sent[0][0].rows) <= _MOST_CHARACTERS:
+        newest = sent[0][0]
         st.session_state["carried"] = (service, newest.rows, newest.at.isoformat())
         widgets.into_url(example="")
 

@@ -14,7 +14,7 @@ import streamlit as st
 
 from dashboard import charts, loadtests, widgets, wiring, words
 from dashboard.answers import is_asleep
-from dashboard.asking import Whom, addressed, sides_of, starting_points
+from dashboard.asking import Whom, addressed, answers_to, sides_of, starting_points
 from dashboard.coldstarts import ColdStart
 from dashboard.loadtests import LoadTest
 from services import bench, changeover, coldstart, difference, latency
@@ -207,9 +207,9 @@ def _load_request(service: Service, rows_each: int = 0) -> InferRequest:
 
     `rows_each`: its rows, over and over until there are so many; 0 for as many as it has.
     """
-    for group in st.session_state.get("answers", []):
-        if group[0].service == service.name and group[0].prediction is not None:
-            sent: InferRequest = group[0].request
+    for group in answers_to(service.name):
+        if group[0].prediction is not None:
+            sent = group[0].request
             return _with_rows(service, group[0].rows, sent.protocol, rows_each) or sent
     intent: Intent | None = service.intent
     if intent is None or intent.example is None:

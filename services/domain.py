@@ -378,13 +378,13 @@ _SUCCESSES = frozenset({Outcome.VERIFIED, Outcome.SERVING})
 _BECOMES_LATE = {Outcome.TIMEOUT: _SUCCESSES, Outcome.FAILED: _SUCCESSES | {Outcome.FAILED}}
 
 
-def may_become_late(known: Outcome, new: Outcome) -> bool:
-    """Whether a recorded outcome may still become another one, by a later look.
+def may_follow(known: Outcome, new: Outcome, *, late: bool) -> bool:
+    """Whether an outcome may take the place of the recorded one: the first stands, but for `late`.
 
     A release that was too late, or whose pods could not start, may come up after all. A failure may
     also give way to a later one: it came up, and its test inference failed.
     """
-    return new in _BECOMES_LATE.get(known, frozenset())
+    return known is Outcome.OPEN or (late and new in _BECOMES_LATE.get(known, frozenset()))
 
 
 @dataclass(frozen=True, slots=True)

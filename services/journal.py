@@ -30,7 +30,7 @@ from services.domain import (
     Outcome,
     Plan,
     Release,
-    may_become_late,
+    may_follow,
     never_applied,
 )
 from services.errors import Conflict, NotDeployable, NotFound, SlipwayError, one_line
@@ -135,7 +135,7 @@ class ClusterJournal:
     ) -> Release:
         """Record the outcome and let go of the lock. Idempotent; the first outcome stands.
 
-        Only with `late` may a later one take its place; see `may_become_late`.
+        Only with `late` may a later one take its place; see `may_follow`.
         """
         settled = self._settle(release, outcome, cause, late=late)
         self._let_go(release.service, release.operation)
@@ -233,8 +233,7 @@ class ClusterJournal:
                     why="Its record is gone from the cluster.",
                 )
             known = _release(found)
-            follows = late and may_become_late(known.outcome, outcome)
-            if known.outcome is not Outcome.OPEN and not follows:
+            if not may_follow(known.outcome, outcome, late=late):
                 return known
             settled_at = datetime.now(UTC)
             annotations = {

@@ -400,7 +400,7 @@ class KServeServing:
         if name not in self._pulled:
             with suppress(Denied, Unreachable):  # a step's time is worth no roll-out
                 events = self._cluster.items(
-                    f"/api/v1/namespaces/{path_part(self._namespace)}/events",
+                    self._all_events(),
                     doing=f"read when the image of {name} was pulled",
                     fields=f"involvedObject.name={name},reason=Pulled",
                 )
@@ -426,7 +426,7 @@ class KServeServing:
         if time.monotonic() - at >= LOOK_AT_LOG_EVERY_S:
             with suppress(Denied):  # then nobody knows of an autoscaler
                 events = self._cluster.items(
-                    f"/api/v1/namespaces/{path_part(self._namespace)}/events",
+                    self._all_events(),
                     doing=f"read what is said of a node for {pod}",
                     fields=f"involvedObject.name={pod}",
                 )
@@ -1208,7 +1208,7 @@ class KServeServing:
             return about in names or str(about).startswith(f"{child}-")
 
         found = self._cluster.items(
-            f"/api/v1/namespaces/{path_part(self._namespace)}/events",
+            self._all_events(),
             doing=f"list the events of {name}",
         )
         return sorted((event for event in found if belongs(event)), key=_event_time)
@@ -1259,6 +1259,9 @@ class KServeServing:
 
     def _pods(self) -> str:
         return f"/api/v1/namespaces/{path_part(self._namespace)}/pods"
+
+    def _all_events(self) -> str:
+        return f"/api/v1/namespaces/{path_part(self._namespace)}/events"
 
     def _pod_proxy(self, pod: Json) -> str:
         return f"{self._pods()}/{path_part(pod['metadata']['name'])}:{_port(pod)}/proxy"

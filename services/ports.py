@@ -177,7 +177,7 @@ class Journal(Protocol):
     ) -> Release:
         """Record the outcome and let go of the lock. Idempotent; the first outcome stands.
 
-        Only with `late` may a later one take its place; see `domain.may_become_late`.
+        Only with `late` may a later one take its place; see `domain.may_follow`.
         """
 
 

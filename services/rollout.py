@@ -1540,8 +1540,7 @@ def require_or_remains(ops: Ops, name: str) -> Service:
 
 def way_back(history: Sequence[Release]) -> int | None:
     """Number of the release that a service which is gone returns to: the newest verified one."""
-    wanted = [r for r in history if not r.intent.stopped and r.action is not Action.DELETE]
-    applied = [r for r in wanted if r.outcome is not Outcome.NOT_APPLIED]
+    applied = [r for r in _returnable(history) if r.outcome is not Outcome.NOT_APPLIED]
     proven = next((r for r in applied if r.verified), None) or next(iter(applied), None)
     return proven.number if proven else None
 

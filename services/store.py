@@ -63,7 +63,7 @@ from services.domain import (
     Objective,
     Outcome,
     Verdict,
-    may_become_late,
+    may_follow,
 )
 from services.errors import ConfigError, Denied, NotFound, SlipwayError, Unreachable, one_line
 from services.ports import Run, StoredRuns
@@ -204,7 +204,7 @@ class SqlStore:
     ) -> None:
         """Write the outcome: the first stands, but for a late one. NotFound.
 
-        `late`: a failure came up after all (`may_become_late`); a TIMEOUT may without saying so.
+        `late`: a failure came up after all (`may_follow`); a TIMEOUT may without saying so.
         Outcome OPEN records the release's number before the outcome is known.
         """
         with self._writing("record the outcome") as connection:
@@ -224,7 +224,8 @@ class SqlStore:
             if release is None:
                 release = known
             news = outcome is not stands or release != known
-            if not news or not _may_follow(stands, outcome, late=late):
+            late = late or stands is Outcome.TIMEOUT
+            if not news or not may_follow(stands, outcome, late=late):
                 return
             row = {name: value for name, value in intent._mapping.items() if name in _COPIED}  # noqa: SLF001 — SQLAlchemy's public accessor of a row
             row |= {
@@ -451,12 +452,6 @@ _COPIED = frozenset(
 _HASHED = tuple(
     column.name for column in _audit.columns if column.name not in ("previous_hash", "hash")
 )
-
-
-def _may_follow(stands: Outcome, new: Outcome, *, late: bool) -> bool:
-    if stands is Outcome.OPEN:
-        return True
-    return (late or stands is Outcome.TIMEOUT) and may_become_late(stands, new)
 
 
 def _intent_row(entry: AuditEntry) -> dict[str, Any]:

@@ -64,7 +64,7 @@ from services.domain import (
     VersionDetails,
     VersionRef,
     WayIn,
-    may_become_late,
+    may_follow,
     spec_differences,
 )
 from services.errors import Conflict, InferenceFailed, NotFound, NotOffered, SlipwayError
@@ -296,10 +296,11 @@ class MemoryServing:
         self.hold: set[str] = set()
         self.via = WayIn.LOOPBACK
         self.asleep: set[str] = set()
+        """Services without pods; a request to their own address wakes them."""
         self.leaving: set[str] = set()
+        """Services of which a pod is on its way out."""
         self.owned: tuple[OwnedField, ...] = ()
         """What the next plan sets of what others own."""
-        """Services without pods; a request to their own address wakes them."""
         self.wakes = True
         self.edited: dict[str, Intent] = {}
         """Service → what somebody else's edit made of it since; the next plan's write restores."""
@@ -579,14 +580,13 @@ class MemoryJournal:
         releases = self.by_service[release.service]
         place = release.number - 1
         kept = releases[place]
-        follows = late and may_become_late(kept.outcome, outcome)
-        if kept.outcome is Outcome.OPEN or follows:
+        if may_follow(kept.outcome, outcome, late=late):
             releases[place] = replace(
                 kept,
                 outcome=outcome,
                 cause=cause,
                 settled_at=self.clock.now(),
-                late=follows and outcome is not Outcome.FAILED,
+                late=late and outcome is not Outcome.FAILED,
             )
         return releases[place]
 
@@ -785,9 +785,8 @@ class MemoryStore:
         late: bool = False,
     ) -> None:
         entry = self.audit[audit_id - 1]
-        timed_out = entry.outcome is Outcome.TIMEOUT
-        follows = (late or timed_out) and may_become_late(entry.outcome, outcome)
-        if entry.outcome is not Outcome.OPEN and not follows:
+        late = late or entry.outcome is Outcome.TIMEOUT
+        if not may_follow(entry.outcome, outcome, late=late):
             return
         self.audit[audit_id - 1] = replace(
             entry, outcome=outcome, detail=detail, release=release, settled_at=entry.at

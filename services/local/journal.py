@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from services import records
-from services.domain import Action, Cause, Outcome, Plan, Release, may_become_late
+from services.domain import Action, Cause, Outcome, Plan, Release, may_follow
 from services.errors import Conflict, NotDeployable
 from services.local.state import ServiceFolder, create_once, exclusive, now, write_whole
 
@@ -157,8 +157,7 @@ def _close(
 ) -> Release:
     path = release_path(folder, number)
     known = read_release(path)
-    follows = late and may_become_late(known.outcome, outcome)
-    if known.outcome is not Outcome.OPEN and not follows:
+    if not may_follow(known.outcome, outcome, late=late):
         return known
     late = late and outcome is not Outcome.FAILED
     closed = replace(known, outcome=outcome, cause=cause, settled_at=now(), late=late)

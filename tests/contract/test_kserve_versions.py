@@ -24,6 +24,7 @@ from services.domain import (
     Intent,
     Json,
     Mode,
+    Observed,
     Outcome,
     Phase,
     Plan,
@@ -240,17 +241,22 @@ def test_pods_that_load_other_files_than_the_spec_says_are_not_verified(
     assert "gs://models/other was seen" in seen.failure.why
 
 
+def seen_of_one_release(cluster: Cluster, look: Json) -> Observed:
+    """What is observed of a sample whose object is as its first and only release wrote it."""
+    intent = objects.live_intent(look["service"])
+    written = objects.written_at(look["service"])
+    assert written is not None
+    release = Release(1, intent.service, Action.DEPLOY, intent, "ana", "", written, workload=1)
+    return KServeServing(cluster, "models", Past(release)).observe(intent.service)
+
+
 def test_a_model_that_does_not_load_is_told_of_the_model_and_not_of_its_container(
     api: ApiServer, cluster: Cluster
 ) -> None:
     text = (SAMPLES.parent / "skops_on_old.json").read_text("utf-8")
     look: Json = json.loads(text)
     show(api, look)
-    intent = objects.live_intent(look["service"])
-    written = objects.written_at(look["service"])
-    assert written is not None
-    release = Release(1, intent.service, Action.DEPLOY, intent, "ana", "", written, workload=1)
-    seen = KServeServing(cluster, "models", Past(release)).observe(intent.service)
+    seen = seen_of_one_release(cluster, look)
     states = {step.name: step.state for step in seen.steps}
     assert states["image pulled"] is StepState.DONE
     assert states["server up"] is StepState.DONE
@@ -265,11 +271,7 @@ def test_a_roll_out_waits_for_the_node_that_is_being_added_for_its_pod(
     for thing in (look["service"], look["deployment"], *look["pods"]):
         thing["metadata"]["namespace"] = "models"
     show(api, look)
-    intent = objects.live_intent(look["service"])
-    written = objects.written_at(look["service"])
-    assert written is not None
-    release = Release(1, intent.service, Action.DEPLOY, intent, "ana", "", written, workload=1)
-    seen = KServeServing(cluster, "models", Past(release)).observe(intent.service)
+    seen = seen_of_one_release(cluster, look)
     assert seen.failure is not None
     assert seen.failure.code == "E11"
     event = {
@@ -280,7 +282,7 @@ def test_a_roll_out_waits_for_the_node_that_is_being_added_for_its_pod(
         "lastTimestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
     }
     api.put(apiserver.EVENTS, event)
-    seen = KServeServing(cluster, "models", Past(release)).observe(intent.service)
+    seen = seen_of_one_release(cluster, look)
     assert seen.failure is None
     assert "a node is being added for it: pod triggered scale-up" in seen.message
     assert rollout.progress_of(seen).phase is Phase.ROLLING_OUT

@@ -115,19 +115,24 @@ def test_a_field_that_does_not_fit_is_named_and_nothing_is_sent(
 def test_rows_can_be_pasted_as_csv(world: World, open_page: OpenPage) -> None:
     world.serves("wine")
     app = open_page("predict", service="wine")
-    cast("ButtonGroup[str]", app.get("button_group")[0]).set_value("JSON or CSV").run()
+    app = written_as(app, "JSON or CSV")
     app.text_area[0].set_value("alcohol,hue\n12.5,1\n13,2\n")
     send(app)
     assert [request.rows for request in world.predictor.sent] == [2]
 
 
-def test_another_way_of_writing_begins_with_the_values_that_were_sent_last(
-    world: World, open_page: OpenPage
-) -> None:
+def sent_and_written_as_json(world: World, open_page: OpenPage) -> AppTest:
+    """A form was sent with another first value than the example's, and left for JSON."""
     world.serves("wine")
     app = open_page("predict", service="wine")
     app.text_input[0].set_value("12.5")
-    app = written_as(send(app), "JSON or CSV")
+    return written_as(send(app), "JSON or CSV")
+
+
+def test_another_way_of_writing_begins_with_the_values_that_were_sent_last(
+    world: World, open_page: OpenPage
+) -> None:
+    app = sent_and_written_as_json(world, open_page)
     assert "12.5" in (app.text_area[0].value or "")
     assert written_as(app, "Form").text_input[0].value == "12.5"
 
@@ -135,10 +140,7 @@ def test_another_way_of_writing_begins_with_the_values_that_were_sent_last(
 def test_the_versions_example_can_be_returned_to_after_a_request(
     world: World, open_page: OpenPage
 ) -> None:
-    world.serves("wine")
-    app = open_page("predict", service="wine")
-    app.text_input[0].set_value("12.5")
-    app = written_as(send(app), "JSON or CSV")
+    app = sent_and_written_as_json(world, open_page)
     app = app.selectbox(key="example").set_value("the version's example").run()
     assert "13.2" in (app.text_area[0].value or "")
 
@@ -415,7 +417,7 @@ def test_every_value_of_pasted_rows_that_does_not_fit_is_told(
 ) -> None:
     world.serves("wine")
     app = open_page("predict", service="wine")
-    cast("ButtonGroup[str]", app.get("button_group")[0]).set_value("JSON or CSV").run()
+    app = written_as(app, "JSON or CSV")
     app.text_area[0].set_value("alcohol,hue\n12.5,pale\nstrong,2\n")
     rows = rows_of(send(app))
     assert [(row["field"], row["row"]) for row in rows] == [("alcohol", 2), ("hue", 1)]
@@ -442,7 +444,7 @@ def test_a_version_without_an_example_is_asked_with_a_row_made_of_its_signature(
     world.registry.add("plain", example=None)
     world.serves("plain")
     app = open_page("predict", service="plain")
-    cast("ButtonGroup[str]", app.get("button_group")[0]).set_value("JSON or CSV").run()
+    app = written_as(app, "JSON or CSV")
     assert "alcohol" in str(app.text_area[0].value)
     send(app)
     assert len(world.predictor.sent) == 1
