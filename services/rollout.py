@@ -1132,7 +1132,7 @@ def _test_failure(ops: Ops, release: Release, answering: Sequence[Answering], de
     back = ""
     if release.intent.canary_percent is not None:
         back = f"Take it back: `slipway abort {name}`. "
-    elif any(r.verified and r.number != release.number for r in ops.journal.history(name)):
+    elif _proven_other(release.intent, ops.journal.history(name)):
         back = f"Return to what answered before: `slipway rollback {name}`. "
     what = f"{has_words(mine)} and fails the test request"
     return Cause(what, why=detail, fix=f"{back}{look}")

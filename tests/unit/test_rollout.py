@@ -736,6 +736,19 @@ def test_a_release_that_has_the_traffic_and_fails_its_test_is_told_so_with_the_w
     assert told.value.fix.startswith("Return to what answered before: `slipway rollback wine`.")
 
 
+def test_a_roll_back_that_fails_its_test_names_no_way_back_to_itself(world: World) -> None:
+    world.serves("wine", [1])
+    world.serving.via = WayIn.INGRESS
+    world.registry.add("wine", 2)
+    world.predictor.fails = InferenceFailed("It answered 500.")
+    deploy(world, "wine/2")
+    followed_failure(world)
+    history = world.journal.history("wine")
+    back = rollout.plan_rollback(rollout.require(world, "wine"), history)
+    rollout.apply(back, world, actor="ana")
+    assert "slipway rollback" not in followed_failure(world).fix
+
+
 def test_following_ends_with_a_timeout_when_nothing_settles(world: World) -> None:
     world.registry.add("wine")
     world.serving.hold.add("wine")
