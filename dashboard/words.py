@@ -704,8 +704,15 @@ def findings_sentence(findings: Sequence[Finding]) -> str:
     return ", ".join(filter(None, parts)) or "nothing checked"
 
 
-def health_sentence(findings: Sequence[Finding], checking: Sequence[str] = ()) -> str:
-    """The answer that the Health page's visitor came for. `checking`: what did not answer yet."""
+def health_sentence(
+    findings: Sequence[Finding], checking: Sequence[str] = (), unchecked: Sequence[str] = ()
+) -> str:
+    """The answer that the Health page's visitor came for.
+
+    `checking`: what did not answer yet; `unchecked`: what could not be checked at all.
+    """
+    if unchecked:
+        return f"Could not be checked: {', '.join(unchecked)}."
     if not findings:
         return "Checking registry, target and store."
     failed = sum(finding.verdict is Verdict.FAIL for finding in findings)

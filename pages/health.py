@@ -8,8 +8,10 @@ with widgets.errors_shown():
     checks = wiring.checks()
     found = [finding for look in checks.values() for finding in look.value or ()]
     with st.container(horizontal=True, vertical_alignment="center"):
-        unanswered = [name for name, look in checks.items() if look.value is None]
-        widgets.headline(words.health_sentence(found, unanswered))
+        missing = {name: look for name, look in checks.items() if look.value is None}
+        failed = [name for name, look in missing.items() if look.error is not None]
+        checking = [name for name in missing if name not in failed]
+        widgets.headline(words.health_sentence(found, checking, failed))
         st.button("Run all checks", key="run_checks", type="primary", on_click=wiring.forget_reads)
     for name, look in checks.items():
         with st.container(border=True):

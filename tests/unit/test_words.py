@@ -41,6 +41,12 @@ def test_a_check_that_did_not_answer_yet_is_no_check_that_works() -> None:
     assert said == "Still checking: target t. Until now 1 passed."
 
 
+def test_what_could_not_be_checked_is_neither_awaited_nor_said_to_work() -> None:
+    passed = Finding("registry", Verdict.PASS, "it answers")
+    said = words.health_sentence([passed], [], ["target t"])
+    assert said == "Could not be checked: target t."
+
+
 def side(number: int, release: int, percent: int) -> Answering:
     return Answering(VersionRef("wine", number), release, percent)
 
