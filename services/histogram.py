@@ -30,6 +30,11 @@ NO_PERCENTILES = Percentiles(None, None, None, None, None, None, None)
 
 Numbers = npt.NDArray[np.int64]
 
+_AT_ONCE = 15_000
+"""So many times are counted together. What that needs for a moment stays below 128 kB, so that the
+allocator keeps it: larger pieces took twice as long, for pages that were mapped anew."""
+_MOST_WAITING = 1 << 18
+"""So many times wait to be counted, 1 MB: more than two seconds bring."""
 _MOST_BUCKETS = 1 << 16
 """Their numbers have 16 bits: enough for more than a year."""
 _MOST_IN_BUCKET = 1 << 53
@@ -37,6 +42,12 @@ _DIGITS_LEFT_OUT = 52 - BITS
 _INDEX_BIAS = (1023 + BITS - 1) << BITS
 """The exponent's own bias, and that of the first power of two with BITS digits behind its 1."""
 _MAX_STORED_BYTES = 16 * 1024 * 1024
+
+
+def index_of(ns: int) -> int:
+    """The number of the finest bucket that holds a time, as `Tally` numbers them."""
+    shift = ns.bit_length() - BITS - 1
+    return ns if shift <= 0 else (shift << BITS) + (ns >> shift)
 
 
 def lowest_ns(index: int) -> int:
@@ -65,59 +76,128 @@ def enough_for(n: int, per_mille: int) -> bool:
 
 
 class Histogram:
-    """Counts of times, exact to one part in 1,024; its size depends on the longest, not on n.
+    """Counts of times, exact to one part in 1,024; its size depends on their spread, not on n.
 
     Minimum, maximum and mean are exact. `step`: so many of the finest buckets make one of these, a
-    power of two.
+    power of two. Times are counted when something is asked of them, or by `count`: who joins four
+    times a second and looks once touches each bucket once.
     """
 
-    __slots__ = ("_counts", "max_ns", "min_ns", "n", "step", "total_ns")
+    __slots__ = ("_counts", "_first", "_max_ns", "_min_ns", "_total_ns", "_waiting", "n", "step")
 
     def __init__(self, step: int = 1) -> None:
         self.step = step
-        # By the number of the bucket; as long as the longest time needs.
+        # By the number of the bucket, from `_first` on.
         self._counts: Numbers = np.zeros(0, np.int64)
+        self._first = 0
+        # Times that are in no other attribute but `n`.
+        self._waiting: list[npt.NDArray[Any]] = []
         self.n = 0
-        self.total_ns = 0
-        self.min_ns = 0
-        self.max_ns = 0
+        self._total_ns = 0
+        self._min_ns = 0
+        self._max_ns = 0
+
+    @property
+    def total_ns(self) -> int:
+        """The sum of all times."""
+        self.count()
+        return self._total_ns
+
+    @property
+    def min_ns(self) -> int:
+        """The shortest time; 0 when empty."""
+        self.count()
+        return self._min_ns
+
+    @property
+    def max_ns(self) -> int:
+        """The longest time; 0 when empty."""
+        self.count()
+        return self._max_ns
 
     def record_all(self, times_ns: Sequence[int]) -> None:
-        """Count times, in nanoseconds; what a clock's jitter made negative counts as 0."""
-        self.merge(Histogram._counted(np.maximum(np.array(times_ns, np.int64), 0)))
+        """Take times, in nanoseconds; what a clock's jitter made negative counts as 0."""
+        self._wait(np.maximum(np.array(times_ns, np.int64), 0))
 
     def merge(self, other: Histogram) -> None:
-        """Add another histogram's counts: exactly as if each of its times had been recorded.
+        """Add another histogram's times: exactly as if each of them had been recorded.
 
         An empty one takes the other's width of buckets; else both have the same.
         """
         if not other.n:
             return
-        if self.n:
-            assert self.step == other.step
-            longer, shorter = self._counts, other._counts
-            if len(longer) < len(shorter):
-                self._counts = longer = np.concatenate(
-                    (longer, np.zeros(len(shorter) - len(longer), np.int64))
-                )
-            longer[: len(shorter)] += shorter
-        else:
-            self.step, self._counts = other.step, other._counts.copy()
-        self.min_ns = min(self.min_ns, other.min_ns) if self.n else other.min_ns
-        self.max_ns = max(self.max_ns, other.max_ns)
-        self.total_ns += other.total_ns
-        self.n += other.n
+        if not self.n:
+            self.step = other.step
+        assert self.step == other.step
+        if counted := other._counted_n:
+            self._add(other._first, other._counts)
+            self._take_figures(counted, other._total_ns, other._min_ns, other._max_ns)
+        for times_ns in other._waiting:
+            self._wait(times_ns)
+
+    def count(self) -> None:
+        """Count what waits now, so that asking for it costs nothing later."""
+        waiting, self._waiting = self._waiting, []
+        self.n -= sum(map(len, waiting))
+        for times_ns in waiting:
+            for begin in range(0, len(times_ns), _AT_ONCE):
+                part = times_ns[begin : begin + _AT_ONCE]
+                lowest, longest = int(part.min()), int(part.max())
+                places = _indexes_of(part, any_short=lowest < HALF)
+                places >>= self.step.bit_length() - 1
+                self._reach(index_of(lowest) // self.step, index_of(longest) // self.step + 1)
+                places -= self._first
+                np.add.at(self._counts, places, 1)
+                self._take_figures(len(part), int(part.sum()), lowest, longest)
+
+    @property
+    def _counted_n(self) -> int:
+        return self.n - sum(map(len, self._waiting))
+
+    def _wait(self, times_ns: npt.NDArray[Any]) -> None:
+        if len(times_ns):
+            self._waiting.append(times_ns)
+            self.n += len(times_ns)
+            if self.n - self._counted_n > _MOST_WAITING:
+                self.count()
+
+    def _reach(self, first: int, end: int) -> None:
+        """Have room for the buckets from `first` to before `end`."""
+        if not len(self._counts):
+            self._first = first
+        before, behind = self._first - first, end - self._first - len(self._counts)
+        if before > 0 or behind > 0:
+            # In whole doublings of the time: the next ones are hardly outside again.
+            whole = max(1, HALF // self.step)
+            before, behind = (max(0, -(-room // whole) * whole) for room in (before, behind))
+            before = min(before, self._first)
+            self._counts = np.pad(self._counts, (before, behind))
+            self._first -= before
+
+    def _add(self, first: int, counts: Numbers) -> None:
+        self._reach(first, first + len(counts))
+        begin = first - self._first
+        self._counts[begin : begin + len(counts)] += counts
+
+    def _take_figures(self, n: int, total_ns: int, min_ns: int, max_ns: int) -> None:
+        self._min_ns = min(self._min_ns, min_ns) if self._counted_n else min_ns
+        self._max_ns = max(self._max_ns, max_ns)
+        self._total_ns += total_ns
+        self.n += n
 
     def coarser(self, wider: int = WIDER) -> Histogram:
         """The same times in buckets so many times as wide (a power of two): that much less room."""
         made = Histogram(self.step * wider)
-        counts = self._counts
-        counts = np.concatenate((counts, np.zeros(-len(counts) % wider, np.int64)))
-        while wider > 1:
-            counts, wider = counts[::2] + counts[1::2], wider // 2
-        made._counts = counts
-        made.n, made.total_ns = self.n, self.total_ns
-        made.min_ns, made.max_ns = self.min_ns, self.max_ns
+        if counted := self._counted_n:
+            before = self._first % wider
+            counts = np.pad(self._counts, (before, -(before + len(self._counts)) % wider))
+            first = self._first // wider
+            while wider > 1:
+                counts, wider = counts[::2] + counts[1::2], wider // 2
+            made._add(first, counts)
+            made._take_figures(counted, self._total_ns, self._min_ns, self._max_ns)
+        for times_ns in self._waiting:
+            made._wait(times_ns)
         return made
 
     def buckets(self) -> tuple[Numbers, Numbers]:
@@ -125,8 +205,9 @@ class Histogram:
 
         A coarser bucket has the number of the first that it is made of.
         """
+        self.count()
         filled = (self._counts != 0).nonzero()[0]  # from booleans a third as dear
-        return filled * self.step, self._counts[filled]
+        return (filled + self._first) * self.step, self._counts[filled]
 
     def packed(self) -> Packed:
         """The same, to be kept; of the finest buckets."""
@@ -135,8 +216,9 @@ class Histogram:
 
     def counts_in(self, indexes: Numbers) -> Numbers:
         """The counts of the buckets with these numbers, as `buckets` tells them."""
-        at = indexes // self.step
-        known = at < len(self._counts)
+        self.count()
+        at = indexes // self.step - self._first
+        known = (at >= 0) & (at < len(self._counts))
         found = np.zeros(len(at), np.int64)
         found[known] = self._counts[at[known]]
         return found
@@ -150,19 +232,21 @@ class Histogram:
 
     def at_rank_s(self, rank: int) -> float:
         """The time of the sample at that place, from 1 on, in ascending order."""
+        self.count()
         return self._value_s(self._counts.cumsum(), rank)
 
     def _value_s(self, ends: Numbers, rank: int) -> float:
         if not len(ends) or rank > ends[-1]:
-            return self.max_ns / NS
-        index = int(ends.searchsorted(rank))
+            return self._max_ns / NS
+        index = self._first + int(ends.searchsorted(rank))
         longest = lowest_ns((index + 1) * self.step) - 1
-        return min(max(longest, self.min_ns), self.max_ns) / NS
+        return min(max(longest, self._min_ns), self._max_ns) / NS
 
     def percentiles(self) -> Percentiles:
         """What a screen shows, hidden (None) where fewer than MIN_TAIL samples lie behind it."""
         if not self.n:
             return NO_PERCENTILES
+        self.count()
         ends = self._counts.cumsum()
 
         def shown(per_mille: int) -> float | None:
@@ -176,8 +260,8 @@ class Histogram:
             p95=shown(950),
             p99=shown(990),
             p99_9=shown(999),
-            max=self.max_ns / NS,
-            mean=self.total_ns / self.n / NS,
+            max=self._max_ns / NS,
+            mean=self._total_ns / self.n / NS,
         )
 
     def bars(self, limit: int = 200, bits: int = BITS) -> tuple[tuple[float, int], ...]:
@@ -210,56 +294,45 @@ class Histogram:
         return self.n - below[all_lowest_ns(indexes).searchsorted(limits_ns, side="right")]
 
     @classmethod
-    def from_row(cls, row: Sequence[int], data: bytes) -> Histogram:
+    def from_row(cls, row: Sequence[int], data: bytes | bytearray) -> Histogram:
         """The histogram of what `Tally.as_row` wrote into `data`, on the same machine."""
         at, n_times, n_buckets, total_ns, min_ns, max_ns = row
         times_ns = np.frombuffer(data, np.uint32, n_times, at)
         counts = np.frombuffer(data, np.uint32, n_buckets, at + 4 * n_times)
         places = np.frombuffer(data, np.uint16, n_buckets, at + 4 * (n_times + n_buckets))
-        already = cls._of(places, counts)
-        already.total_ns, already.min_ns, already.max_ns = total_ns, min_ns, max_ns
-        made = cls._counted(times_ns)
-        made.merge(already)
+        made = cls()
+        if n_buckets:
+            made._fill(places.astype(np.int64), counts)
+            made._total_ns, made._min_ns, made._max_ns = total_ns, min_ns, max_ns
+        made._wait(times_ns)
         return made
 
     @classmethod
     def from_buckets(cls, indexes: Sequence[int], counts: Sequence[int], step: int) -> Histogram:
         """The histogram with these `buckets`, ascending; extremes to the width of a bucket."""
-        made = cls._of(np.array(indexes, np.int64) // step, np.array(counts, np.int64), step)
-        if made.n:
-            made.min_ns = lowest_ns(indexes[0])
-            made.max_ns = lowest_ns(indexes[-1] + step) - 1
-        return made
-
-    @classmethod
-    def _counted(cls, times_ns: npt.NDArray[Any]) -> Histogram:
-        """Of whole times, none of them negative, in the finest buckets."""
-        made = cls()
-        if len(times_ns):
-            made._counts = np.bincount(_indexes_of(times_ns))
-            made.n, made.total_ns = len(times_ns), int(times_ns.sum())
-            made.min_ns, made.max_ns = int(times_ns.min()), int(times_ns.max())
-        return made
-
-    @classmethod
-    def _of(cls, places: npt.NDArray[Any], counts: npt.NDArray[Any], step: int = 1) -> Histogram:
         made = cls(step)
-        if len(places):
-            made._counts = np.zeros(int(places.max()) + 1, np.int64)
-            made._counts[places] = counts
-        made.n = int(made._counts.sum())
+        if indexes:
+            made._fill(np.array(indexes, np.int64) // step, np.array(counts, np.int64))
+            made._min_ns = lowest_ns(indexes[0])
+            made._max_ns = lowest_ns(indexes[-1] + step) - 1
         return made
 
+    def _fill(self, places: Numbers, counts: npt.NDArray[Any]) -> None:
+        self._reach(int(places.min()), int(places.max()) + 1)
+        self._counts[places - self._first] = counts
+        self.n = int(self._counts.sum())
 
-def _indexes_of(times_ns: npt.NDArray[Any]) -> Numbers:
-    """The number of the finest bucket of each time, as `Tally` numbers them; below 2^53 ns."""
+
+def _indexes_of(times_ns: npt.NDArray[Any], *, any_short: bool) -> Numbers:
+    """`index_of` each, below 2^53 ns; `any_short`: one is below HALF."""
     # IEEE 754: a number is its exponent and, from the first digit after the leading 1 on, its
     # binary digits; so are the buckets, with BITS of the digits.
-    indexes: Numbers = times_ns.astype(np.float64).view(np.int64) >> _DIGITS_LEFT_OUT
+    indexes: Numbers = times_ns.astype(np.float64).view(np.int64)
+    indexes >>= _DIGITS_LEFT_OUT
     indexes -= _INDEX_BIAS
-    exact = times_ns < HALF
-    if exact.any():
-        indexes[exact] = times_ns[exact]
+    if any_short:
+        short = times_ns < HALF
+        indexes[short] = times_ns[short]
     return indexes
 
 
@@ -273,15 +346,34 @@ class Packed(NamedTuple):
     counts: Numbers
 
 
-def quantile_of(parts: Sequence[Packed], per_mille: int) -> float:
-    """The nearest-rank quantile of all parts together, in seconds; there are samples."""
-    counts = np.zeros(1 + max(int(part.indexes[-1]) for part in parts), np.int64)
-    for part in parts:
-        counts[part.indexes] += part.counts
-    rank = rank_of(sum(part.n for part in parts), per_mille)
-    longest = lowest_ns(int(counts.cumsum().searchsorted(rank)) + 1) - 1
-    lowest, highest = min(part.min_ns for part in parts), max(part.max_ns for part in parts)
-    return min(max(longest, lowest), highest) / NS
+class Gathered:
+    """Packed histograms together, for their quantiles; there is one at least when asked."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._parts: list[Packed] = []
+        self._first = 0
+        self._ends: Numbers | None = None
+
+    def add(self, part: Packed) -> None:
+        """Take another in."""
+        self._parts.append(part)
+        self.n += part.n
+        self._ends = None
+
+    def quantile_s(self, per_mille: int) -> float:
+        """The nearest-rank quantile of all of them."""
+        if self._ends is None:
+            self._first = min(int(part.indexes[0]) for part in self._parts)
+            last = max(int(part.indexes[-1]) for part in self._parts)
+            counts = np.zeros(last - self._first + 1, np.int64)
+            for part in self._parts:
+                counts[part.indexes - self._first] += part.counts
+            self._ends = counts.cumsum()
+        index = self._first + int(self._ends.searchsorted(rank_of(self.n, per_mille)))
+        lowest = min(part.min_ns for part in self._parts)
+        highest = max(part.max_ns for part in self._parts)
+        return min(max(lowest_ns(index + 1) - 1, lowest), highest) / NS
 
 
 def merged(histograms: Iterable[Histogram]) -> Histogram:

@@ -25,13 +25,13 @@ from services.histogram import (
     MAX_BLOCKS,
     MIN_TAIL,
     NO_PERCENTILES,
+    Gathered,
     Histogram,
     Packed,
     all_lowest_ns,
     blocks_as_text,
     enough_for,
     merged,
-    quantile_of,
     rank_of,
 )
 from services.tally import HALF, LEAVE_WITHIN_S, NOT_SENT, NS, Answerer
@@ -102,8 +102,9 @@ class Slice:
         return self.service.n
 
     def whole_response(self) -> Histogram:
-        """Response times of every answerer together."""
-        return merged(self.response.values())
+        """Response times of every answerer together; to be read only."""
+        several = tuple(self.response.values())
+        return several[0] if len(several) == 1 else merged(several)
 
 
 class _Trail:
@@ -128,17 +129,16 @@ class _Trail:
     def at(self, end_s: float) -> dict[str, Trailing]:
         """Each percentile over the fewest whole seconds before `end_s` that are enough for it."""
         found: dict[str, Trailing] = {}
-        seconds, window, n = iter(reversed(self._seconds)), list[Packed](), 0
+        seconds, window = iter(reversed(self._seconds)), Gathered()
         from_s = end_s
         for name, per_mille in sorted(TRAILING.items(), key=lambda one: one[1]):
-            while not enough_for(n, per_mille):
+            while not enough_for(window.n, per_mille):
                 next_one = next(seconds, None)
                 if next_one is None:
                     return found
                 from_s, second = next_one
-                window.append(second)
-                n += second.n
-            found[name] = Trailing(quantile_of(window, per_mille), round(end_s - from_s, 3))
+                window.add(second)
+            found[name] = Trailing(window.quantile_s(per_mille), round(end_s - from_s, 3))
         return found
 
 
@@ -154,7 +154,10 @@ class Recorder:
         target_rate: float | None = None,
         objective: Objective | None = None,
         block_s: float = 0.25,
+        pause: Callable[[], object] = lambda: None,
     ) -> None:
+        """`pause` is called between pieces of work: none holds up for long who shares the core."""
+        self._pause = pause
         self._target_rate = target_rate
         self._objective = objective or Objective()
         self._whole = Slice(0.0)
@@ -164,20 +167,26 @@ class Recorder:
         self._blocks: dict[_Who, dict[int, Histogram]] = {None: {}}
         self._spread = Histogram()
         self._recent = Slice(0.0)
+        # Slices that are in no block yet: when each ended, and its response times.
+        self._new: list[tuple[float, Mapping[Answerer, Histogram]]] = []
         self._recent_from_s = 0.0
         self._trail = _Trail()
 
     def add(self, piece: Slice) -> None:
         """Take one slice, later than those before it."""
         self._recent.merge(piece)
+        self._new.append((piece.end_s, piece.response))
+
+    def _keep_block(self, end_s: float, response: Mapping[Answerer, Histogram]) -> None:
         # A slice ends on its block's border: the middle of it is safely inside.
-        block = max(0, int((piece.end_s - self._block_s / 2) / self._block_s))
+        block = max(0, int((end_s - self._block_s / 2) / self._block_s))
         while block >= MAX_BLOCKS:
             self._blocks = {who: _joined_in_pairs(kept) for who, kept in self._blocks.items()}
             self._block_s *= 2
             block //= 2
-        for answerer, histogram in piece.response.items():
+        for answerer, histogram in response.items():
             kept, coarse = self._blocks_of(answerer), histogram.coarser()
+            coarse.count()
             if block in kept:
                 kept[block].merge(coarse)
             else:
@@ -197,9 +206,17 @@ class Recorder:
     def _take_in(self) -> Slice:
         """Add what is recent to the whole; gives it. Once a second, as a large part is the same."""
         recent, self._recent = self._recent, Slice(self._recent.end_s)
+        new, self._new = self._new, []
+        for end_s, response in new:
+            self._keep_block(end_s, response)
+            self._pause()
+        for histogram in (*recent.response.values(), recent.service, recent.lateness):
+            histogram.count()
+            self._pause()
         self._whole.merge(recent)
         for histogram in recent.response.values():
             self._spread.merge(histogram.coarser(HALF >> _LIVE_BITS))
+        self._pause()
         return recent
 
     def tick(self, *, final: bool = False) -> Tick:
@@ -209,6 +226,10 @@ class Recorder:
         self._recent_from_s = recent.end_s
         response, so_far = recent.whole_response(), self._whole.whole_response()
         self._trail.add(from_s, response)
+        trailing = self._trail.at(recent.end_s)
+        self._pause()
+        bars = self._spread.bars(_LIVE_BARS, _LIVE_BITS)
+        self._pause()
         return Tick(
             at_s=recent.end_s,
             ok=recent.ok,
@@ -219,9 +240,9 @@ class Recorder:
             by_release=_counts_by(recent.response, lambda answerer: answerer.release),
             by_version=_counts_by(recent.response, lambda answerer: answerer.version),
             final=final,
-            histogram=self._spread.bars(_LIVE_BARS, _LIVE_BITS),
+            histogram=bars,
             so_far=so_far.percentiles(),
-            trailing=self._trail.at(recent.end_s),
+            trailing=trailing,
         )
 
     def summary(self, *, span_s: float, stopped: str = "") -> LoadSummary:

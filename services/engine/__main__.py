@@ -11,11 +11,9 @@ import ssl
 import sys
 from collections.abc import Callable, Sequence
 
-import orjson
-
 from services import addresses
 from services.engine.load import LoadProcess
-from services.engine.pipe import STOP, Config, read_config
+from services.engine.pipe import STOP, Config, frame_back, read_config
 from services.errors import ConfigError, Denied, SlipwayError, Unreachable, one_line
 
 
@@ -104,7 +102,7 @@ async def _run(config: Config, requests: Sequence[tuple[bytes, bytes]]) -> None:
         )
     except SlipwayError as error:
         told = {"kind": error.kind, "what": error.what, "why": error.why, "fix": error.fix}
-        results.write(orjson.dumps({"problem": told}) + b"\n")
+        results.write(frame_back({"problem": told}))
     else:
         await loop.connect_read_pipe(lambda: _Orders(load.stop_by_hand), sys.stdin)
         await load.run()

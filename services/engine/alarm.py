@@ -143,3 +143,22 @@ class Alarm:
         # Two that poll side by side would never become one again.
         if not self._polling:
             self._wake()
+
+
+class BusyClock:
+    """Seconds that this process computed, plus those it waited for a core (Linux tells them)."""
+
+    def __init__(self) -> None:
+        # Kept open: to open it costs 0.3 ms, which four times a second would make sends late.
+        self._schedstat = -1
+        with contextlib.suppress(OSError):
+            self._schedstat = os.open("/proc/self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+
+    def seconds(self) -> float:
+        """Since the process began."""
+        waited_s = 0.0
+        if self._schedstat >= 0:
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                # Documentation/scheduler/sched-stats.rst: on the CPU, waiting for it (ns), slices.
+                waited_s = int(os.pread(self._schedstat, 128, 0).split()[1]) / NS
+        return time.process_time() + waited_s

@@ -7,20 +7,18 @@ import contextlib
 import gc
 import re
 import ssl
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from pathlib import Path
 
 import orjson
 
 from services.answer import json_of
 from services.domain import STOPPED_BY_HAND
 from services.engine import stamped
-from services.engine.alarm import POLLED_NS, Alarm, clock, go_first
+from services.engine.alarm import POLLED_NS, Alarm, BusyClock, clock, go_first
 from services.engine.connection import STALE_NS, Connection, Head, Shot
-from services.engine.pipe import SLICE_S, Config, Piece, piece_as_wire
+from services.engine.pipe import SLICE_S, Config, Piece, frame_back, piece_as_wire
 from services.engine.schedule import NEVER, Schedule
 from services.errors import one_line
 from services.tally import LEAVE_WITHIN_S, NOT_SENT, NS, Answerer, Tally
@@ -114,7 +112,8 @@ class LoadProcess:
         self.sleeps = self.steady and self.schedule.interval_ns > POLLED_NS
         if self.sleeps and tls is None and stamped.POSSIBLE:
             self.stamps = stamped.StampClock()
-        self.busy_before_s = _busy_s()
+        self.busy = BusyClock()
+        self.busy_before_s = 0.0
 
     # Answers
 
@@ -485,7 +484,7 @@ class LoadProcess:
         else:
             self.start_ns = now + int(config.warm_up_s * NS)
             self.end_ns = self.start_ns + int(config.duration_s * NS)
-        self.busy_before_s = _busy_s()
+        self.busy_before_s = self.busy.seconds()
         self.sweep()
         self.flush()
         if self.steady:
@@ -564,8 +563,8 @@ class LoadProcess:
         return self.results.get_write_buffer_size() > _RESULTS_WAITING_BYTES
 
     def say(self, message: dict[str, object], data: bytes | bytearray = b"") -> None:
-        """Tell Slipway a message, as one line, and what follows it."""
-        self.results.write(orjson.dumps(message | {"bytes": len(data)}) + b"\n" + data)
+        """Tell Slipway a message, and what follows it."""
+        self.results.write(frame_back(message, data))
 
     def hand_over(self, now: int) -> None:
         """Tell what happened since the last time, and begin anew."""
@@ -581,7 +580,7 @@ class LoadProcess:
         elif piece.errors:
             self.failing_since_ns = self.failing_since_ns if self.failures_in_a_row else now
             self.failures_in_a_row += piece.errors.total()
-        busy_s = _busy_s()
+        busy_s = self.busy.seconds()
         piece.end_s = (now - self.start_ns) / NS
         polled_s, self.schedule.polled_ns = self.schedule.polled_ns / NS, 0
         piece.cpu_s = max(0.0, busy_s - self.busy_before_s - polled_s)
@@ -629,12 +628,3 @@ class LoadProcess:
             span_s = (self.last_done_ns - self.start_ns) / NS
         self.say({"end": {"span_s": max(0.0, span_s), "stopped": self.stopping}})
         self.done.set_result(None)
-
-
-def _busy_s() -> float:
-    """Seconds that this process computed, plus those it waited for a core (Linux tells them)."""
-    waited_s = 0.0
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        # Documentation/scheduler/sched-stats.rst: on the CPU, waiting for it (ns), slices.
-        waited_s = int(Path("/proc/self/schedstat").read_text().split()[1]) / NS
-    return time.process_time() + waited_s

@@ -1,14 +1,15 @@
 """What the two halves of the load engine say to each other over a pipe.
 
 To the process: one frame (length, JSON header, the requests as they go out), later perhaps STOP.
-Back: a line of JSON for each slice of the run, and one for its end or for the problem. Where it
-has `bytes`, so many follow it: a slice's times, which its figures tell how to read.
+Back: one frame (two lengths, JSON, bytes) for each slice of the run, and one for its end or for the
+problem. The bytes are a slice's times, which its figures tell how to read.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from services.tally import Answerer, Tally
 SLICE_S = 0.25
 """So often the process hands over what happened."""
 STOP = b"s"
+FRAME = struct.Struct("=II")
+"""Before each frame back: how long its JSON is, and how long the bytes behind it."""
 PROBLEMS: Mapping[str, type[SlipwayError]] = {
     "ConfigError": ConfigError,
     "Denied": Denied,
@@ -132,6 +135,12 @@ def piece_as_wire(piece: Piece, data: bytearray) -> dict[str, object]:
         "resent": piece.resent,
         "cpu_s": piece.cpu_s,
     }
+
+
+def frame_back(message: dict[str, object], data: bytes | bytearray = b"") -> bytes:
+    """A frame for Slipway: a message, and the bytes that it tells of."""
+    told = orjson.dumps(message)
+    return b"".join((FRAME.pack(len(told), len(data)), told, data))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ import select
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from services.domain import Load, LoadMode, LoadSummary, Tick
-from services.engine.pipe import PROBLEMS, SLICE_S, STOP, config_frame
+from services.engine.pipe import FRAME, PROBLEMS, SLICE_S, STOP, config_frame
 from services.errors import ConfigError, SlipwayError
 from services.histogram import NO_PERCENTILES, Histogram
 from services.latency import Recorder, Slice
@@ -32,6 +33,9 @@ MAX_CONCURRENCY: Final = 1_024
 """A load test is a weapon: what it may ask for is bounded here, whoever asks."""
 
 _PIPE_BYTES = 1 << 20
+_GIVE_WAY_S = 0.008
+"""Between pieces of counting, each well below a millisecond. Closer together they would take so
+much of a core that a sender on it could not make up for one before the next."""
 _SILENCE_S = 15.0
 """The engine says something four times a second: so long without a word means that it hangs."""
 
@@ -72,13 +76,12 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
             target_rate=load.rate if load.mode is LoadMode.STEADY_RATE else None,
             objective=load.objective,
             block_s=SLICE_S,
+            pause=lambda: time.sleep(_GIVE_WAY_S),
         )
         self._ready: deque[Tick | LoadSummary] = deque()
         self._next_tick_s = 1.0
         self._began_at: datetime | None = None
         self._warm_up_told_s = -load.warm_up_s
-        self._chunk = bytearray(_PIPE_BYTES)
-        self._received = bytearray()
         self._closed = False
         self._closing = threading.Lock()
         self._reading = threading.Lock()
@@ -153,40 +156,40 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
             while view:
                 view = view[self._process.stdin.write(view) :]
 
-    def _told(self) -> tuple[dict[str, Any], bytes] | None:
+    def _told(self) -> tuple[dict[str, Any], bytearray] | None:
         """The engine's next message and what follows it; None when there will be none."""
         with self._reading:
-            line = self._taken(lambda: self._received.find(b"\n") + 1)
-            if line is None:
+            sizes = self._exactly(FRAME.size)
+            if sizes is None:
                 return None
-            message = orjson.loads(line)
-            size = message.get("bytes", 0)
-            data = self._taken(lambda: size if len(self._received) >= size else 0) if size else b""
-            return None if data is None else (message, data)
+            message_size, data_size = FRAME.unpack(sizes)
+            message, data = self._exactly(message_size), self._exactly(data_size)
+            if message is None or data is None:
+                return None
+            return orjson.loads(message), data
 
-    def _taken(self, size: Callable[[], int]) -> bytes | None:
-        """So many bytes once they are there, 0 = not yet; None when there will be none."""
+    def _exactly(self, size: int) -> bytearray | None:
+        """The next so many bytes, once they are there; None when they never will be."""
         assert self._process.stdout is not None
-        while not self._process.stdout.closed:
-            end = size()
-            if end and not self._closed:
-                with memoryview(self._received) as received:
-                    taken = bytes(received[:end])
-                del self._received[:end]
-                return taken
-            self._receive(self._process.stdout.fileno())
-        return None
+        # Read to where they stay: each copy costs who shares a core with the sender as much again.
+        received = bytearray(size)
+        with memoryview(received) as room:
+            filled = 0
+            while filled < size:
+                if self._process.stdout.closed:
+                    return None
+                with room[filled:] as left:
+                    filled += self._receive(self._process.stdout.fileno(), left)
+        return None if self._closed else received
 
-    def _receive(self, pipe: int) -> None:
+    def _receive(self, pipe: int, into: memoryview) -> int:
         readable, _, _ = select.select([pipe], [], [], _SILENCE_S)
-        size = os.readv(pipe, (self._chunk,)) if readable else 0
-        with memoryview(self._chunk) as chunk:
-            self._received += chunk[:size]
+        size = os.readv(pipe, (into,)) if readable else 0
         if size:
-            return
+            return size
         self._close_results()
         if self._closed:
-            return
+            return 0
         self._process.kill()
         self._process.wait()
         raise SlipwayError(
@@ -199,7 +202,7 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
             fix="Run it again, with a lower rate or on a machine with a free core.",
         )
 
-    def _take(self, message: dict[str, Any], data: bytes) -> None:
+    def _take(self, message: dict[str, Any], data: bytearray) -> None:
         if "slice" in message:
             self._take_slice(_slice_from_wire(message["slice"], data))
             return
@@ -228,7 +231,7 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
             self._next_tick_s = round(piece.end_s) + 1.0
 
 
-def _slice_from_wire(wire: dict[str, Any], data: bytes) -> Slice:
+def _slice_from_wire(wire: dict[str, Any], data: bytes | bytearray) -> Slice:
     """What `pipe.piece_as_wire` wrote."""
     return Slice(
         end_s=wire["end_s"],

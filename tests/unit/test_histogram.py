@@ -87,6 +87,49 @@ def test_merging_is_the_same_as_recording_everything_in_one(
     assert same(joined, histogram_of(left + right))
 
 
+@given(st.lists(st.tuples(TIMES, st.booleans()), min_size=1, max_size=6), st.sampled_from([1, 4]))
+def test_when_times_are_counted_makes_no_difference(
+    parts: list[tuple[list[int], bool]], wider: int
+) -> None:
+    joined = Histogram(wider)
+    for times, counted_first in parts:
+        part = histogram_of(times)
+        if counted_first:
+            part.count()
+        joined.merge(part.coarser(wider))
+        if counted_first:
+            joined.count()
+    everything = histogram_of([ns for times, _ in parts for ns in times])
+    everything.count()
+    assert same(joined, everything.coarser(wider))
+
+
+@given(st.lists(TIMES, min_size=1, max_size=5), st.sampled_from([500, 950, 990]))
+def test_packed_histograms_together_have_the_quantiles_of_the_whole(
+    parts: list[list[int]], per_mille: int
+) -> None:
+    window = histogram.Gathered()
+    for part in parts:
+        window.add(histogram_of(part).packed())
+        window.quantile_s(per_mille)
+    assert window.quantile_s(per_mille) == histogram_of(
+        [ns for part in parts for ns in part]
+    ).quantile_s(per_mille)
+
+
+@given(st.lists(TIMES, min_size=1, max_size=9))
+def test_few_times_wait_to_be_counted_and_few_are_counted_together(parts: list[list[int]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(histogram, "_MOST_WAITING", 50)
+        patch.setattr(histogram, "_AT_ONCE", 7)
+        joined = Histogram()
+        for part in parts:
+            joined.merge(histogram_of(part))
+            assert sum(map(len, joined._waiting)) <= 50
+        joined.count()
+    assert same(joined, histogram_of([ns for part in parts for ns in part]))
+
+
 @given(TIMES, TIMES)
 def test_tallies_that_were_merged_are_read_as_one_of_everything(
     left: list[int], right: list[int]

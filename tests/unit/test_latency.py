@@ -78,6 +78,21 @@ def test_ticks_hold_only_what_happened_since_the_last_one() -> None:
     assert second.final
 
 
+def test_counting_pauses_after_each_slice_and_each_histogram_of_a_second() -> None:
+    pauses: list[int] = []
+    recorder = latency.Recorder(pause=lambda: pauses.append(1))
+    for end_s in (0.25, 0.5, 0.75, 1.0):
+        piece = Slice(
+            end_s, response={Answerer(version): histogram_of([10**6]) for version in (1, 2)}
+        )
+        piece.service = piece.lateness = histogram_of([10**6])
+        recorder.add(piece)
+    assert not pauses
+    recorder.tick()
+    slices, histograms_of_the_second = 4, 4
+    assert len(pauses) >= slices + histograms_of_the_second
+
+
 def test_a_tick_tells_the_spread_of_the_whole_run_so_far() -> None:
     recorder = latency.Recorder()
     for second in range(1, 4):
