@@ -154,7 +154,8 @@ class LoadProcess:
             if connection.intended_ns >= self.start_ns:
                 self.last_done_ns = now
                 self.count_answer(connection, now, connection.shot.who)
-            self.free(connection, clock())
+            # The kernel's stamp is of a while ago.
+            self.free(connection, now if self.stamps is None else clock())
             return
         shot, sent_ns = connection.shot, connection.sent_ns
         if sent_ns >= self.start_ns:
@@ -197,10 +198,12 @@ class LoadProcess:
         """Count a measured prediction that came in at `now`, which may be a while ago."""
         if who is not self.uncounted_who or len(self.response_ns) >= _COUNTED_AT_ONCE:
             self.count_waiting(who)
-        now = max(now, connection.sent_ns)  # the time of day may have been set meanwhile
+        sent_ns = connection.sent_ns
+        if now < sent_ns:  # the time of day was set meanwhile
+            now = sent_ns
         self.response_ns.append(now - connection.intended_ns)
         if self.steady:
-            self.service_ns.append(now - connection.sent_ns)
+            self.service_ns.append(now - sent_ns)
 
     def answered(
         self,
@@ -362,7 +365,7 @@ class LoadProcess:
                     self.wake_for_next(now)
                 return
             schedule.notice(now, self.late_ns)
-        elif schedule.next_is_measured:
+        elif schedule.taken >= schedule.warm_up:
             self.piece.waited += 1
         self.send(connection, schedule.take(), now)
 
@@ -372,7 +375,7 @@ class LoadProcess:
         now = clock()
         schedule.looks(now)
         while schedule.due_ns <= now:
-            if schedule.waiting:
+            if schedule.taken < schedule.noticed:
                 schedule.notice_all(now, self.late_ns)
                 break
             schedule.notice(now, self.late_ns)
