@@ -84,12 +84,15 @@ class Schedule:
 
     def notice(self, now: int, late_ns: list[int]) -> None:
         """Notice the next request, which is due; to `late_ns`, how late."""
-        # For each request of a run: calls of `max`, or of what is written out here, cost it a tenth.
+        # Once for each request of a run: `max` and calls of what is written out here cost a tenth.
         due_ns, noticed = self.due_ns, self.noticed + 1
         if due_ns >= self.start_ns:
             # Not late by what the engine rested on purpose.
-            late = now - (due_ns if due_ns > self.look_ns else self.look_ns)
-            late_ns.append(late if late > 0 else 0)
+            late = now - due_ns if due_ns >= self.look_ns else now - self.look_ns
+            if late >= 0:
+                late_ns.append(late)
+            else:
+                late_ns.append(0)
         self.noticed = noticed
         self.due_ns = (
             self.base_ns + int(noticed * self.interval_ns) if noticed < self.total else NEVER
