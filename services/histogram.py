@@ -83,19 +83,35 @@ class Histogram:
     times a second and looks once touches each bucket once.
     """
 
-    __slots__ = ("_counts", "_first", "_max_ns", "_min_ns", "_total_ns", "_waiting", "n", "step")
+    __slots__ = (
+        "_counts",
+        "_first",
+        "_max_ns",
+        "_min_ns",
+        "_n",
+        "_total_ns",
+        "_waiting",
+        "_waiting_n",
+        "step",
+    )
 
     def __init__(self, step: int = 1) -> None:
         self.step = step
         # By the number of the bucket, from `_first` on.
         self._counts: Numbers = np.zeros(0, np.int64)
         self._first = 0
-        # Times that are in no other attribute but `n`.
+        # Times that are in no other attribute.
         self._waiting: list[npt.NDArray[Any]] = []
-        self.n = 0
+        self._waiting_n = 0
+        self._n = 0
         self._total_ns = 0
         self._min_ns = 0
         self._max_ns = 0
+
+    @property
+    def n(self) -> int:
+        """How many times."""
+        return self._n + self._waiting_n
 
     @property
     def total_ns(self) -> int:
@@ -129,16 +145,16 @@ class Histogram:
         if not self.n:
             self.step = other.step
         assert self.step == other.step
-        if counted := other._counted_n:
+        if other._n:
             self._add(other._first, other._counts)
-            self._take_figures(counted, other._total_ns, other._min_ns, other._max_ns)
+            self._take_figures(other._n, other._total_ns, other._min_ns, other._max_ns)
         for times_ns in other._waiting:
             self._wait(times_ns)
 
     def count(self) -> None:
         """Count what waits now, so that asking for it costs nothing later."""
         waiting, self._waiting = self._waiting, []
-        self.n -= sum(map(len, waiting))
+        self._waiting_n = 0
         for times_ns in waiting:
             for begin in range(0, len(times_ns), _AT_ONCE):
                 part = times_ns[begin : begin + _AT_ONCE]
@@ -150,15 +166,11 @@ class Histogram:
                 np.add.at(self._counts, places, 1)
                 self._take_figures(len(part), int(part.sum()), lowest, longest)
 
-    @property
-    def _counted_n(self) -> int:
-        return self.n - sum(map(len, self._waiting))
-
     def _wait(self, times_ns: npt.NDArray[Any]) -> None:
         if len(times_ns):
             self._waiting.append(times_ns)
-            self.n += len(times_ns)
-            if self.n - self._counted_n > _MOST_WAITING:
+            self._waiting_n += len(times_ns)
+            if self._waiting_n > _MOST_WAITING:
                 self.count()
 
     def _reach(self, first: int, end: int) -> None:
@@ -180,22 +192,22 @@ class Histogram:
         self._counts[begin : begin + len(counts)] += counts
 
     def _take_figures(self, n: int, total_ns: int, min_ns: int, max_ns: int) -> None:
-        self._min_ns = min(self._min_ns, min_ns) if self._counted_n else min_ns
+        self._min_ns = min(self._min_ns, min_ns) if self._n else min_ns
         self._max_ns = max(self._max_ns, max_ns)
         self._total_ns += total_ns
-        self.n += n
+        self._n += n
 
     def coarser(self, wider: int = WIDER) -> Histogram:
         """The same times in buckets so many times as wide (a power of two): that much less room."""
         made = Histogram(self.step * wider)
-        if counted := self._counted_n:
+        if self._n:
             before = self._first % wider
             counts = np.pad(self._counts, (before, -(before + len(self._counts)) % wider))
             first = self._first // wider
             while wider > 1:
                 counts, wider = counts[::2] + counts[1::2], wider // 2
             made._add(first, counts)
-            made._take_figures(counted, self._total_ns, self._min_ns, self._max_ns)
+            made._take_figures(self._n, self._total_ns, self._min_ns, self._max_ns)
         for times_ns in self._waiting:
             made._wait(times_ns)
         return made
@@ -320,7 +332,7 @@ class Histogram:
     def _fill(self, places: Numbers, counts: npt.NDArray[Any]) -> None:
         self._reach(int(places.min()), int(places.max()) + 1)
         self._counts[places - self._first] = counts
-        self.n = int(self._counts.sum())
+        self._n = int(self._counts.sum())
 
 
 def _indexes_of(times_ns: npt.NDArray[Any], *, any_short: bool) -> Numbers:
