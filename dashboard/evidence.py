@@ -104,9 +104,10 @@ def _logs(name: str) -> None:
 
 def _log_drawn(name: str) -> bool:
     """Draw the log, and give whether it is to be followed."""
+    here = wiring.ops().kind is TargetKind.LOCAL
     with st.container(horizontal=True, vertical_alignment="bottom"):
         container = None
-        if wiring.ops().kind is not TargetKind.LOCAL:
+        if not here:
             known = widgets.glanced(wiring.containers(name)) or ()
             part = widgets.choice(
                 "Container", {each: each for each in known} | {"all": _ALL},
@@ -117,10 +118,11 @@ def _log_drawn(name: str) -> bool:
         follow = st.toggle("Follow", key="follow", bind="query-params")
         look = wiring.logs(name, container=container, previous=previous)
         found = look.value or ()
-        pods = sorted({line.source for line in found})
+        sources = sorted({line.source for line in found})
         source = widgets.choice(
-            "Pod", {pod: pod for pod in pods}, name="source", width=320, placeholder="All of them"
-        )
+            "Process" if here else "Pod", {each: each for each in sources},
+            name="source", width=320, placeholder="All of them",
+        )  # fmt: skip
         needle = st.text_input("Filter", key="filter", bind="query-params", width=240)
         shown = [
             line
@@ -138,7 +140,8 @@ def _log_drawn(name: str) -> bool:
         )
         st.button("Read again", key="read_log", on_click=wiring.forget_reads)
     if widgets.looked(look, "the log") is not None:
-        said = f"The last {wiring.LOG_LINES} lines of each container at most."
+        of_each = "process" if here else "container"
+        said = f"The last {wiring.LOG_LINES} lines of each {of_each} at most."
         if len({line.source for line in shown}) == 1:  # once above, not on every line
             st.caption(widgets.literal(f"Of {shown[0].source}."))
             text = [_log_text(line, sourced=False) for line in shown]

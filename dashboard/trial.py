@@ -6,9 +6,10 @@ Figures are computed in `services.latency`, charts in `dashboard.charts`; this m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import streamlit as st
 
@@ -47,25 +48,49 @@ MOST_LAID = 6
 """Runs over each other: more cannot be told apart."""
 
 
+_MODES: Mapping[str, str] = {
+    LoadMode.BURST: "a burst: N requests, C at a time",
+    LoadMode.STEADY_RATE: "a steady rate: R per second, whatever the answers do",
+}
+
+
+class _Pace(NamedTuple):
+    """How fast, how much and how long; a burst has no `rate`."""
+
+    seconds: int
+    rate: int = 0
+    requests: int = 1_000_000
+    at_once: int = 64
+
+    def __str__(self) -> str:
+        if self.rate:
+            return f"{self.rate} per second for {self.seconds} s"
+        requests = words.counted(self.requests, "request")
+        return f"{requests} within {self.seconds} s, {self.at_once} at a time"
+
+
+def _pace_asked(mode: LoadMode) -> _Pace:
+    first, second, third = st.columns(3)
+    seconds = int(third.number_input("For at most, seconds", 1, 3_600, 15, key="seconds"))
+    if mode is LoadMode.STEADY_RATE:
+        rate = first.number_input("Requests per second", 1, 20_000, 20, key="rate")
+        return _Pace(seconds, rate=int(rate))
+    count = first.number_input("Requests", 1, 1_000_000, 2_000, key="count")
+    at_once = second.number_input("At a time", 1, 256, 4, key="concurrency")
+    return _Pace(seconds, requests=int(count), at_once=int(at_once))
+
+
 def load_form(ops: Ops, service: Service) -> None:
     """Ask for a burst or a steady rate and begin it; the example, or the last request, is sent."""
     way = widgets.glanced(wiring.way_in(service.name))
     _hop(way.via if way else None, "The requests would be measured by way of")
+    # Outside the form: it decides what the form asks.
+    asked_mode = widgets.choice(
+        "Again, as", _MODES, name="mode", default=LoadMode.BURST, widget=st.radio
+    )
+    mode = LoadMode(asked_mode or LoadMode.BURST)
     with st.form("load", border=True):
-        mode = st.radio(
-            "Again, as",
-            [LoadMode.BURST, LoadMode.STEADY_RATE],
-            format_func={
-                LoadMode.BURST: "a burst: N requests, C at a time",
-                LoadMode.STEADY_RATE: "a steady rate: R per second, whatever the answers do",
-            }.__getitem__,
-            key="mode",
-        )
-        first, second, third, fourth = st.columns(4)
-        count = first.number_input("Requests (burst)", 1, 1_000_000, 2_000, key="count")
-        at_once = second.number_input("At a time", 1, 256, 4, key="concurrency")
-        rate = third.number_input("Per second (steady)", 1, 20_000, 20, key="rate")
-        seconds = fourth.number_input("For at most, seconds", 1, 3_600, 15, key="seconds")
+        pace = _pace_asked(mode)
         warm, rows, side = st.columns(3)
         warm_s = warm.number_input("Warm-up, seconds", 0, 60, 1, key="warm_up")
         rows_each = rows.number_input(
@@ -109,10 +134,10 @@ def load_form(ops: Ops, service: Service) -> None:
         endpoint=endpoint,
         requests=tuple(addressed(one, service.name, endpoint.model_name) for one in prepared),
         mode=mode,
-        duration_s=float(seconds),
-        rate=float(rate) if mode is LoadMode.STEADY_RATE else None,
-        concurrency=int(at_once) if mode is LoadMode.BURST else max(int(at_once), 64),
-        max_requests=int(count) if mode is LoadMode.BURST else 1_000_000,
+        duration_s=float(pace.seconds),
+        rate=float(pace.rate) if pace.rate else None,
+        concurrency=pace.at_once,
+        max_requests=pace.requests,
         warm_up_s=float(warm_s),
         objective=Objective(
             p99_s=slo_ms / 1000 if slo_ms else None,
@@ -121,15 +146,10 @@ def load_form(ops: Ops, service: Service) -> None:
     )
     _keep_promise(ops, service, promised, load.objective)
     version, release = _answering(service, whom)
-    asked = (
-        f"{words.counted(int(count), 'request')} within {seconds} s, {at_once} at a time"
-        if mode is LoadMode.BURST
-        else f"{rate} per second for {seconds} s"
-    )
     cold_start_s = _woken(ops, load, service)
     taking = [str(side.version or f"release {side.release}") for side in service.answering]
     told = " + ".join(taking) if whom.release is None and len(taking) > 1 else version
-    label = f"{told}, {asked}"
+    label = f"{told}, {pace}"
     if whom.release is not None:
         label += f", release {whom.release} alone"
     if rows_each:

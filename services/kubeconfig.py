@@ -8,6 +8,7 @@ ends is told by name, and never as a cluster that does not answer.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shlex
@@ -212,6 +213,8 @@ class KubeconfigAccess:
         merged = _merged(self._kubeconfig)
         user = self._user(merged)
         plugin = user.pop("exec", None)
+        self._refuse_what_is_no_base64(self._cluster(merged), "certificate-authority")
+        self._refuse_what_is_no_base64(user, "client-certificate", "client-key")
         try:
             kubernetes_config.load_kube_config_from_dict(
                 merged,
@@ -230,6 +233,12 @@ class KubeconfigAccess:
         # A token that stands in the kubeconfig goes before a plugin, as kubectl has it.
         if plugin and "BearerToken" not in configuration.api_key:
             self._let_in_by(_Plugin(self._target, plugin, self._cluster(merged)), configuration)
+
+    def _refuse_what_is_no_base64(self, entry: Mapping[str, Json], *names: str) -> None:
+        """ConfigError; the client would say so without a name, and in words of its context."""
+        for name in names:
+            with self._usable(name, entry):
+                base64.b64decode(str(entry.get(f"{name}-data") or ""))
 
     def _refuse_broken_certificates(
         self,

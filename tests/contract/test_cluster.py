@@ -795,6 +795,12 @@ def test_a_broken_ca_is_the_kubeconfigs_and_not_the_servers(tmp_path: Path) -> N
         by_certificate(tmp_path, {"certificate-authority-data": BROKEN_PEM}, {}).identity()
 
 
+@pytest.mark.parametrize("name", ["client-certificate-data", "client-key-data"])
+def test_certificate_data_that_is_no_base64_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"the {name}"):
+        by_certificate(tmp_path, {}, {name: "abc"}).identity()
+
+
 def test_a_certificate_that_was_mended_is_read_again(tmp_path: Path) -> None:
     cluster = by_certificate(tmp_path, {"certificate-authority-data": BROKEN_PEM}, {})
     with pytest.raises(ConfigError):

@@ -203,7 +203,8 @@ def test_both_sides_of_a_canary_can_be_asked_side_by_side(
 
 
 def load_test(app: AppTest, mode: LoadMode = LoadMode.BURST) -> AppTest:
-    app.radio(key="mode").set_value(mode)
+    if app.radio(key="mode").value != mode:
+        app = app.radio(key="mode").set_value(mode).run()
     app = app.button(key="start_load").click().run()
     for _ in range(100):
         tests = [wiring.load_tests().running_on("wine")]
@@ -223,12 +224,24 @@ def test_a_load_test_repeats_the_example_and_is_kept(world: World, open_page: Op
 
 def test_a_load_test_sends_what_the_form_asked_for(world: World, open_page: OpenPage) -> None:
     world.serves("wine")
-    app = open_page("predict", service="wine")
+    app = open_page("predict", service="wine", mode="steady-rate")
     app.number_input(key="rate").set_value(7)
     app.number_input(key="seconds").set_value(2)
     load_test(app, LoadMode.STEADY_RATE)
     load = world.engine.loads[0]
     assert (load.mode, load.rate, load.duration_s) == (LoadMode.STEADY_RATE, 7.0, 2.0)
+
+
+def test_a_load_test_asks_only_for_what_its_mode_uses(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    app = open_page("predict", service="wine")
+    asked = {field.key for field in app.number_input}
+    assert {"count", "concurrency"} < asked
+    assert "rate" not in asked
+    app = app.radio(key="mode").set_value(LoadMode.STEADY_RATE).run()
+    asked = {field.key for field in app.number_input}
+    assert "rate" in asked
+    assert not {"count", "concurrency"} & asked
 
 
 def test_a_load_test_of_one_request_is_called_so(world: World, open_page: OpenPage) -> None:
