@@ -96,6 +96,8 @@ class _Patience:
 _WORKING = _Patience(READ_TIMEOUT_S)
 _LOOKING = _Patience(5.0, 4.0)
 """For a plan: somebody waits for it. One answer that was lost is asked for again."""
+_BEGINNING = _Patience(READ_TIMEOUT_S, 10.0)
+"""For what is asked before anything is sent: nothing is lost by saying that the bucket is away."""
 _CHECKING = _Patience(CONNECT_TIMEOUT_S, 0)
 
 
@@ -379,9 +381,9 @@ class GcsPackager:
                 self._reload_and_compare(blob, name, file)
 
     def _is_committed(self, manifest: Manifest) -> bool:
-        with self._bucket_errors("read"):
+        with self._bucket_errors("read", _BEGINNING):
             blob = self._bucket.blob(f"{self._prefix(manifest)}.json")
-            if not blob.exists(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), retry=_retry()):
+            if not blob.exists(**_BEGINNING.options):
                 return False
         there = self._listed(self._prefix(manifest))
         self._must_fit(manifest, there)
