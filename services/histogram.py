@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from services.domain import Percentiles
 from services.errors import ConfigError
-from services.tally import BITS, HALF, NS
+from services.tally import BITS, HALF, NS, index_of
 
 MIN_TAIL = 10
 """Samples that must lie behind a percentile: with fewer it is one request's luck."""
@@ -31,8 +31,8 @@ NO_PERCENTILES = Percentiles(None, None, None, None, None, None, None)
 Numbers = npt.NDArray[np.int64]
 
 _AT_ONCE = 15_000
-"""So many times are counted together. What that needs for a moment stays below 128 kB, so that the
-allocator keeps it: larger pieces took twice as long, for pages that were mapped anew."""
+"""So many times are counted together. Each array that this needs for a moment is below 128 kB, so
+that the allocator keeps it: larger ones took twice as long, for pages that were mapped anew."""
 _MOST_WAITING = 1 << 18
 """So many times wait to be counted, 1 MB: more than two seconds bring."""
 _MOST_BUCKETS = 1 << 16
@@ -42,12 +42,6 @@ _DIGITS_LEFT_OUT = 52 - BITS
 _INDEX_BIAS = (1023 + BITS - 1) << BITS
 """The exponent's own bias, and that of the first power of two with BITS digits behind its 1."""
 _MAX_STORED_BYTES = 16 * 1024 * 1024
-
-
-def index_of(ns: int) -> int:
-    """The number of the finest bucket that holds a time, as `Tally` numbers them."""
-    shift = ns.bit_length() - BITS - 1
-    return ns if shift <= 0 else (shift << BITS) + (ns >> shift)
 
 
 def lowest_ns(index: int) -> int:
@@ -323,7 +317,7 @@ class Histogram:
     def from_buckets(cls, indexes: Sequence[int], counts: Sequence[int], step: int) -> Histogram:
         """The histogram with these `buckets`, ascending; extremes to the width of a bucket."""
         made = cls(step)
-        if indexes:
+        if any(counts):
             made._fill(np.array(indexes, np.int64) // step, np.array(counts, np.int64))
             made._min_ns = lowest_ns(indexes[0])
             made._max_ns = lowest_ns(indexes[-1] + step) - 1

@@ -143,7 +143,10 @@ class _Trail:
 
 
 class Recorder:
-    """Joins a run's slices into ticks and one summary. Memory does not grow with the run.
+    """Joins a run's slices into ticks and one summary.
+
+    Memory does not grow with the run where it is asked for a tick now and then: till then slices
+    wait as they are.
 
     `block_s` is the shortest block of time kept apart; it doubles whenever MAX_BLOCKS are full.
     """
@@ -156,7 +159,7 @@ class Recorder:
         block_s: float = 0.25,
         pause: Callable[[], object] = lambda: None,
     ) -> None:
-        """`pause` is called between pieces of work: none holds up for long who shares the core."""
+        """`pause` is called between pieces of work, each for one answerer or one figure."""
         self._pause = pause
         self._target_rate = target_rate
         self._objective = objective or Objective()
@@ -191,6 +194,7 @@ class Recorder:
                 kept[block].merge(coarse)
             else:
                 kept[block] = coarse
+            self._pause()
 
     def _blocks_of(self, answerer: Answerer) -> dict[int, Histogram]:
         who = answerer.release if answerer.version is None else answerer.version
@@ -209,13 +213,13 @@ class Recorder:
         new, self._new = self._new, []
         for end_s, response in new:
             self._keep_block(end_s, response)
-            self._pause()
         for histogram in (*recent.response.values(), recent.service, recent.lateness):
             histogram.count()
             self._pause()
-        self._whole.merge(recent)
         for histogram in recent.response.values():
             self._spread.merge(histogram.coarser(HALF >> _LIVE_BITS))
+            self._pause()
+        self._whole.merge(recent)
         self._pause()
         return recent
 
@@ -224,7 +228,10 @@ class Recorder:
         recent, from_s = self._take_in(), self._recent_from_s
         span_s = recent.end_s - from_s
         self._recent_from_s = recent.end_s
-        response, so_far = recent.whole_response(), self._whole.whole_response()
+        response = recent.whole_response()
+        self._pause()
+        so_far = self._whole.whole_response()
+        self._pause()
         self._trail.add(from_s, response)
         trailing = self._trail.at(recent.end_s)
         self._pause()

@@ -27,6 +27,7 @@ _FULL_CHECK_EVERY = 64
 _FULL_CHECKS_AT_FIRST = 32
 _COUNTED_AT_ONCE = 256
 """Times taken together; more would hold up the answers that come meanwhile."""
+_MOST_UNCOUNTED = 4 * _COUNTED_AT_ONCE
 _MOST_ANSWERERS = 32
 _MOST_HEADS = 256
 _SWEEP_S = 0.05
@@ -113,7 +114,7 @@ class LoadProcess:
         if self.sleeps and tls is None and stamped.POSSIBLE:
             self.stamps = stamped.StampClock()
         self.busy = BusyClock()
-        self.busy_before_s = 0.0
+        self.busy_before_s = self.busy.seconds()
 
     # Answers
 
@@ -154,7 +155,7 @@ class LoadProcess:
             if connection.intended_ns >= self.start_ns:
                 self.last_done_ns = now
                 self.count_answer(connection, now, connection.shot.who)
-            # The kernel's stamp is of a while ago.
+            # A kernel's stamp is of a while ago; else `now` is of this very call.
             self.free(connection, now if self.stamps is None else clock())
             return
         shot, sent_ns = connection.shot, connection.sent_ns
@@ -196,10 +197,12 @@ class LoadProcess:
 
     def count_answer(self, connection: Connection, now: int, who: Answerer) -> None:
         """Count a measured prediction that came in at `now`, which may be a while ago."""
-        if who is not self.uncounted_who or len(self.response_ns) >= _COUNTED_AT_ONCE:
+        # A steady rate counts when it has just sent, so that no send waits for it.
+        if who is not self.uncounted_who or len(self.response_ns) >= _MOST_UNCOUNTED:
             self.count_waiting(who)
         sent_ns = connection.sent_ns
-        if now < sent_ns:  # noqa: PLR1730 (cheaper than max); the time of day was set meanwhile
+        # The time of day may have been set meanwhile.
+        if now < sent_ns:  # noqa: PLR1730 - a call of max costs more
             now = sent_ns
         self.response_ns.append(now - connection.intended_ns)
         if self.steady:
@@ -383,6 +386,8 @@ class LoadProcess:
             now = clock()
         if len(self.late_ns) >= _COUNTED_AT_ONCE:
             self.count_lateness()
+        if len(self.response_ns) >= _COUNTED_AT_ONCE:
+            self.count_waiting(self.uncounted_who)
         self.wake_for_next(now)
 
     def leave(self, now: int) -> bool:
@@ -623,8 +628,8 @@ class LoadProcess:
         if self.ended:
             return
         self.ended = True
-        now = clock()
-        self.hand_over(max(now, self.start_ns))
+        if self.start_ns:  # else it was stopped while it still connected
+            self.hand_over(max(clock(), self.start_ns))
         if self.steady:
             span_s = (self.last_sent_ns - self.start_ns + self.schedule.interval_ns) / NS
         else:

@@ -27,7 +27,8 @@ SLICE_S = 0.25
 """So often the process hands over what happened."""
 STOP = b"s"
 FRAME = struct.Struct("=II")
-"""Before each frame back: how long its JSON is, and how long the bytes behind it."""
+"""Before each frame back: the lengths of its JSON and of the bytes behind it. Both ends are on one
+machine, and have its order of bytes."""
 PROBLEMS: Mapping[str, type[SlipwayError]] = {
     "ConfigError": ConfigError,
     "Denied": Denied,

@@ -33,9 +33,6 @@ MAX_CONCURRENCY: Final = 1_024
 """A load test is a weapon: what it may ask for is bounded here, whoever asks."""
 
 _PIPE_BYTES = 1 << 20
-_GIVE_WAY_S = 0.008
-"""Between pieces of counting, each well below a millisecond. Closer together they would take so
-much of a core that a sender on it could not make up for one before the next."""
 _SILENCE_S = 15.0
 """The engine says something four times a second: so long without a word means that it hangs."""
 
@@ -67,16 +64,37 @@ class ProcessEngine:
         return LoadRun(load, host_is_named=host.rstrip(".") in self._allow_hosts)
 
 
+class _ShortTurns:
+    """Called between pieces of work: rests after each turn on a core, until it is `over`.
+
+    The sender may share that core. It is late by each turn, and at half of its peak it needs as
+    long again to make up for one: turns that follow one another closely add up.
+    """
+
+    _TURN_S = 0.0003
+    _REST_S = 0.008
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self._began_s = time.thread_time()
+
+    def __call__(self) -> None:
+        if time.thread_time() - self._began_s >= self._TURN_S:
+            self.over.wait(self._REST_S)
+            self._began_s = time.thread_time()
+
+
 class LoadRun(Iterator["Tick | LoadSummary"]):
     """A load test under way. `stop` and `close` may be called from any thread."""
 
     def __init__(self, load: Load, *, host_is_named: bool = False) -> None:
         self._load = load
+        self._turns = _ShortTurns()
         self._recorder = Recorder(
             target_rate=load.rate if load.mode is LoadMode.STEADY_RATE else None,
             objective=load.objective,
             block_s=SLICE_S,
-            pause=lambda: time.sleep(_GIVE_WAY_S),
+            pause=self._turns,
         )
         self._ready: deque[Tick | LoadSummary] = deque()
         self._next_tick_s = 1.0
@@ -122,6 +140,7 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
         """Stop the load now; nothing more comes. Idempotent."""
         with self._closing:
             self._closed = True
+            self._turns.over.set()
             assert self._process.stdin is not None
             self._process.stdin.close()
             try:
@@ -180,7 +199,10 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
                     return None
                 with room[filled:] as left:
                     filled += self._receive(self._process.stdout.fileno(), left)
-        return None if self._closed else received
+        if self._closed:
+            self._close_results()
+            return None
+        return received
 
     def _receive(self, pipe: int, into: memoryview) -> int:
         readable, _, _ = select.select([pipe], [], [], _SILENCE_S)
@@ -227,11 +249,13 @@ class LoadRun(Iterator["Tick | LoadSummary"]):
         # milliseconds would look like a burst.
         near_end = abs(piece.end_s - self._load.duration_s) < 0.1
         if piece.end_s > self._next_tick_s - 0.05 and not near_end:
-            self._ready.append(self._recorder.tick())
+            tick = self._recorder.tick()
+            if not self._closed:  # meanwhile, by another thread
+                self._ready.append(tick)
             self._next_tick_s = round(piece.end_s) + 1.0
 
 
-def _slice_from_wire(wire: dict[str, Any], data: bytes | bytearray) -> Slice:
+def _slice_from_wire(wire: dict[str, Any], data: bytearray) -> Slice:
     """What `pipe.piece_as_wire` wrote."""
     return Slice(
         end_s=wire["end_s"],

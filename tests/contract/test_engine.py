@@ -40,6 +40,7 @@ from services.domain import (
 )
 from services.engine.run import LoadRun, ProcessEngine
 from services.errors import ConfigError, Denied, SlipwayError, Unreachable
+from services.latency import Recorder
 
 GOOD = b'{"model_name":"m","model_version":"7","outputs":[{"name":"y","shape":[1],"data":[1.5]}]}'
 
@@ -808,6 +809,35 @@ def test_another_thread_can_close_a_load_that_is_being_read(lively: ScriptedServ
     rest = list(under_way)
     timer.join()
     assert not any(isinstance(item, LoadSummary) for item in rest)
+
+
+def test_nothing_comes_from_a_load_that_was_closed_while_it_was_counted(
+    lively: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way = ProcessEngine().run(steady(lively.port, duration_s=600))
+    count = Recorder.tick
+
+    def closed_meanwhile(recorder: Recorder, *, final: bool = False) -> Tick:
+        under_way.close()
+        return count(recorder, final=final)
+
+    monkeypatch.setattr(Recorder, "tick", closed_meanwhile)
+    assert not [item for item in under_way if isinstance(item, Tick) and not item.warm_up]
+
+
+def test_a_load_that_is_stopped_while_it_connects_measured_nothing() -> None:
+    with contextlib.ExitStack() as sockets:
+        full = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):  # nobody accepts them: the next one waits
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        under_way = ProcessEngine().run(steady(full.getsockname()[1], duration_s=600))
+        threading.Timer(1.0, under_way.stop).start()
+        *ticks, summary = under_way
+    assert isinstance(summary, LoadSummary)
+    assert (summary.requests, summary.client_limited, summary.cpu_ratio) == (0, False, None)
+    assert [tick.at_s for tick in ticks if isinstance(tick, Tick)] == [0.0]
 
 
 def test_stopping_by_hand_still_gives_a_summary(lively: ScriptedServer) -> None:
