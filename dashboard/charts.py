@@ -186,13 +186,14 @@ def rate_over_time(ticks: Sequence[Tick]) -> Chart:
         ticks = ticks[:-1]  # the last bit of a second: few answers, and no fall of the rate
     seconds = _thinned([round(tick.at_s, 2) for tick in ticks], max)
     by_who = changeover.counts_by_answerer(ticks)
-    versions = list(dict.fromkeys(who for counts in by_who for who in counts))
+    versions = list(dict.fromkeys(who for counts in by_who for who in counts))[:MOST_VERSIONS]
+    # By name, because who answered first changes from run to run: one colour on all of a page.
+    versions.sort(key=lambda who: (len(who), who))
     if len(versions) < 2:
         answered = {"answered": [tick.ok for tick in ticks]}
     else:
         answered = {
-            changeover.who_words(who): [counts.get(who, 0) for counts in by_who]
-            for who in versions[:MOST_VERSIONS]
+            changeover.who_words(who): [counts.get(who, 0) for counts in by_who] for who in versions
         }
     lines = [
         Line(name, seconds, _thinned(counts, _fewest), colour_of(index))
@@ -356,8 +357,9 @@ def option(chart: Chart, *, theme: str | None = None) -> Option:
         drawn["legend"]["textStyle"] = said
         for axis in (drawn["xAxis"], drawn["yAxis"]):
             axis |= {"axisLabel": axis.get("axisLabel", {}) | said, "nameTextStyle": said}
-        for mark in drawn["series"][-1].get("markLine", {}).get("data", ()):
-            mark["label"] |= said
+        for series in drawn["series"][-1:]:  # none where no request was answered
+            for mark in series.get("markLine", {}).get("data", ()):
+                mark["label"] |= said
     return drawn
 
 

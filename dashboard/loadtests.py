@@ -214,4 +214,6 @@ def settings_text(load: Load, cold_start_s: float | None = None) -> str:
     `cold_start_s`: what waking the service took before; None when it was awake.
     """
     plain = replace(load, requests=(), endpoint=replace(load.endpoint, headers=(), ca_file=None))
-    return json.dumps(json.loads(records.dump(plain)) | {"cold_start_s": cold_start_s})
+    sent = load.requests[0]
+    asked = {"protocol": sent.protocol.value, "rows": sent.rows, "bodies": len(load.requests)}
+    return json.dumps(json.loads(records.dump(plain)) | asked | {"cold_start_s": cold_start_s})

@@ -51,6 +51,28 @@ def via_of(run: Run) -> WayIn | None:
     return next((way for way in WayIn if way.value == told), None)
 
 
+def request_of(run: Run) -> str:
+    """What a stored run sent, in words; "" where it was not kept."""
+    settings = settings_of(run)
+    protocol, rows = settings.get("protocol"), settings.get("rows")
+    if not isinstance(protocol, str) or not isinstance(rows, int):
+        return ""
+    return f"{words.protocol_words(protocol)}, {words.counted(rows, 'row')}"
+
+
+def between(first: Run, other: Run) -> tuple[str, ...]:
+    """What was different about two runs besides what they measured."""
+    return tuple(
+        filter(
+            None,
+            (
+                difference.hop_warning(via_of(first), via_of(other)),
+                difference.request_warning(request_of(first), request_of(other)),
+            ),
+        )
+    )
+
+
 def answered(run: Run) -> dict[str, int]:
     """Answers by who gave them, most first: `wine/1`, or `release 7` where only that is known."""
     summary, model = run.summary, model_of(run)
@@ -318,8 +340,7 @@ def _compared(runs: Sequence[Run], named: Mapping[int | None, str]) -> list[str]
     said = []
     for run in others:
         found = difference.compare(first.summary, run.summary, (named[first.id], named[run.id]))
-        said += [found.verdict, *found.warnings]
-        said.append(difference.hop_warning(via_of(first), via_of(run)))
+        said += [found.verdict, *found.warnings, *between(first, run)]
     return [f"<p>{html.escape(one)}</p>" for one in said if one]
 
 

@@ -159,12 +159,7 @@ def _compared(runs: Sequence[Run], named: Mapping[int | None, str]) -> None:
         which = f"{names[1]} against {names[0]}: " if len(others) > 1 else ""
         said = widgets.literal(f"{which}{found.verdict}", 1_000)
         st.info(said, icon=":material/compare_arrows:")
-        warnings |= dict.fromkeys(
-            filter(
-                None,
-                (*found.warnings, difference.hop_warning(report.via_of(first), report.via_of(run))),
-            )
-        )
+        warnings |= dict.fromkeys((*found.warnings, *report.between(first, run)))
         rows += [
             _difference_row(names, name, difference)
             for name, difference in (("p50", found.p50), ("p99", found.p99))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import streamlit as st
 
 from dashboard import charts, loadtests, widgets, wiring, words
-from dashboard.answers import is_asleep
+from dashboard.answers import Answer, is_asleep
 from dashboard.asking import Whom, addressed, answers_to, sides_of, starting_points
 from dashboard.coldstarts import ColdStart
 from dashboard.loadtests import LoadTest
@@ -84,6 +84,7 @@ def load_form(ops: Ops, service: Service) -> None:
     """Ask for a burst or a steady rate and begin it; the example, or the last request, is sent."""
     way = widgets.glanced(wiring.way_in(service.name))
     _hop(way.via if way else None, "The requests would be measured by way of")
+    st.caption(widgets.literal(_repeated(service)))
     # Outside the form: it decides what the form asks.
     asked_mode = widgets.choice(
         "Again, as", _MODES, name="mode", default=LoadMode.BURST, widget=st.radio
@@ -91,7 +92,7 @@ def load_form(ops: Ops, service: Service) -> None:
     mode = LoadMode(asked_mode or LoadMode.BURST)
     with st.form("load", border=True):
         pace = _pace_asked(mode)
-        warm, rows, side = st.columns(3)
+        warm, rows, side, ceiling = st.columns(4)
         warm_s = warm.number_input("Warm-up, seconds", 0, 60, 1, key="warm_up")
         rows_each = rows.number_input(
             "Rows per request (0: as it was sent)", 0, 100_000, 0, key="rows_each"
@@ -101,6 +102,9 @@ def load_form(ops: Ops, service: Service) -> None:
             for name, whom in sides_of(service).items()
             if len(whom) == 1
         }
+        most_failures = ceiling.number_input(
+            "Stop after failures", 0, 1_000_000, 1_000, key="max_errors"
+        )
         asked_side = side.selectbox("Ask", list(sides), key="load_side")
         slo, errors = st.columns(2)
         known, promised = _promised(service)
@@ -139,6 +143,7 @@ def load_form(ops: Ops, service: Service) -> None:
         concurrency=pace.at_once,
         max_requests=pace.requests,
         warm_up_s=float(warm_s),
+        max_errors=int(most_failures),
         objective=Objective(
             p99_s=slo_ms / 1000 if slo_ms else None,
             error_ratio=errors_percent / 100 if errors_percent else None,
@@ -160,6 +165,7 @@ def load_form(ops: Ops, service: Service) -> None:
     who = wiring.actor()  # asked here: the thread that saves the run belongs to no session
 
     def run(summary: LoadSummary) -> Run:
+        measured, measured_release = latency.recorded_as(summary, version, release)
         return Run(
             id=None,
             name=label,
@@ -168,8 +174,8 @@ def load_form(ops: Ops, service: Service) -> None:
             target=ops.target,
             namespace=ops.namespace,
             service=service.name,
-            release=release,
-            version=version,
+            release=measured_release,
+            version=measured,
             settings=loadtests.settings_text(load, cold_start_s),
             summary=summary,
             ticks=(),
@@ -222,20 +228,40 @@ def _woken(ops: Ops, load: Load, service: Service) -> float | None:
         return coldstart.wake(ops.predictor, load.endpoint, load.requests[0]).timing.total_s
 
 
+def _answered_last(service: Service) -> Answer | None:
+    """The newest request of this session that got a prediction."""
+    groups = answers_to(service.name)
+    return next((group[0] for group in groups if group[0].prediction is not None), None)
+
+
+def _repeated(service: Service) -> str:
+    """Which request a load test would repeat, in words."""
+    groups, last = answers_to(service.name), _answered_last(service)
+    failed = "The request sent last got no prediction. " if groups and groups[0][0] != last else ""
+    if last is None:
+        if service.intent is None or service.intent.example is None:
+            return f"{failed}There is nothing to repeat yet: send one request first."
+        return f"{failed}The version's input example is sent, by V2."
+    sent = last.request
+    which = "the newest one that got one" if failed else "the request sent last"
+    said = f"{words.protocol_words(sent.protocol)}, {words.counted(sent.rows, 'row')}"
+    return f"{failed}Repeats {which}: {said}."
+
+
 def _load_request(service: Service, rows_each: int = 0) -> InferRequest:
     """The last request that was sent from this session, else the version's example.
 
     `rows_each`: its rows, over and over until there are so many; 0 for as many as it has.
     """
-    for group in answers_to(service.name):
-        if group[0].prediction is not None:
-            sent = group[0].request
-            return _with_rows(service, group[0].rows, sent.protocol, rows_each) or sent
+    if (answer := _answered_last(service)) is not None:
+        sent = answer.request
+        return _with_rows(service, answer.rows, sent.protocol, rows_each) or sent
     intent: Intent | None = service.intent
     if intent is None or intent.example is None:
+        so_far = "that was sent got a prediction" if answers_to(service.name) else "was sent yet"
         raise NotDeployable(
             f"There is nothing to send to {service.name}. No load was started.",
-            why="Its version has no input example, and no request was sent yet.",
+            why=f"Its version has no input example, and no request {so_far}.",
             fix="Send one request first; the load test repeats it.",
         )
     longer = _with_rows(service, intent.example, Protocol.V2, rows_each)

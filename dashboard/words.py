@@ -679,6 +679,14 @@ def cell_words(value: object) -> str:
     return f"'{text}" if text[:1] in "=+-@\t\r" and text != "–" and text[:1] else text
 
 
+_PROTOCOLS = {"v2": "V2", "v1": "V1", "invocations": "/invocations"}
+
+
+def protocol_words(protocol: str) -> str:
+    """How a request is spoken, by the name that the protocol's own documentation uses."""
+    return _PROTOCOLS.get(protocol, one_line(protocol, 32))
+
+
 def no_lines(*, previous: bool) -> str:
     """What an empty log says of its container."""
     if previous:

@@ -323,6 +323,16 @@ def _within(replicates: Sequence[Sequence[float]], tail: float) -> tuple[float, 
 # ── In words ──────────────────────────────────────────────────────────────────────────────────
 
 
+def request_warning(before: str, after: str) -> str:
+    """Why two runs of different requests cannot be compared; "" when alike, or when not known."""
+    if before == after or not before or not after:
+        return ""
+    return (
+        f"The runs sent different requests ({before} and {after}): the difference contains that of"
+        " the requests."
+    )
+
+
 def hop_warning(before: WayIn | None, after: WayIn | None) -> str:
     """Why two runs over different ways in cannot be compared; "" when they took the same one."""
     if before == after or before is None or after is None:

@@ -424,6 +424,16 @@ def _client_limit(summary: LoadSummary, median_s: float | None) -> str:
     return ""
 
 
+def recorded_as(summary: LoadSummary, version: str, release: int | None) -> tuple[str, int | None]:
+    """The version and the release that a run is kept under, of those that it was meant for.
+
+    Of several that answered none can be named as the one that was measured: all are, as answered.
+    """
+    if max(len(summary.by_version), len(summary.by_release)) < 2:
+        return version, release
+    return answered_words(summary, version.rpartition("/")[0]), None
+
+
 def _trust(summary: LoadSummary) -> str:
     if not summary.requests:
         return "No request was measured."
@@ -431,8 +441,9 @@ def _trust(summary: LoadSummary) -> str:
         return "No request was answered, so there are no times to read."
     if summary.lateness_p99_s is None or summary.requests < 100:
         return "The load engine was not the limit."
+    of_those = " that were sent" if NOT_SENT in summary.errors else ""
     return (
-        "The load engine was not the limit: 99 of 100 requests left within"
+        f"The load engine was not the limit: 99 of 100 requests{of_those} left within"
         f" {in_words(summary.lateness_p99_s)} of their time."
     )
 

@@ -110,6 +110,8 @@ def _rows_of_csv(raw: bytes, signature: Signature | None) -> Rows:
             "Put the column names in the first line and the values below.",
         )
     header = tuple(name.strip() for name in lines[0])
+    if len(header) == 1 and ";" in header[0] and header[0] not in _names(signature):
+        raise refused("The CSV is parted by semicolons.", "Save it with commas.")
     for number, line in enumerate(lines[1:], start=1):
         if len(line) != len(header):
             raise refused(
@@ -135,6 +137,8 @@ def _guessed_value(cell: str) -> Json:
 
 def _rows_of_json(raw: bytes, signature: Signature | None) -> Rows:
     body = _parsed(raw)
+    if body == []:
+        raise refused("There are no rows.", "Write at least one row.")
     params: Mapping[str, Json] = {}
     if isinstance(body, dict) and not _is_bare_row(body, signature):
         given = body.pop("params", None) or {}

@@ -263,7 +263,9 @@ def _output_lines(outputs: Sequence[views.OutputRow]) -> Iterator[str]:
             (
                 place + 1,
                 *(
-                    json.dumps(output["values"][place]) if place < len(output["values"]) else ""
+                    json.dumps(output["values"][place], ensure_ascii=False)
+                    if place < len(output["values"])
+                    else ""
                     for output in outputs
                 ),
             )
@@ -316,7 +318,7 @@ def bench(session: Session) -> Answer:
         if args.max_p99 is not None or args.max_error_ratio is not None:
             ops.store.keep_objective(ops.target, ops.namespace, service.name, objective)
     tell_workflow(session, f"Slipway: bench {service.name}", _load_summary(document))
-    error = interrupted or _load_error(service, summary, load.objective)
+    error = interrupted or _load_error(service, summary, load.objective, args.protocol)
     who = latency.answered_words(summary, model)
     return Answer(document, _load_lines(document, summary, ticks, who, compared), error)
 
@@ -447,14 +449,15 @@ def _load_summary(document: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _load_error(
-    service: Service, summary: LoadSummary, objective: Objective
+    service: Service, summary: LoadSummary, objective: Objective, protocol: str | None
 ) -> SlipwayError | None:
     if summary.requests and not summary.ok:
         kinds = ", ".join(f"{count:,} × {kind}" for kind, count in summary.errors.items())
         return InferenceFailed(
             f"No request of the load test of {service.name} was answered.",
             why=f"{kinds}.",
-            fix=f"Send one: `slipway predict {service.name}`.",
+            fix=f"Send one: `slipway predict {service.name}"
+            f"{f' --protocol {protocol}' if protocol else ''}`.",
         )
     if summary.objective_met is False:
         return ObjectiveMissed(
@@ -489,11 +492,7 @@ def _saved_run(
     cold_start_s: float | None,
 ) -> int:
     version, release = service.intent.version if service.intent else None, service.release
-    called = str(version or "")
-    mix = latency.answered_words(summary, version.model if version else "")
-    if max(len(summary.by_version), len(summary.by_release)) > 1:
-        # Of several that answered none can be named as the one that was measured.
-        called, release = mix, None
+    called, release = latency.recorded_as(summary, str(version or ""), release)
     asked = "" if session.args.version is None else f" version {session.args.version}"
     settings = {
         "mode": load.mode.value,
@@ -533,10 +532,8 @@ def _saved_run(
 def _tick_line(tick: Tick) -> str:
     failed = sum(tick.errors.values())
     tail = f", {failed:,} failed" if failed else ""
-    return (
-        f"  {tick.at_s:>5.0f} s  {tick.rate:>8.1f}/s  p50 {views.seconds_text(tick.response.p50)}"
-        f"  p99 {views.seconds_text(tick.response.p99)}{tail}"
-    )
+    p50, p99 = (views.seconds_text(one) for one in (tick.response.p50, tick.response.p99))
+    return f"  {max(0.0, tick.at_s):>5.0f} s  {tick.rate:>8.1f}/s  p50 {p50}  p99 {p99}{tail}"
 
 
 def _load_lines(

@@ -28,6 +28,7 @@ from services.domain import (
     WayIn,
 )
 from services.errors import InferenceFailed
+from services.histogram import NO_PERCENTILES
 from tests.memory import MemoryEngine, MemoryLoad, World
 from tests.pages.conftest import OpenPage, rows_of, words_of
 
@@ -242,6 +243,47 @@ def test_a_load_test_asks_only_for_what_its_mode_uses(world: World, open_page: O
     asked = {field.key for field in app.number_input}
     assert "rate" in asked
     assert not {"count", "concurrency"} & asked
+
+
+def test_the_page_says_which_request_a_load_test_repeats(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    app = open_page("predict", service="wine")
+    assert "The version's input example is sent, by V2." in words_of(app).replace("\\", "")
+    app = send(app)
+    assert "Repeats the request sent last: V2, 1 row." in words_of(app).replace("\\", "")
+
+
+def test_a_run_of_mixed_traffic_is_kept_under_no_single_version(
+    world: World, open_page: OpenPage
+) -> None:
+    two_versions_answer(world, 100)
+    load_test(open_page("predict", service="wine"))
+    [kept] = world.store.kept
+    assert kept.release is None
+    assert "wine/1" in kept.version
+    assert "wine/2" in kept.version
+
+
+def test_a_page_keeps_what_its_load_test_sent(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    load_test(open_page("predict", service="wine"))
+    kept = json.loads(world.store.kept[0].settings)
+    assert (kept["protocol"], kept["rows"], kept["bodies"]) == ("v2", 1, 1)
+
+
+def test_a_stored_run_without_any_answer_opens(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    load_test(open_page("predict", service="wine"))
+    [run] = world.store.kept
+    failed = replace(
+        run.summary, ok=0, errors={"http-4xx": run.summary.requests}, histogram=(), verdict="",
+        response=NO_PERCENTILES, service=NO_PERCENTILES, response_blocks="",
+    )  # fmt: skip
+    world.store.kept[:] = [replace(run, summary=failed)]
+    wiring.forget_reads()
+    app = open_page("predict", service="wine", runs="1")
+    assert not app.exception
+    assert not app.error
 
 
 def test_a_load_test_of_one_request_is_called_so(world: World, open_page: OpenPage) -> None:

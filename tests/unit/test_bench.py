@@ -75,6 +75,8 @@ def test_every_way_of_writing_a_row_means_the_same_row(text: str) -> None:
         ("[" * 1_000_000, "nested more than 1,000 deep"),
         ("", "the text is empty"),
         ("alcohol,year\n1\n", "Row 1 of the CSV has 1 cells"),
+        ("alcohol;year\n1;2020\n", "parted by semicolons"),
+        ("[]", "There are no rows."),
         ("alcohol,year\nabc,1\n", 'the text "abc"'),
     ],
 )

@@ -37,6 +37,29 @@ def summary() -> LoadSummary:
     )
 
 
+def test_a_run_without_any_answer_is_an_empty_chart() -> None:
+    chart = charts.histogram({"all failed": ()})
+    assert charts.option(chart, theme="dark")["series"] == []
+
+
+def test_a_version_keeps_its_colour_whichever_answered_first() -> None:
+    runs = [[{"2": 9, "10": 1}, {"10": 9, "2": 1}], [{"10": 9, "2": 1}, {"2": 9, "10": 1}]]
+    colours = [
+        {
+            line.name: line.colour
+            for line in charts.rate_over_time(
+                [
+                    replace(tick(at), ok=10, by_version=counts)
+                    for at, counts in enumerate(seconds, 1)
+                ]
+            ).lines
+        }
+        for seconds in runs
+    ]
+    assert colours[0] == colours[1]
+    assert len(set(colours[0].values())) == 2
+
+
 def test_times_are_drawn_in_milliseconds() -> None:
     chart = charts.response_over_time([tick(0), tick(1)])
     assert list(chart.lines[0].y) == [4.0, 4.0]

@@ -82,6 +82,12 @@ def told_half_as_slow_again(found: Comparison) -> None:
     assert "percent slower at p99 and " in found.verdict
 
 
+def test_runs_of_different_requests_are_told_as_such() -> None:
+    assert "V2, 1 row and V1, 1 row" in difference.request_warning("V2, 1 row", "V1, 1 row")
+    assert not difference.request_warning("V2, 1 row", "V2, 1 row")
+    assert not difference.request_warning("", "V2, 1 row")
+
+
 def test_a_slower_version_is_told_with_its_interval() -> None:
     found = compare(
         steady(log_normal(1, 6_000), rate=500),

@@ -262,6 +262,12 @@ def test_waiting_for_a_free_connection_is_said() -> None:
     assert "40% of the requests waited for a free connection" in summary.verdict
 
 
+def test_who_left_in_time_is_told_of_those_that_were_sent() -> None:
+    piece = one_slice(cpu_s=0.1, errors=Counter({NOT_SENT: 9_000}))
+    piece.lateness = histogram_of([1_000] * 1_000)
+    assert "99 of 100 requests that were sent left within" in verdict_of(piece, 1_000.0).verdict
+
+
 def test_the_share_that_waited_is_of_those_that_were_sent() -> None:
     piece = one_slice(cpu_s=0.1, waited=500, errors=Counter({NOT_SENT: 9_000}))
     verdict = verdict_of(piece, 1_000.0).verdict
