@@ -71,7 +71,8 @@ class _Pace(NamedTuple):
 
 def _pace_asked(mode: LoadMode) -> _Pace:
     first, second, third = st.columns(3)
-    seconds = int(third.number_input("For at most, seconds", 1, 3_600, 15, key="seconds"))
+    last = second if mode is LoadMode.STEADY_RATE else third
+    seconds = int(last.number_input("For at most, seconds", 1, 3_600, 15, key="seconds"))
     if mode is LoadMode.STEADY_RATE:
         rate = first.number_input("Requests per second", 1, 20_000, 20, key="rate")
         return _Pace(seconds, rate=int(rate))

@@ -71,7 +71,7 @@ class _ShortTurns:
     long again to make up for one: turns that follow one another closely add up.
     """
 
-    _TURN_S = 0.0003
+    _TURN_S = 0.0002
     _REST_S = 0.008
 
     def __init__(self) -> None:
