@@ -175,10 +175,18 @@ def _one_answer(answer: Answer) -> None:
         _as_code(answer)
 
 
-def _failed(answer: Answer, key: str = "") -> None:
-    """An error: what the server answered, and the request to try by hand, closed."""
+def _error(answer: Answer) -> SlipwayError:
+    """Draw why no prediction came, and who said so; gives it."""
     error = answer.error or SlipwayError("No answer came.")
     widgets.error_box(error)
+    if error.met:
+        st.caption(widgets.literal(error.met))
+    return error
+
+
+def _failed(answer: Answer, key: str = "") -> None:
+    """An error: what the server answered, and the request to try by hand, closed."""
+    error = _error(answer)
     if error.said:
         st.caption("What the server answered")
         _code(pretty(error.said.decode("utf-8", "replace")), "json")
@@ -276,7 +284,7 @@ def _side_by_side(group: Sequence[Answer]) -> None:
     for name, answer in zip(names, group, strict=True):
         if answer.prediction is None:
             st.text(name)
-            widgets.error_box(answer.error or SlipwayError("No answer came."))
+            _error(answer)
     if good:
         _times(good)
     if len(good) > 1:

@@ -176,6 +176,7 @@ def request_form(service: Service) -> Asked | None:
         default=ways[0],
         key="input",
         required=True,
+        help="What is typed and not sent yet is lost by a change: send it first.",
         on_change=_carry_over,
         args=(service.name,),
     )
@@ -183,14 +184,15 @@ def request_form(service: Service) -> Asked | None:
         st.caption("This version has no signature: what is sent cannot be checked beforehand.")
     elif FORM not in ways:
         st.caption(f"The signature has {len(fields)} inputs: too many for a form.")
+    elif way == FORM and (count := _rows_in(example, signature)) > 1:
+        st.caption(widgets.literal(f"The form holds the first of {count:,} rows of {start}."))
     with st.form("request", border=True):
         start_key = f"{service.name}-{service.release}-{start}"
         if start == SENT_LAST:  # each is a beginning of its own, as another example is
             start_key += sent_at
         read = _written(way or TEXT, start_key, fields, signature, example)
         options = st.columns(2)
-        speaks = service.intent.package.protocol if service.intent else Protocol.V2
-        first = list(PROTOCOLS.values()).index(speaks)
+        first = list(PROTOCOLS.values()).index(spoken_by(service))
         protocol = options[0].selectbox("Protocol", list(PROTOCOLS), first, key="protocol")
         sides = sides_of(service)
         side = options[1].selectbox("Ask", list(sides), key="side")
@@ -208,6 +210,19 @@ def request_form(service: Service) -> Asked | None:
     )
     st.session_state["request_refused"] = ""
     return Asked(request, plain.body.decode(), sides[side or "any"])
+
+
+def spoken_by(service: Service) -> Protocol:
+    """The protocol that its model server speaks, for who chose none."""
+    return service.intent.package.protocol if service.intent else Protocol.V2
+
+
+def _rows_in(example: str | None, signature: Signature) -> int:
+    if not example or len(example) > _MOST_CHARACTERS:
+        return 0
+    with suppress(SignatureMismatch):
+        return len(bench.parse_rows(example, signature).data)
+    return 0
 
 
 Fields: TypeAlias = Sequence[bench.FormField]

@@ -15,7 +15,7 @@ import streamlit as st
 
 from dashboard import charts, loadtests, widgets, wiring, words
 from dashboard.answers import Answer, is_asleep
-from dashboard.asking import Whom, addressed, answers_to, sides_of, starting_points
+from dashboard.asking import Whom, addressed, answers_to, sides_of, spoken_by, starting_points
 from dashboard.coldstarts import ColdStart
 from dashboard.loadtests import LoadTest
 from services import bench, changeover, coldstart, difference, latency
@@ -238,11 +238,14 @@ def _answered_last(service: Service) -> Answer | None:
 def _repeated(service: Service) -> str:
     """Which request a load test would repeat, in words."""
     groups, last = answers_to(service.name), _answered_last(service)
-    failed = "The request sent last got no prediction. " if groups and groups[0][0] != last else ""
+    failed = (
+        "The request sent last got no prediction. " if groups and groups[0][0] is not last else ""
+    )
     if last is None:
         if service.intent is None or service.intent.example is None:
             return f"{failed}There is nothing to repeat yet: send one request first."
-        return f"{failed}The version's input example is sent, by V2."
+        by = words.protocol_words(spoken_by(service))
+        return f"{failed}The version's input example is sent, by {by}."
     sent = last.request
     which = "the newest one that got one" if failed else "the request sent last"
     said = f"{words.protocol_words(sent.protocol)}, {words.counted(sent.rows, 'row')}"
@@ -265,9 +268,15 @@ def _load_request(service: Service, rows_each: int = 0) -> InferRequest:
             why=f"Its version has no input example, and no request {so_far}.",
             fix="Send one request first; the load test repeats it.",
         )
-    longer = _with_rows(service, intent.example, Protocol.V2, rows_each)
-    return longer or bench.request_for_example(
-        intent.signature, intent.example, model_name=service.name
+    return _example_request(service, intent.example, rows_each)
+
+
+def _example_request(service: Service, text: str, rows_each: int) -> InferRequest:
+    """The request of an example, as the service's server speaks. SignatureMismatch."""
+    signature = service.intent.signature if service.intent else None
+    protocol = spoken_by(service)
+    return _with_rows(service, text, protocol, rows_each) or bench.request_for_example(
+        signature, text, model_name=service.name, protocol=protocol
     )
 
 
@@ -286,14 +295,10 @@ def _kept_requests(
     service: Service, texts: Sequence[str], rows_each: int
 ) -> tuple[InferRequest, ...]:
     """The requests of examples; those that fit another version's signature only are left out."""
-    signature = service.intent.signature if service.intent else None
     made = []
     for text in texts:
         with suppress(SignatureMismatch):
-            made.append(
-                _with_rows(service, text, Protocol.V2, rows_each)
-                or bench.request_for_example(signature, text, model_name=service.name)
-            )
+            made.append(_example_request(service, text, rows_each))
     return tuple(made)
 
 

@@ -53,6 +53,8 @@ class SlipwayError(Exception):
     exit_code = 1
     said: bytes = b""
     """What a server answered, its beginning: for a page that shows it as code, and for no log."""
+    met: str = ""
+    """Who answered so, which way and how soon, as a sentence: for who asked, and for no record."""
 
     def __init__(self, what: str, why: str = "", fix: str = "") -> None:
         super().__init__(what)

@@ -300,13 +300,11 @@ class HttpPredictor:
         """
         answer = self._exchange(endpoint, "POST", request.path, request, timeout_s)
         if answer.status != 200:
-            failure = self._failure(endpoint, request, answer)
-            failure.said = answer.body[:SAID_BYTES]
-            raise failure
+            raise _as_met(self._failure(endpoint, request, answer), endpoint, answer)
         try:
             outputs = () if answer.cut else bench.outputs_of(request.protocol, answer.body)
         except InferenceFailed as failure:
-            failure.said = answer.body[:SAID_BYTES]
+            _as_met(failure, endpoint, answer)
             raise
         version, release = _answered_by(endpoint, request.protocol, answer)
         return Prediction(
@@ -780,23 +778,41 @@ def _answered_by(
     endpoint: Endpoint, protocol: Protocol, answer: _Answer
 ) -> tuple[VersionRef | None, int | None]:
     """The version and release that answered: by our gateway's headers, else by the V2 answer."""
+    version, release = _named_by_headers(endpoint, answer)
+    if version is not None or protocol is not Protocol.V2 or answer.cut:
+        return version, release
+    body = bench.answer_of(answer.body)
+    number = _number(str(body.get("model_version") or ""))
     model = endpoint.registered_model or endpoint.model_name
+    return (VersionRef(model, number) if number else None), release
+
+
+def _named_by_headers(endpoint: Endpoint, answer: _Answer) -> tuple[VersionRef | None, int | None]:
     release = _number(answer.header(RELEASE_HEADER)) or endpoint.release
     named = answer.header(VERSION_HEADER)
     if _number(named or ""):
-        return VersionRef(model, int(named)), release
+        return VersionRef(endpoint.registered_model or endpoint.model_name, int(named)), release
     if named:
-        try:
+        with suppress(NotFound):
             ref = parse_ref(named)
-        except NotFound:
-            ref = None
-        if isinstance(ref, VersionRef) and not isinstance(ref, AliasRef):
-            return ref, release
-    if protocol is not Protocol.V2 or answer.cut:
-        return None, release
-    body = bench.answer_of(answer.body)
-    number = _number(str(body.get("model_version") or ""))
-    return (VersionRef(model, number) if number else None), release
+            if isinstance(ref, VersionRef) and not isinstance(ref, AliasRef):
+                return ref, release
+    return None, release
+
+
+def _as_met(failure: SlipwayError, endpoint: Endpoint, answer: _Answer) -> SlipwayError:
+    """The failure, told what was answered, and by whom, which way and how soon."""
+    failure.said = answer.body[:SAID_BYTES]
+    version, release = _named_by_headers(endpoint, answer)
+    who = ", ".join(filter(None, (str(version or ""), f"release {release}" if release else "")))
+    parts = ("to connect", answer.timing.connect_s), ("waiting", answer.timing.wait_s)
+    told = ", ".join(
+        f"{seconds * 1e3:.3g} ms {doing}"
+        for doing, seconds in (*parts, ("reading", answer.timing.read_s))
+    )
+    came = f"It was {f'answered by {one_line(who)}' if who else 'answered'} via {endpoint.via}"
+    failure.met = f"{came}: {told}."
+    return failure
 
 
 def _number(text: str) -> int | None:

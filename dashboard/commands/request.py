@@ -67,7 +67,11 @@ def predict(session: Session) -> Answer:
     if args.requests is not None:
         return _split(session, service, endpoint, request)
     bound_s = coldstart.answer_within_s(asleep=service.asleep)
-    prediction = ops.predictor.infer(endpoint, request, timeout_s=bound_s)
+    try:
+        prediction = ops.predictor.infer(endpoint, request, timeout_s=bound_s)
+    except SlipwayError as error:
+        error.why = f"{error.why} {error.met}".strip()
+        raise
     prediction = rollout.with_release(prediction, service.answering)
     document = views.prediction_document(prediction, cold=service.asleep)
     if endpoint.why:

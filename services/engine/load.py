@@ -28,6 +28,7 @@ _FULL_CHECKS_AT_FIRST = 32
 _COUNTED_AT_ONCE = 256
 """Times taken together; more would hold up the answers that come meanwhile."""
 _MOST_UNCOUNTED = 4 * _COUNTED_AT_ONCE
+"""A steady rate that polls never comes so far."""
 _MOST_ANSWERERS = 32
 _MOST_HEADS = 256
 _SWEEP_S = 0.05

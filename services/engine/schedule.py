@@ -89,14 +89,12 @@ class Schedule:
         if due_ns >= self.start_ns:
             # Not late by what the engine rested on purpose.
             late = now - due_ns if due_ns >= self.look_ns else now - self.look_ns
-            if late >= 0:
-                late_ns.append(late)
-            else:
-                late_ns.append(0)
+            late_ns.append(late if late >= 0 else 0)  # noqa: FURB136
         self.noticed = noticed
         self.due_ns = (
             self.base_ns + int(noticed * self.interval_ns) if noticed < self.total else NEVER
         )
+        # A server too slow for the rate would answer the warm-up's requests in the measured time.
         if noticed > self.warm_up > self.taken:
             self.taken = self.warm_up
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import ipaddress
+import re
 import socket
 import ssl
 import subprocess
@@ -625,6 +626,18 @@ def test_an_answer_that_is_no_prediction_is_explained(
 
     with serving(script) as server, pytest.raises(kind, match=words):
         predictor.infer(endpoint(server), ASK)
+
+
+def test_a_failure_tells_who_answered_which_way_and_how_soon(predictor: HttpPredictor) -> None:
+    def script(visit: Visit) -> None:
+        visit.request()
+        told = "X-Slipway-Release: 4\r\nX-Slipway-Version: 3\r\n"
+        visit.answer(b"", status="500 Internal Server Error", headers=told)
+
+    with serving(script) as server, pytest.raises(InferenceFailed) as failed:
+        predictor.infer(endpoint(server), ASK)
+    assert failed.value.met.startswith("It was answered by wine/3, release 4 via loopback: ")
+    assert re.search("ms to connect, .* ms waiting, .* ms reading", failed.value.met)
 
 
 def test_a_body_refused_before_it_was_read_is_said_to_be_too_large(

@@ -20,6 +20,7 @@ from services.domain import (
     LoadMode,
     LoadSummary,
     Mode,
+    Protocol,
     Scale,
     Signature,
     TargetKind,
@@ -155,13 +156,23 @@ def test_an_example_that_is_named_as_the_versions_own_stands_beside_it(
     assert options == ["the version's example", "the version's example (kept)"]
 
 
+def test_a_form_says_that_its_example_has_more_rows(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    rows = [{"alcohol": 11.0, "hue": 0.5}, {"alcohol": 12.0, "hue": 0.6}]
+    world.store.save_example("wine", "two", json.dumps(rows))
+    app = open_page("predict", service="wine", example="two")
+    assert "The form holds the first of 2 rows of two." in words_of(app).replace("\\", "")
+
+
 def test_an_endpoint_that_fails_is_told_with_the_request_to_try_by_hand(
     world: World, open_page: OpenPage
 ) -> None:
     world.serves("wine")
     world.predictor.fails = InferenceFailed("wine answered with HTTP 500.", "A column is missing.")
+    world.predictor.fails.met = "It was answered by wine/1 via loopback."
     words = words_of(send(open_page("predict", service="wine")))
     assert "HTTP 500" in words
+    assert "answered by wine/1 via loopback" in words
     assert "curl" in words
 
 
@@ -251,6 +262,15 @@ def test_the_page_says_which_request_a_load_test_repeats(world: World, open_page
     assert "The version's input example is sent, by V2." in words_of(app).replace("\\", "")
     app = send(app)
     assert "Repeats the request sent last: V2, 1 row." in words_of(app).replace("\\", "")
+
+
+def test_a_load_test_speaks_what_the_server_speaks(world: World, open_page: OpenPage) -> None:
+    world.serves("wine")
+    held = world.serving.held["wine"]
+    package = replace(held.intent.package, protocol=Protocol.INVOCATIONS)
+    world.serving.held["wine"] = replace(held, intent=replace(held.intent, package=package))
+    load_test(open_page("predict", service="wine"))
+    assert world.engine.loads[0].requests[0].protocol is Protocol.INVOCATIONS
 
 
 def test_a_run_of_mixed_traffic_is_kept_under_no_single_version(
