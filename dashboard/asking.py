@@ -192,7 +192,7 @@ def request_form(service: Service) -> Asked | None:
             start_key += sent_at
         read = _written(way or TEXT, start_key, fields, signature, example)
         options = st.columns(2)
-        first = list(PROTOCOLS.values()).index(spoken_by(service))
+        first = list(PROTOCOLS.values()).index(service.speaks)
         protocol = options[0].selectbox("Protocol", list(PROTOCOLS), first, key="protocol")
         sides = sides_of(service)
         side = options[1].selectbox("Ask", list(sides), key="side")
@@ -210,11 +210,6 @@ def request_form(service: Service) -> Asked | None:
     )
     st.session_state["request_refused"] = ""
     return Asked(request, plain.body.decode(), sides[side or "any"])
-
-
-def spoken_by(service: Service) -> Protocol:
-    """The protocol that its model server speaks, for who chose none."""
-    return service.intent.package.protocol if service.intent else Protocol.V2
 
 
 def _rows_in(example: str | None, signature: Signature) -> int:

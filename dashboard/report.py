@@ -57,7 +57,7 @@ def request_of(run: Run) -> str:
     protocol, rows = settings.get("protocol"), settings.get("rows")
     if not isinstance(protocol, str) or not isinstance(rows, int):
         return ""
-    return f"{words.protocol_words(protocol)}, {words.counted(rows, 'row')}"
+    return words.request_words(protocol, rows)
 
 
 def between(first: Run, other: Run) -> tuple[str, ...]:

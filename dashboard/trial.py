@@ -15,7 +15,7 @@ import streamlit as st
 
 from dashboard import charts, loadtests, widgets, wiring, words
 from dashboard.answers import Answer, is_asleep
-from dashboard.asking import Whom, addressed, answers_to, sides_of, spoken_by, starting_points
+from dashboard.asking import Whom, addressed, answers_to, sides_of, starting_points
 from dashboard.coldstarts import ColdStart
 from dashboard.loadtests import LoadTest
 from services import bench, changeover, coldstart, difference, latency
@@ -244,12 +244,11 @@ def _repeated(service: Service) -> str:
     if last is None:
         if service.intent is None or service.intent.example is None:
             return f"{failed}There is nothing to repeat yet: send one request first."
-        by = words.protocol_words(spoken_by(service))
+        by = words.protocol_words(service.speaks)
         return f"{failed}The version's input example is sent, by {by}."
     sent = last.request
     which = "the newest one that got one" if failed else "the request sent last"
-    said = f"{words.protocol_words(sent.protocol)}, {words.counted(sent.rows, 'row')}"
-    return f"{failed}Repeats {which}: {said}."
+    return f"{failed}Repeats {which}: {words.request_words(sent.protocol, sent.rows)}."
 
 
 def _load_request(service: Service, rows_each: int = 0) -> InferRequest:
@@ -274,9 +273,8 @@ def _load_request(service: Service, rows_each: int = 0) -> InferRequest:
 def _example_request(service: Service, text: str, rows_each: int) -> InferRequest:
     """The request of an example, as the service's server speaks. SignatureMismatch."""
     signature = service.intent.signature if service.intent else None
-    protocol = spoken_by(service)
-    return _with_rows(service, text, protocol, rows_each) or bench.request_for_example(
-        signature, text, model_name=service.name, protocol=protocol
+    return _with_rows(service, text, service.speaks, rows_each) or bench.request_for_example(
+        signature, text, model_name=service.name, protocol=service.speaks
     )
 
 

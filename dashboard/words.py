@@ -687,6 +687,11 @@ def protocol_words(protocol: str) -> str:
     return _PROTOCOLS.get(protocol, one_line(protocol, 32))
 
 
+def request_words(protocol: str, rows: int) -> str:
+    """What was sent: `V2, 2 rows`."""
+    return f"{protocol_words(protocol)}, {counted(rows, 'row')}"
+
+
 def no_lines(*, previous: bool) -> str:
     """What an empty log says of its container."""
     if previous:

@@ -759,6 +759,11 @@ class Service:
         return not self.object_version
 
     @property
+    def speaks(self) -> Protocol:
+        """The protocol of its model server, for who chose none."""
+        return self.intent.package.protocol if self.intent else Protocol.V2
+
+    @property
     def wish(self) -> Intent | None:
         """What it should be by record: what a plan goes on from, so that it adopts no edit."""
         return self.recorded or self.intent

@@ -320,15 +320,14 @@ class GcsPackager:
                     str(path),
                     if_generation_match=0,
                     checksum=None,
-                    timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
-                    retry=_retry(),
+                    **_WORKING.options,
                 )
             except google_errors.PreconditionFailed:
                 self._reload_and_compare(blob, name, file)
 
     def _reload_and_compare(self, blob: Any, name: str, file: PackagedFile) -> None:  # noqa: ANN401
         # 412: it exists. Either an answer to our own upload was lost, or it is somebody else's.
-        blob.reload(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), retry=_retry())
+        blob.reload(**_WORKING.options)
         _must_equal(name, file, int(blob.size or 0), str(blob.crc32c))
 
     def _verify(self, manifest: Manifest) -> None:
@@ -374,8 +373,7 @@ class GcsPackager:
                     content_type="application/json",
                     if_generation_match=0,
                     checksum=None,
-                    timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
-                    retry=_retry(),
+                    **_WORKING.options,
                 )
             except google_errors.PreconditionFailed:
                 self._reload_and_compare(blob, name, file)
@@ -484,10 +482,6 @@ def _without_again(fix: str) -> str:
 
 def _missing(manifest: Manifest, there: Mapping[str, object]) -> list[PackagedFile]:
     return [file for file in manifest.files if file.path not in there]
-
-
-def _retry() -> Any:  # noqa: ANN401 (the library has no types)
-    return DEFAULT_RETRY.with_timeout(RETRY_FOR_S)
 
 
 def _said(error: Any) -> tuple[str, str]:  # noqa: ANN401 (the library has no types)

@@ -805,11 +805,9 @@ def _as_met(failure: SlipwayError, endpoint: Endpoint, answer: _Answer) -> Slipw
     failure.said = answer.body[:SAID_BYTES]
     version, release = _named_by_headers(endpoint, answer)
     who = ", ".join(filter(None, (str(version or ""), f"release {release}" if release else "")))
-    parts = ("to connect", answer.timing.connect_s), ("waiting", answer.timing.wait_s)
-    told = ", ".join(
-        f"{seconds * 1e3:.3g} ms {doing}"
-        for doing, seconds in (*parts, ("reading", answer.timing.read_s))
-    )
+    took = answer.timing
+    spans = {"to connect": took.connect_s, "waiting": took.wait_s, "reading": took.read_s}
+    told = ", ".join(f"{seconds * 1e3:.3g} ms {doing}" for doing, seconds in spans.items())
     came = f"It was {f'answered by {one_line(who)}' if who else 'answered'} via {endpoint.via}"
     failure.met = f"{came}: {told}."
     return failure

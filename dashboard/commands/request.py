@@ -165,7 +165,7 @@ def _protocol(session: Session, service: Service) -> Protocol:
     """What was asked for, else what the service's server speaks."""
     if session.args.protocol:
         return Protocol(session.args.protocol)
-    return service.intent.package.protocol if service.intent else Protocol.V2
+    return service.speaks
 
 
 def _rotation(session: Session, service: Service, model_name: str) -> tuple[InferRequest, ...]:

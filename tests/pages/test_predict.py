@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -227,6 +227,14 @@ def load_test(app: AppTest, mode: LoadMode = LoadMode.BURST) -> AppTest:
     return app.run()
 
 
+def reopened(world: World, open_page: OpenPage, **summary: Any) -> AppTest:
+    """The only stored run, opened as one that was kept with another summary."""
+    [run] = world.store.kept
+    world.store.kept[:] = [replace(run, summary=replace(run.summary, **summary))]
+    wiring.forget_reads()
+    return open_page("predict", service="wine", runs="1")
+
+
 def test_a_load_test_repeats_the_example_and_is_kept(world: World, open_page: OpenPage) -> None:
     world.serves("wine")
     app = load_test(open_page("predict", service="wine"))
@@ -294,14 +302,10 @@ def test_a_page_keeps_what_its_load_test_sent(world: World, open_page: OpenPage)
 def test_a_stored_run_without_any_answer_opens(world: World, open_page: OpenPage) -> None:
     world.serves("wine")
     load_test(open_page("predict", service="wine"))
-    [run] = world.store.kept
-    failed = replace(
-        run.summary, ok=0, errors={"http-4xx": run.summary.requests}, histogram=(), verdict="",
+    app = reopened(
+        world, open_page, requests=9, ok=0, errors={"http-4xx": 9}, histogram=(), verdict="",
         response=NO_PERCENTILES, service=NO_PERCENTILES, response_blocks="",
     )  # fmt: skip
-    world.store.kept[:] = [replace(run, summary=failed)]
-    wiring.forget_reads()
-    app = open_page("predict", service="wine", runs="1")
     assert not app.exception
     assert not app.error
 
@@ -383,11 +387,7 @@ def test_a_run_of_an_earlier_slipway_opens_without_intervals(
 ) -> None:
     two_versions_answer(world, 200)
     load_test(open_page("predict", service="wine"))
-    [run] = world.store.kept
-    earlier = replace(run.summary, response_blocks_by_version={})
-    world.store.kept[:] = [replace(run, summary=earlier)]
-    wiring.forget_reads()
-    app = open_page("predict", service="wine", runs="1")
+    app = reopened(world, open_page, response_blocks_by_version={})
     assert not app.info
     assert not app.exception
     assert "No intervals: this run was kept without" in words_of(app)
