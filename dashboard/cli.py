@@ -127,6 +127,13 @@ def _positive_count(text: str) -> int:
     return value
 
 
+def _run_number(text: str) -> int:
+    number = _one_or_more(text)
+    if number >= 2**63:
+        raise ValueError(text)
+    return number
+
+
 def _port(text: str) -> int:
     value = int(text)
     if not 1 <= value <= 65_535:
@@ -158,6 +165,7 @@ for _kind, _said in (
     (_count, "number"),
     (_port, "port"),
     (_positive_count, "number"),
+    (_run_number, "number"),
 ):
     _kind.__name__ = _said  # argparse names the type in "invalid … value"
 
@@ -430,6 +438,22 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _runs_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", nargs="?", type=_service, help="of this service")
+    parser.add_argument(
+        "--id",
+        metavar="N",
+        nargs="+",
+        action="extend",
+        type=_run_number,
+        help="these in full; several: each later one against the earliest",
+    )
+    parser.add_argument(
+        "--limit", metavar="N", type=_positive_count, default=100, help="the newest; default: 100"
+    )
+    parser.add_argument("--out", metavar="FILE", help="all of them into a .csv, .json or .html")
+
+
 def _render_arguments(parser: argparse.ArgumentParser) -> None:
     _intent_arguments(parser)
     where = parser.add_mutually_exclusive_group()
@@ -505,6 +529,9 @@ VERBS: Sequence[_Verb] = (
     _Verb("predict", "one request", "predict wine --input rows.csv", "request", _predict_arguments),
     _Verb(
         "bench", "a load test", "bench wine --rate 50 --duration 30", "request", _bench_arguments
+    ),
+    _Verb(
+        "runs", "stored load tests, and how they differ", "runs --id 12 15", "runs", _runs_arguments
     ),
     _Verb("publish", "make a version's package", "publish wine/3", "package", _ref),
     _Verb("image", "make a version's image", "image wine/3 --print", "package", _image_arguments),

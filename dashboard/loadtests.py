@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from dashboard.worker import told_error
-from services import records
 from services.domain import Load, LoadSummary, Objective, Percentiles, Tick, WayIn
 from services.errors import Conflict, SlipwayError
 from services.ports import LoadEngine, Run, RunningLoad, Store
@@ -206,14 +205,3 @@ class LoadTests:
             if ended:
                 self._loads.pop(test_id, None)
                 self._one_ended.notify_all()
-
-
-def settings_text(load: Load, cold_start_s: float | None = None) -> str:
-    """What was asked of a load test, as JSON without addresses' secrets and without bodies.
-
-    `cold_start_s`: what waking the service took before; None when it was awake.
-    """
-    plain = replace(load, requests=(), endpoint=replace(load.endpoint, headers=(), ca_file=None))
-    sent = load.requests[0]
-    asked = {"protocol": sent.protocol.value, "rows": sent.rows, "bodies": len(load.requests)}
-    return json.dumps(json.loads(records.dump(plain)) | asked | {"cold_start_s": cold_start_s})

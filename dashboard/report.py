@@ -13,10 +13,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, tzinfo
+from typing import TypedDict
 
-from dashboard import charts, words
+from dashboard import charts, views, words
 from services import changeover, difference, latency, records
-from services.domain import Objective, Percentiles, WayIn
+from services.domain import Load, Objective, Percentiles, WayIn
 from services.histogram import NO_PERCENTILES
 from services.ports import Run
 
@@ -30,15 +31,25 @@ td:not(:first-child) { font-variant-numeric: tabular-nums; }
 """
 
 
+def settings_text(load: Load, cold_start_s: float | None = None) -> str:
+    """What was asked of a load test, as JSON without addresses' secrets and without bodies.
+
+    `cold_start_s`: what waking the service took before; None when it was awake.
+    """
+    plain = replace(load, requests=(), endpoint=replace(load.endpoint, headers=(), ca_file=None))
+    sent = load.requests[0]
+    asked = {"protocol": sent.protocol.value, "rows": sent.rows, "bodies": len(load.requests)}
+    return json.dumps(json.loads(records.dump(plain)) | asked | {"cold_start_s": cold_start_s})
+
+
 def settings_of(run: Run) -> dict[str, object]:
-    """What a stored run was asked for; pages and terminal write different keys."""
+    """What a stored run was asked for, as `settings_text` wrote it."""
     found = json.loads(run.settings)
     return found if isinstance(found, dict) else {}
 
 
 def objective_of(run: Run) -> Objective:
     """The objective that a stored run was held to."""
-    # A run from the terminal keeps other settings than one from a page; both keep the objective.
     promised = settings_of(run).get("objective")
     return records.load(Objective, json.dumps(promised)) if promised else Objective()
 
@@ -47,6 +58,7 @@ def via_of(run: Run) -> WayIn | None:
     """The hop that a stored run measured; None where it was not kept."""
     settings = settings_of(run)
     endpoint = settings.get("endpoint")
+    # Runs that earlier Slipways kept from the terminal have it beside the rest.
     told = endpoint.get("via") if isinstance(endpoint, dict) else settings.get("via")
     return next((way for way in WayIn if way.value == told), None)
 
@@ -71,6 +83,12 @@ def between(first: Run, other: Run) -> tuple[str, ...]:
             ),
         )
     )
+
+
+def against_earliest(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """What is compared with what: (the earliest, each later one), in the order of time."""
+    first, *others = sorted(runs, key=lambda run: run.created_at)
+    return [(first, run) for run in others]
 
 
 def answered(run: Run) -> dict[str, int]:
@@ -151,6 +169,112 @@ def figures(run: Run) -> dict[str, object]:
 def _times(prefix: str, found: Percentiles) -> dict[str, float | None]:
     names = ("p50", "p90", "p95", "p99", "p99_9", "max", "mean")
     return {f"{prefix}{name}_ms": words.milliseconds(getattr(found, name)) for name in names}
+
+
+class RunRow(TypedDict):
+    """A stored load test for JSON: whose it is, what was asked, what came out."""
+
+    run: int | None
+    label: str
+    by: str
+    when: str
+    target: str
+    namespace: str
+    service: str
+    release: int | None
+    version: str
+    answered_by: dict[str, int]
+    asked: dict[str, object]
+    objective: dict[str, float | None]
+    cold_start_s: object
+    requests: int
+    ok: int
+    errors: dict[str, int]
+    duration_s: float
+    rate: float
+    target_rate: float | None
+    latency_s: views.PercentilesRow
+    service_time_s: views.PercentilesRow
+    client_limited: bool
+    objective_met: bool | None
+    verdict: str
+
+
+def run_row(run: Run) -> RunRow:
+    """One stored load test, without its seconds."""
+    summary, settings, objective = run.summary, settings_of(run), objective_of(run)
+    asked = ("mode", "rate", "concurrency", "duration_s", "max_requests", "warm_up_s")
+    sent = ("protocol", "rows", "bodies")
+    return {
+        "run": run.id,
+        "label": run.name,
+        "by": run.actor,
+        "when": run.created_at,
+        "target": run.target,
+        "namespace": run.namespace,
+        "service": run.service,
+        "release": run.release,
+        "version": run.version,
+        "answered_by": answered(run),
+        "asked": {**{name: settings.get(name) for name in asked + sent}, "via": via_of(run)},
+        "objective": {"p99_s": objective.p99_s, "error_ratio": objective.error_ratio},
+        "cold_start_s": settings.get("cold_start_s"),
+        "requests": summary.requests,
+        "ok": summary.ok,
+        "errors": dict(summary.errors),
+        "duration_s": summary.duration_s,
+        "rate": summary.rate,
+        "target_rate": summary.target_rate,
+        "latency_s": views.percentiles_row(summary.response),
+        "service_time_s": views.percentiles_row(summary.service),
+        "client_limited": summary.client_limited,
+        "objective_met": summary.objective_met,
+        "verdict": summary.verdict,
+    }
+
+
+class RunComparisonRow(TypedDict):
+    """A stored load test against an earlier one."""
+
+    run: int | None
+    against: int | None
+    p50: views.TimeDifferenceRow | None
+    p99: views.TimeDifferenceRow | None
+    verdict: str
+    warnings: list[str]
+
+
+def comparison_row(first: Run, run: Run, found: difference.Comparison) -> RunComparisonRow:
+    """How `run` differs from `first`."""
+    return {
+        "run": run.id,
+        "against": first.id,
+        "p50": views.time_difference_row(found.p50),
+        "p99": views.time_difference_row(found.p99),
+        "verdict": found.verdict,
+        "warnings": [*found.warnings, *between(first, run)],
+    }
+
+
+def difference_rows(names: tuple[str, str], found: difference.Comparison) -> list[dict[str, str]]:
+    """How the percentiles of two runs, so named, differ; [] where too few samples back them."""
+
+    def change(ratio: float) -> str:
+        return f"{(ratio - 1) * 100:+.1f} %"
+
+    return [
+        {
+            "against": names[0],
+            "run": names[1],
+            "percentile": percentile,
+            "before": words.latency_words(one.before_s),
+            "after": words.latency_words(one.after_s),
+            "difference": change(one.ratio),
+            "95 % interval": f"{change(one.low)} to {change(one.high)}",
+        }
+        for percentile, one in (("p50", found.p50), ("p99", found.p99))
+        if one is not None
+    ]
 
 
 def row(run: Run) -> dict[str, object]:
@@ -336,9 +460,8 @@ def _versions(run: Run) -> str:
 
 
 def _compared(runs: Sequence[Run], named: Mapping[int | None, str]) -> list[str]:
-    first, *others = sorted(runs, key=lambda run: run.created_at)
     said = []
-    for run in others:
+    for first, run in against_earliest(runs):
         found = difference.compare(first.summary, run.summary, (named[first.id], named[run.id]))
         said += [found.verdict, *found.warnings, *between(first, run)]
     return [f"<p>{html.escape(one)}</p>" for one in said if one]

@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard import charts, report, widgets, wiring, words
 from dashboard.reads import Look
 from dashboard.trial import MOST_LAID, by_second, drawn, versions_compared
-from services import changeover, difference, records
+from services import changeover, records
 from services.domain import Service
 from services.errors import one_line
 from services.ports import Run, StoredRuns
@@ -150,42 +150,20 @@ def _courses(runs: Sequence[Run], named: Mapping[int | None, str]) -> None:
 
 def _compared(runs: Sequence[Run], named: Mapping[int | None, str]) -> None:
     """Each later run against the earliest: in words, and for each percentile with its interval."""
-    first, *others = sorted(runs, key=lambda run: run.created_at)
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, str]] = []
     warnings: dict[str, None] = {}  # in order, and each once
-    for run in others:
+    for first, run in report.against_earliest(runs):
         names = (named[first.id], named[run.id])
         found = wiring.comparison(first.summary, run.summary, names)
-        which = f"{names[1]} against {names[0]}: " if len(others) > 1 else ""
+        which = f"{names[1]} against {names[0]}: " if len(runs) > 2 else ""
         said = widgets.literal(f"{which}{found.verdict}", 1_000)
         st.info(said, icon=":material/compare_arrows:")
         warnings |= dict.fromkeys((*found.warnings, *report.between(first, run)))
-        rows += [
-            _difference_row(names, name, difference)
-            for name, difference in (("p50", found.p50), ("p99", found.p99))
-            if difference is not None
-        ]
+        rows += report.difference_rows(names, found)
     for warning in warnings:
         st.warning(widgets.literal(warning, 1_000), icon=":material/warning:")
     if rows:
         st.dataframe(rows, hide_index=True)
-
-
-def _difference_row(
-    names: tuple[str, str], percentile: str, found: difference.Difference
-) -> dict[str, object]:
-    def change(ratio: float) -> str:
-        return f"{(ratio - 1) * 100:+.1f} %"
-
-    return {
-        "against": names[0],
-        "run": names[1],
-        "percentile": percentile,
-        "before": words.latency_words(found.before_s),
-        "after": words.latency_words(found.after_s),
-        "difference": change(found.ratio),
-        "95 % interval": f"{change(found.low)} to {change(found.high)}",
-    }
 
 
 def _run_row(run: Run) -> dict[str, object]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from dashboard import charts, loadtests, widgets, wiring, words
+from dashboard import charts, report, widgets, wiring, words
 from dashboard.answers import Answer, is_asleep
 from dashboard.asking import Whom, addressed, answers_to, sides_of, starting_points
 from dashboard.coldstarts import ColdStart
@@ -177,7 +177,7 @@ def load_form(ops: Ops, service: Service) -> None:
             service=service.name,
             release=measured_release,
             version=measured,
-            settings=loadtests.settings_text(load, cold_start_s),
+            settings=report.settings_text(load, cold_start_s),
             summary=summary,
             ticks=(),
         )

@@ -1201,8 +1201,8 @@ def load_document(
             {
                 "answered_by": one.after,
                 "against": one.before,
-                "p50": _time_difference_row(one.found.p50),
-                "p99": _time_difference_row(one.found.p99),
+                "p50": time_difference_row(one.found.p50),
+                "p99": time_difference_row(one.found.p99),
                 "verdict": one.found.verdict,
                 "warnings": list(one.found.warnings),
             }
@@ -1211,7 +1211,8 @@ def load_document(
     }
 
 
-def _time_difference_row(found: difference.Difference | None) -> TimeDifferenceRow | None:
+def time_difference_row(found: difference.Difference | None) -> TimeDifferenceRow | None:
+    """How one percentile differs; None where too few samples back it."""
     if found is None:
         return None
     return {

@@ -275,9 +275,14 @@ class Store(Protocol):
         """Keep a load test; gives its id."""
 
     def runs(
-        self, *, service: str | None = None, limit: int = 100, ids: Collection[int] = ()
+        self,
+        *,
+        service: str | None = None,
+        target: str | None = None,
+        limit: int = 100,
+        ids: Collection[int] = (),
     ) -> StoredRuns:
-        """The newest stored load tests and those with these ids, newest first."""
+        """The newest `limit` stored load tests and those with these ids, newest first."""
 
     def objective(self, target: str, namespace: str, service: str) -> Objective:
         """What the service's users were promised; an empty Objective when nothing was."""

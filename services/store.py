@@ -283,19 +283,26 @@ class SqlStore:
             )
 
     def runs(
-        self, *, service: str | None = None, limit: int = 100, ids: Collection[int] = ()
+        self,
+        *,
+        service: str | None = None,
+        target: str | None = None,
+        limit: int = 100,
+        ids: Collection[int] = (),
     ) -> StoredRuns:
-        """The newest stored load tests and those with these ids, newest first.
+        """The newest `limit` stored load tests and those with these ids, newest first.
 
         One that was damaged hides no other: it is told by its id, and why in the log.
         """
         wanted = select(_runs.c.id, _runs.c.record).order_by(_runs.c.id.desc())
         if service is not None:
             wanted = wanted.where(_runs.c.service == service)
+        if target is not None:
+            wanted = wanted.where(_runs.c.target == target)
         with self._reading("read the load tests") as connection:
             rows = {int(row.id): row.record for row in connection.execute(wanted.limit(limit))}
             if others := set(ids) - rows.keys():
-                named = wanted.where(_runs.c.id.in_(others)).limit(limit)
+                named = wanted.where(_runs.c.id.in_(others))
                 rows |= {int(row.id): row.record for row in connection.execute(named)}
         found, damaged = [], []
         for number in sorted(rows, reverse=True):

@@ -813,9 +813,18 @@ class MemoryStore:
         return len(self.kept)
 
     def runs(
-        self, *, service: str | None = None, limit: int = 100, ids: Collection[int] = ()
+        self,
+        *,
+        service: str | None = None,
+        target: str | None = None,
+        limit: int = 100,
+        ids: Collection[int] = (),
     ) -> StoredRuns:
-        mine = [run for run in reversed(self.kept) if service in (None, run.service)]
+        mine = [
+            run
+            for run in reversed(self.kept)
+            if service in (None, run.service) and target in (None, run.target)
+        ]
         return StoredRuns(tuple(run for at, run in enumerate(mine) if at < limit or run.id in ids))
 
     def objective(self, target: str, namespace: str, service: str) -> Objective:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from dashboard import views
+from dashboard import report, views
 from dashboard.commands.session import Answer, Interrupted, Session, tell_workflow
 from dashboard.terminal import pairs, table
 from services import bench as requests
@@ -324,7 +324,7 @@ def bench(session: Session) -> Answer:
     tell_workflow(session, f"Slipway: bench {service.name}", _load_summary(document))
     error = interrupted or _load_error(service, summary, load.objective, args.protocol)
     who = latency.answered_words(summary, model)
-    return Answer(document, _load_lines(document, summary, ticks, who, compared), error)
+    return Answer(document, load_lines(document, summary, ticks, who, compared), error)
 
 
 def _measured(
@@ -498,24 +498,6 @@ def _saved_run(
     version, release = service.intent.version if service.intent else None, service.release
     called, release = latency.recorded_as(summary, str(version or ""), release)
     asked = "" if session.args.version is None else f" version {session.args.version}"
-    settings = {
-        "mode": load.mode.value,
-        "duration_s": load.duration_s,
-        "rate": load.rate,
-        "concurrency": load.concurrency,
-        "warm_up_s": load.warm_up_s,
-        "max_requests": load.max_requests,
-        "asked_version": session.args.version,
-        "rows": load.requests[0].rows,
-        "bodies": len(load.requests),
-        "cold_start_s": cold_start_s,
-        "protocol": load.requests[0].protocol.value,
-        "via": load.endpoint.via.value,
-        "objective": {
-            "p99_s": load.objective.p99_s,
-            "error_ratio": load.objective.error_ratio,
-        },
-    }
     run = Run(
         id=None,
         name=session.args.label or f"{service.name}{asked} {load.mode.value}",
@@ -526,7 +508,7 @@ def _saved_run(
         service=service.name,
         release=release,
         version=called,
-        settings=json.dumps(settings),
+        settings=report.settings_text(load, cold_start_s),
         summary=summary,
         ticks=tuple(ticks),
     )
@@ -540,13 +522,14 @@ def _tick_line(tick: Tick) -> str:
     return f"  {max(0.0, tick.at_s):>5.0f} s  {tick.rate:>8.1f}/s  p50 {p50}  p99 {p99}{tail}"
 
 
-def _load_lines(
+def load_lines(
     document: Mapping[str, Any],
     summary: LoadSummary,
     ticks: Sequence[Tick],
     answered_by: str,
     compared: Sequence[difference.VersionComparison],
 ) -> Iterator[str]:
+    """One finished load test for people: its percentiles, figures, verdict, changes of version."""
     began_at = summary.began_at.astimezone() if summary.began_at else None
     names = ("p50", "p90", "p95", "p99", "p99_9", "max", "mean")
     yield from table(

@@ -423,6 +423,20 @@ def test_an_older_run_is_read_by_its_id_beside_the_newest(store: Store) -> None:
     assert [kept.name for kept in found] == ["third", "first"]
 
 
+def test_runs_of_one_target_can_be_asked_for(store: Store) -> None:
+    store.save_run(replace(run("here"), target="local"))
+    store.save_run(replace(run("there"), target="prod"))
+
+    assert [kept.name for kept in store.runs(target="prod").found] == ["there"]
+
+
+def test_runs_are_read_by_their_ids_alone(store: Store) -> None:
+    numbers = [store.save_run(run(name)) for name in ("first", "second", "third")]
+
+    found = store.runs(limit=0, ids=numbers[:2]).found
+    assert [kept.name for kept in found] == ["second", "first"]
+
+
 def test_a_run_of_another_service_is_not_read_by_its_id(store: Store) -> None:
     number = store.save_run(run(service="text"))
 

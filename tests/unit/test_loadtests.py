@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from dashboard.loadtests import LoadTests, settings_text
+from dashboard.loadtests import LoadTests
+from dashboard.report import settings_text
 from services.domain import (
     Endpoint,
     InferRequest,
