@@ -25,7 +25,7 @@ import yaml
 from row10_thousand_services import stub
 from run import Bench, Table, spread
 
-from services import rollout
+from services import planning, preparing, rollout
 from services.bench import request_for_example
 from services.cluster import APPLY_PATCH, Cluster
 from services.domain import (
@@ -205,12 +205,12 @@ def journey(ops: ClusterOps, name: str) -> Iterator[Callable[[], Plan]]:
 
 def deploy_plan(ops: ClusterOps, intent: Intent) -> Plan:
     current = ops.serving.service(intent.service)
-    return rollout.plan_deploy(current, intent, target="bench", namespace=ops.namespace)
+    return planning.plan_deploy(current, intent, target="bench", namespace=ops.namespace)
 
 
 def back_plan(ops: ClusterOps, name: str) -> Plan:
     """To the newest verified release that is not live: the other one of two."""
-    return rollout.plan_rollback(rollout.require(ops, name), ops.journal.history(name))
+    return planning.plan_rollback(preparing.require(ops, name), ops.journal.history(name))
 
 
 def ready_at(url: str, name: str) -> float:
@@ -377,7 +377,7 @@ def by_turns(bench: Bench, ops: ClusterOps, like: Intent) -> tuple[list[float], 
 
 
 def remove(ops: ClusterOps, name: str) -> None:
-    rollout.apply(rollout.plan_delete(rollout.require(ops, name)), ops, actor="bench")
+    rollout.apply(planning.plan_delete(preparing.require(ops, name)), ops, actor="bench")
     while ops.serving.service(name) is not None:
         time.sleep(0.5)
 

@@ -17,7 +17,7 @@ from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from dashboard import widgets, wiring
-from services import bench, rollout, tabular
+from services import bench, lineage, tabular
 from services.domain import InferRequest, Phase, Protocol, Service, Signature
 from services.errors import SignatureMismatch
 
@@ -92,7 +92,7 @@ def service_picker() -> Service | None:
         return None
     if chosen.phase is not Phase.READY or len(chosen.answering) > 1:
         # Requests have to fit what answers: a failed or running roll-out's version does not yet.
-        chosen = rollout.as_answering(chosen, wiring.history(chosen.name).value or ())
+        chosen = lineage.as_answering(chosen, wiring.history(chosen.name).value or ())
     return wiring.with_signature(chosen)
 
 

@@ -16,7 +16,7 @@ import streamlit as st
 from dashboard import options, views, widgets, wiring, words
 from dashboard.reads import Look
 from dashboard.worker import Operation, State
-from services import rollout, settings
+from services import lineage, planning, preparing, settings
 from services.domain import (
     Action,
     Cause,
@@ -47,7 +47,7 @@ _BAD = {Outcome.FAILED, Outcome.TIMEOUT, Outcome.NOT_APPLIED}
 # ── Plans ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def plan_shown(made: rollout.Prepared, checked_at: datetime | None) -> None:
+def plan_shown(made: preparing.Prepared, checked_at: datetime | None) -> None:
     """A plan before it is confirmed: what changes, what was checked, what would be sent."""
     plan = made.plan
     before = words.version_words(plan.before.version) if plan.before else "nothing"
@@ -83,7 +83,7 @@ def consented(service: str) -> frozenset[str]:
     return frozenset(manager for manager, given in ticked.items() if given)
 
 
-def consent(made: rollout.Prepared) -> None:
+def consent(made: preparing.Prepared) -> None:
     """Ask whether fields of others may be taken over, one box for each who owns some."""
     service = made.plan.service
     for manager in sorted({field.manager for field in made.owned}):
@@ -122,7 +122,7 @@ def nothing_to_do(plan: Plan) -> None:
 
 
 def confirm(
-    made: rollout.Prepared,
+    made: preparing.Prepared,
     *,
     ask_reason: bool = True,
     alias: str = "",
@@ -151,7 +151,7 @@ def confirm(
             )
             or ""
         )
-    failed = rollout.blocking(made.findings)
+    failed = planning.blocking(made.findings)
     if failed:
         blocked = blocked or f"{failed[0].name} failed: {failed[0].detail}"
     if wiring.is_open(plan.service) and plan.supersedes is None:
@@ -160,8 +160,8 @@ def confirm(
         blocked = blocked or "The name is not typed yet."
 
     def act() -> None:
-        wished = rollout.with_alias(plan, alias) if alias else plan
-        wished = rollout.with_rollback(wished) if undo else wished
+        wished = planning.with_alias(plan, alias) if alias else plan
+        wished = planning.with_rollback(wished) if undo else wished
         wiring.begin(
             replace(made, plan=wished), one_line(st.session_state.get(f"reason-{what}", ""))
         )
@@ -565,7 +565,7 @@ def _planned(service: Service, doing: str) -> None:
         what = (doing, to)
 
         def make(current: Service, history: Sequence[Release]) -> Plan:
-            return rollout.plan_rollback(current, history, to)
+            return planning.plan_rollback(current, history, to)
 
     if doing == "canary":
         now = service.intent.canary_percent if service.intent else None
@@ -576,7 +576,7 @@ def _planned(service: Service, doing: str) -> None:
         what = (doing, percent)
 
         def make(current: Service, history: Sequence[Release]) -> Plan:
-            return rollout.plan_canary(current, history, percent)
+            return planning.plan_canary(current, history, percent)
 
     if doing == "delete":
         _blast_radius(service)
@@ -585,7 +585,7 @@ def _planned(service: Service, doing: str) -> None:
             "Its present state becomes release 1. Nothing on the service is written and no pod"
             " restarts; from then on it can be deployed to and rolled back."
         )
-    look: Look[rollout.Prepared] = wiring.prepared(name, what, make, take_over=consented(name))
+    look: Look[preparing.Prepared] = wiring.prepared(name, what, make, take_over=consented(name))
     made = widgets.looked(look, "the plan")
     if made is None:
         return
@@ -600,7 +600,7 @@ def _planned(service: Service, doing: str) -> None:
 
 def _alias_back(service: Service, planned: Plan) -> str:
     """The alias that moved with a release of the service, when it is to move back with this one."""
-    tied = rollout.tied_alias(wiring.history(service.name).value or ())
+    tied = lineage.tied_alias(wiring.history(service.name).value or ())
     version = planned.after.version if planned.after else None
     if not tied or version is None:
         return ""
@@ -660,14 +660,14 @@ def _blast_radius(service: Service) -> None:
 
 
 _PLANS: dict[str, Callable[[Service, Sequence[Release]], Plan]] = {
-    "promote": rollout.plan_promote,
-    "abort": rollout.plan_abort,
-    "canary": lambda current, history: rollout.plan_canary(current, history, 10),
-    "rollback": rollout.plan_rollback,
-    "start": rollout.plan_start,
-    "stop": lambda current, _history: rollout.plan_stop(current),
-    "delete": lambda current, _history: rollout.plan_delete(current),
-    "adopt": lambda current, _history: rollout.plan_adopt(current),
+    "promote": planning.plan_promote,
+    "abort": planning.plan_abort,
+    "canary": lambda current, history: planning.plan_canary(current, history, 10),
+    "rollback": planning.plan_rollback,
+    "start": planning.plan_start,
+    "stop": lambda current, _history: planning.plan_stop(current),
+    "delete": lambda current, _history: planning.plan_delete(current),
+    "adopt": lambda current, _history: planning.plan_adopt(current),
 }
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from dashboard import widgets, wiring, words
-from services import rollout
+from services import planning
 from services.domain import (
     Intent,
     Mode,
@@ -42,7 +42,7 @@ _PACKAGED: dict[str, tuple[PackageKind | None, bool | None]] = {
 class Chosen:
     """What was chosen beside the version."""
 
-    wish: rollout.Wish
+    wish: planning.Wish
     alias: str = ""
     """The registry's alias to move once the version is verified."""
     undo: bool = False
@@ -88,7 +88,7 @@ def chosen(version: ModelVersion, name: str) -> Chosen:
             port = first.number_input(
                 "Port", 1024, 65535, None, 1, key="port", placeholder="Chosen, then kept"
             )
-            wish = rollout.Wish(canary_percent=share, port=int(port) if port else None)
+            wish = planning.Wish(canary_percent=share, port=int(port) if port else None)
             return Chosen(wish, alias, undo)
         if current is not None and current.mode is Mode.STANDARD:
             canary_ways(current, version)
@@ -164,7 +164,7 @@ def canary_ways(service: Service, version: ModelVersion | None = None) -> None:
                 )  # fmt: skip
 
 
-def _scale_and_size(stamp: str, current: Service | None) -> rollout.Wish:
+def _scale_and_size(stamp: str, current: Service | None) -> planning.Wish:
     now = current.wish if current else None
     first, second = st.columns(2)
     low = first.number_input(
@@ -185,15 +185,15 @@ def _scale_and_size(stamp: str, current: Service | None) -> rollout.Wish:
     )  # fmt: skip
     least, most = _int(low), _int(high)
     had = now.scale if now else Scale()
-    return rollout.Wish(
+    return planning.Wish(
         scale=Scale(least, most, had.metric, had.value),
         resources=Resources(cpu.strip() or None, memory.strip() or None),
     )
 
 
 def _advanced(
-    stamp: str, current: Service | None, wish: rollout.Wish, share: int | None
-) -> rollout.Wish:
+    stamp: str, current: Service | None, wish: planning.Wish, share: int | None
+) -> planning.Wish:
     now = current.wish if current else None
     with st.expander("Advanced"):
         first, second = st.columns(2)
@@ -239,7 +239,7 @@ def _advanced(
             placeholder="spec:\n  predictor:\n    nodeSelector: {disk: ssd}",
             help="For what has no field here. It is checked by the dry run of the plan below.",
         )
-    return rollout.Wish(
+    return planning.Wish(
         mode=mode,
         runtime=runtime.strip() or None,
         scale=wish.scale if wish.scale != _scale_of(now) else None,

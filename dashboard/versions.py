@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from dashboard import widgets, wiring, words
-from services import rollout
+from services import preparing
 from services.compare import compare_versions, signature_changes
 from services.domain import (
     Difference,
@@ -264,7 +264,7 @@ def differences(found: Sequence[Difference], left: str, right: str) -> None:
     )
 
 
-def differences_to_live(made: rollout.Prepared) -> bool:
+def differences_to_live(made: preparing.Prepared) -> bool:
     """What changes for callers of the version that is wanted now; True when some would break."""
     before, after = made.plan.before, made.plan.after
     if before is None or after is None or before.version is None or before.version == after.version:

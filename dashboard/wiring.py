@@ -20,7 +20,17 @@ from dashboard.coldstarts import ColdStarts
 from dashboard.loadtests import LoadTests
 from dashboard.reads import Look, Reads
 from dashboard.worker import Operation, Worker
-from services import bench, difference, records, rollout, settings, telemetry
+from services import (
+    bench,
+    difference,
+    lineage,
+    planning,
+    preparing,
+    records,
+    rollout,
+    settings,
+    telemetry,
+)
 from services.domain import (
     AuditEntry,
     Endpoint,
@@ -314,7 +324,7 @@ def listed() -> Look[tuple[Service, ...]]:
     unknown = known.waiting and known.value is None
 
     def told(each: Service) -> Service:
-        drift = rollout.alias_drift(each.tied, known.value or (), known.at)
+        drift = lineage.alias_drift(each.tied, known.value or (), known.at)
         return replace(each, drift=(*each.drift, *drift))
 
     told_all = tuple(told(each) for each in look.value)
@@ -324,7 +334,7 @@ def listed() -> Look[tuple[Service, ...]]:
 def remains(name: str) -> Service | None:
     """What is left of a service of the chosen target that is gone: enough to bring it back."""
     mine = ops()
-    return rollout.remains(mine.target, mine.namespace, history(name).value or ())
+    return lineage.remains(mine.target, mine.namespace, history(name).value or ())
 
 
 def _services(name: str | None, *, wait: bool) -> Look[tuple[Service, ...]]:
@@ -335,7 +345,7 @@ def _services(name: str | None, *, wait: bool) -> Look[tuple[Service, ...]]:
         found = mine.serving.services()
         past = mine.journal.histories()
         _take_up(desk, mine, found)
-        return rollout.with_past(found, past, target=here, namespace=mine.namespace)
+        return lineage.with_past(found, past, target=here, namespace=mine.namespace)
 
     return desk.reads.look(
         (f"target {here}", "services"),
@@ -405,7 +415,7 @@ def with_signature(service: Service) -> Service:
     desk, here = _desk(), target()
     told = desk.reads.look(
         (f"target {here}", "signature", service.name, service.release),
-        lambda: rollout.with_signature(desk.connections.ops(here), service),
+        lambda: preparing.with_signature(desk.connections.ops(here), service),
         fresh_s=_CHECK_FRESH_S,
     ).value
     if told is None or told.intent is None:
@@ -459,11 +469,11 @@ def manifest(name: str) -> Look[str]:
     """The manifest of what the service is wanted to be, as the target would be sent it."""
 
     def read(mine: Ops) -> str:
-        found = rollout.require(mine, name)
+        found = preparing.require(mine, name)
         if found.wish is None:
             raise NotFound(f"What {name} should be is not known.", fix="Deploy a version to it.")
-        plan = rollout.plan_deploy(found, found.wish, target=mine.target, namespace=mine.namespace)
-        return rollout.prepare(mine, plan).manifest
+        plan = planning.plan_deploy(found, found.wish, target=mine.target, namespace=mine.namespace)
+        return preparing.prepare(mine, plan).manifest
 
     return _of_target(("manifest", name), read)
 
@@ -547,7 +557,7 @@ def checks() -> Mapping[str, Look[tuple[Finding, ...]]]:
     desk, here = _desk(), target()
     parts: dict[str, Callable[[], tuple[Finding, ...]]] = {
         "registry": lambda: tuple(desk.connections.registry.check()),
-        f"target {here}": lambda: rollout.checked(desk.connections.ops(here)),
+        f"target {here}": lambda: preparing.checked(desk.connections.ops(here)),
         "store": lambda: tuple(desk.connections.store.check()),
     }
     for name, read in parts.items():  # all at once, then waited for
@@ -579,8 +589,8 @@ def _of_target(
 
 
 def prepared_deploy(
-    reference: str, name: str, wish: rollout.Wish, *, take_over: Collection[str] = ()
-) -> Look[rollout.Prepared]:
+    reference: str, name: str, wish: planning.Wish, *, take_over: Collection[str] = ()
+) -> Look[preparing.Prepared]:
     """The plan that deploys `reference` as `name`: the same one until something changes.
 
     `take_over`: managers whose fields it may take (rollout.taking_over).
@@ -588,7 +598,7 @@ def prepared_deploy(
     return _prepared(
         name,
         ("deploy", reference, wish),
-        lambda mine: rollout.prepare_deploy(mine, reference, name=name, wish=wish),
+        lambda mine: preparing.prepare_deploy(mine, reference, name=name, wish=wish),
         take_over=take_over,
     )
 
@@ -599,12 +609,12 @@ def prepared(
     planned: Callable[[Service, tuple[Release, ...]], Plan],
     *,
     take_over: Collection[str] = (),
-) -> Look[rollout.Prepared]:
+) -> Look[preparing.Prepared]:
     """The plan that `planned` makes of a service and its history, with its checks."""
 
-    def make(mine: Ops) -> rollout.Prepared:
-        current = rollout.require_or_remains(mine, name)
-        return rollout.prepare(mine, planned(current, tuple(mine.journal.history(name))))
+    def make(mine: Ops) -> preparing.Prepared:
+        current = preparing.require_or_remains(mine, name)
+        return preparing.prepare(mine, planned(current, tuple(mine.journal.history(name))))
 
     return _prepared(name, what, make, take_over=take_over)
 
@@ -612,12 +622,12 @@ def prepared(
 def _prepared(
     name: str,
     what: tuple[Any, ...],
-    make: Callable[[Ops], rollout.Prepared],
+    make: Callable[[Ops], preparing.Prepared],
     *,
     take_over: Collection[str],
-) -> Look[rollout.Prepared]:
-    def made(mine: Ops) -> rollout.Prepared:
-        return rollout.taking_over(mine, make(mine), take_over)
+) -> Look[preparing.Prepared]:
+    def made(mine: Ops) -> preparing.Prepared:
+        return preparing.taking_over(mine, make(mine), take_over)
 
     # Process-wide and keyed by what was seen: two tabs that show the same plan share its nonce, so
     # a double click, a replayed click and a click in each tab are one operation.
@@ -630,7 +640,7 @@ def _prepared(
     )
 
 
-def begin(made: rollout.Prepared, reason: str = "") -> None:
+def begin(made: preparing.Prepared, reason: str = "") -> None:
     """Carry out a plan in the background; the same plan again changes nothing."""
     desk, plan, who = _desk(), made.plan, actor()
     mine = desk.connections.ops(plan.target)

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from services import rollout
+from services import planning
 from services.domain import (
     Intent,
     Mode,
@@ -115,7 +115,7 @@ class Machine:
         """The plan that deploys one version."""
         intent = self.intent(number, name, **fields)
         current = self.serving.service(name)
-        return rollout.plan_deploy(current, intent, target="local", namespace="")
+        return planning.plan_deploy(current, intent, target="local", namespace="")
 
     def apply(self, plan: Plan) -> Release:
         """Record and write a plan."""

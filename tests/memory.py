@@ -870,13 +870,13 @@ class World:
 
     def serves(self, service: str, verified: Sequence[int] = (1,), *, model: str = "") -> None:
         """Deploy the given version numbers one after the other, each verified."""
-        from services import rollout
+        from services import preparing, rollout
 
         for number in verified:
             ref = VersionRef(model or service, number)
             if ref not in self.registry.details_of:
                 self.registry.add(ref.model, number)
-            prepared = rollout.prepare_deploy(self, str(ref), name=service)
+            prepared = preparing.prepare_deploy(self, str(ref), name=service)
             rollout.apply(prepared.plan, self, actor="ana", version=prepared.version)
             rollout.settle(self, service, now=self.clock.now)
 

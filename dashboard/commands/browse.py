@@ -20,7 +20,7 @@ from dashboard.commands.session import (
     within,
 )
 from dashboard.terminal import pairs, table
-from services import rollout
+from services import preparing
 from services.domain import Finding, Mode, TargetKind, Verdict, parse_ref
 from services.errors import SlipwayError, one_line
 from services.settings import CONTEXT
@@ -277,7 +277,7 @@ def doctor(session: Session) -> Answer:
 
     def of_target() -> Sequence[Finding]:
         try:
-            return rollout.checked(session.ops)
+            return preparing.checked(session.ops)
         except SlipwayError as error:
             detail = " ".join(part for part in (error.what, error.why) if part)
             return [Finding("target", Verdict.FAIL, detail, error.fix)]

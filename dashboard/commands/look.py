@@ -15,7 +15,7 @@ from dashboard.commands.session import (
     within,
 )
 from dashboard.terminal import table
-from services import rollout
+from services import lineage, preparing, rollout
 from services.domain import Drift, Mode, RegisteredModel, Service
 from services.errors import ConfigError, Conflict, Denied, NotFound, Unreachable, one_line
 from services.ports import Ops
@@ -27,17 +27,17 @@ ALIASES_WITHIN_S = 8.0
 def status(session: Session) -> Answer:
     """What is wanted, what answers, how far; an operation left alone is taken up."""
     ops, name = session.ops, session.args.name
-    services = [rollout.require(ops, name)] if name else list(ops.serving.services())
+    services = [preparing.require(ops, name)] if name else list(ops.serving.services())
     services = [_settled(ops, service) for service in services]
     past = {name: ops.journal.history(name)} if name else ops.journal.histories()
-    known = rollout.with_past(services, past, target=ops.target, namespace=ops.namespace)
+    known = lineage.with_past(services, past, target=ops.target, namespace=ops.namespace)
     services = _with_alias_drift(session, [service for service in known if not service.gone])
     gone = [service for service in known if service.gone]
     if name:
         _say_the_way(session, services[0])
     rows = [views.service_row(service) for service in services]
     for service in gone:
-        back = rollout.way_back(past[service.name])
+        back = lineage.way_back(past[service.name])
         way = f" Bring it back: `slipway rollback {service.name} --to {back}`." if back else ""
         session.terminal.say(f"{service.message}{way}")
     if not rows:
@@ -91,7 +91,7 @@ def _with_alias_drift(session: Session, services: Sequence[Service]) -> list[Ser
         session.terminal.say("Where aliases point is not known: the registry does not answer.")
         return list(services)
     return [
-        replace(each, drift=(*each.drift, *rollout.alias_drift(each.tied, models)))
+        replace(each, drift=(*each.drift, *lineage.alias_drift(each.tied, models)))
         for each in services
     ]
 

@@ -23,7 +23,7 @@ from dashboard.commands.session import (
     traffic_text,
 )
 from dashboard.terminal import pairs, write_outputs, write_summary
-from services import rollout
+from services import lineage, planning, preparing, rollout
 from services.checks import CREDENTIALS, OWNERSHIP, PACKAGE, PASSED_OVER
 from services.domain import (
     Action,
@@ -53,7 +53,8 @@ from services.errors import (
     Unreachable,
     one_line,
 )
-from services.rollout import Prepared, Wish
+from services.planning import Wish
+from services.preparing import Prepared
 
 _DETAIL = 1_000
 """Characters of a finding that are shown: a plugin's or a webhook's words end with what matters."""
@@ -63,12 +64,12 @@ def plan(session: Session) -> Answer:
     """What a deploy would do; changes nothing. Exit 7 when a check forbids it."""
     args = session.args
     _refuse_what_is_ignored(session)
-    prepared = rollout.prepare_deploy(
+    prepared = preparing.prepare_deploy(
         session.ops, args.ref, name=args.name, wish=wish_of(args, session.terminal.stdin)
     )
     prepared = _taking_over(session, prepared)
     document = views.plan_document(prepared.plan, prepared.findings, prepared.manifest)
-    blocked = bool(rollout.blocking(prepared.findings))
+    blocked = bool(planning.blocking(prepared.findings))
     lines = [*_plan_lines(session, prepared), "", *prepared.manifest.rstrip().splitlines()]
     return Answer(document, lines, exit_code=7 if blocked else OK)
 
@@ -77,79 +78,81 @@ def deploy(session: Session) -> Answer:
     """Make a version live, or a canary."""
     args = session.args
     _refuse_what_is_ignored(session)
-    prepared = rollout.prepare_deploy(
+    prepared = preparing.prepare_deploy(
         session.ops, args.ref, name=args.name, wish=wish_of(args, session.terminal.stdin)
     )
     if args.rollback_on_failure:
-        prepared = replace(prepared, plan=rollout.with_rollback(prepared.plan))
+        prepared = replace(prepared, plan=planning.with_rollback(prepared.plan))
     return carried_out(session, prepared, set_alias=args.set_alias)
 
 
 def canary(session: Session) -> Answer:
     """Change the canary's share."""
     current, history = _service_and_history(session)
-    plan = rollout.plan_canary(current, history, session.args.percent)
-    return carried_out(session, rollout.prepare(session.ops, plan))
+    plan = planning.plan_canary(current, history, session.args.percent)
+    return carried_out(session, preparing.prepare(session.ops, plan))
 
 
 def promote(session: Session) -> Answer:
     """Give the canary all of the traffic."""
     current, history = _service_and_history(session)
     return carried_out(
-        session, rollout.prepare(session.ops, rollout.plan_promote(current, history))
+        session, preparing.prepare(session.ops, planning.plan_promote(current, history))
     )
 
 
 def abort(session: Session) -> Answer:
     """Take the canary back."""
     current, history = _service_and_history(session)
-    return carried_out(session, rollout.prepare(session.ops, rollout.plan_abort(current, history)))
+    return carried_out(
+        session, preparing.prepare(session.ops, planning.plan_abort(current, history))
+    )
 
 
 def rollback(session: Session) -> Answer:
     """Apply an earlier release's intent as a new release; a service that is gone comes back."""
     name = session.args.name
-    current = rollout.require_or_remains(session.ops, name)
+    current = preparing.require_or_remains(session.ops, name)
     history = session.ops.journal.history(name)
-    plan = rollout.plan_rollback(current, history, session.args.to)
-    tied = rollout.tied_alias(history)
+    plan = planning.plan_rollback(current, history, session.args.to)
+    tied = lineage.tied_alias(history)
     if tied and not session.args.set_alias:
         session.terminal.say(f"The alias {tied} stays where it is; --set-alias {tied} moves it.")
-    prepared = rollout.prepare(session.ops, plan)
+    prepared = preparing.prepare(session.ops, plan)
     return carried_out(session, prepared, set_alias=session.args.set_alias)
 
 
 def adopt(session: Session) -> Answer:
     """Record the present state of a service that others made; nothing on it is written."""
     current, _ = _service_and_history(session)
-    prepared = rollout.prepare(session.ops, rollout.plan_adopt(current))
+    prepared = preparing.prepare(session.ops, planning.plan_adopt(current))
     return _status_after(session, carried_out(session, prepared))
 
 
 def stop(session: Session) -> Answer:
     """Keep the service, but no processes or pods."""
     current, _ = _service_and_history(session)
-    prepared = rollout.prepare(session.ops, rollout.plan_stop(current))
+    prepared = preparing.prepare(session.ops, planning.plan_stop(current))
     return _status_after(session, carried_out(session, prepared))
 
 
 def start(session: Session) -> Answer:
     """Start a stopped, killed or failed service."""
     current, history = _service_and_history(session)
-    prepared = rollout.prepare(session.ops, rollout.plan_start(current, history))
+    prepared = preparing.prepare(session.ops, planning.plan_start(current, history))
     return _status_after(session, carried_out(session, prepared))
 
 
 def delete(session: Session) -> Answer:
     """Remove a service; its history stays."""
     current, _ = _service_and_history(session)
-    prepared = rollout.prepare(session.ops, rollout.plan_delete(current))
+    prepared = preparing.prepare(session.ops, planning.plan_delete(current))
     return _status_after(session, carried_out(session, prepared))
 
 
 def _taking_over(session: Session, prepared: Prepared) -> Prepared:
     managers = getattr(session.args, "take_over", None)
-    return rollout.taking_over(session.ops, prepared, managers) if managers else prepared
+    return preparing.taking_over(session.ops, prepared, managers) if managers else prepared
 
 
 def _status_after(session: Session, answer: Answer) -> Answer:
@@ -166,7 +169,7 @@ def _status_after(session: Session, answer: Answer) -> Answer:
 
 def _service_and_history(session: Session) -> tuple[Service, Sequence[Release]]:
     name = session.args.name
-    current = rollout.require(session.ops, name)
+    current = preparing.require(session.ops, name)
     return current, session.ops.journal.history(name)
 
 
@@ -241,12 +244,12 @@ def carried_out(session: Session, prepared: Prepared, *, set_alias: str | None =
     prepared = _taking_over(session, prepared)
     plan, terminal, ops = prepared.plan, session.terminal, session.ops
     if set_alias is not None:
-        plan = rollout.with_alias(plan, set_alias)
+        plan = planning.with_alias(plan, set_alias)
     started = time.monotonic()
     for line in _plan_lines(session, replace(prepared, plan=plan)):
         terminal.say(line)
     before = ops.serving.service(plan.service)
-    rollout.refuse_if_blocked(plan, prepared.findings)
+    planning.refuse_if_blocked(plan, prepared.findings)
     if plan.nothing_to_do:
         return _already_so(session, plan, before, started=started, set_alias=set_alias)
     _confirm(session, plan, prepared.findings)
@@ -462,7 +465,7 @@ def _read_back(
     Who answers is then as it was seen last.
     """
     try:
-        now = rollout.with_url(session.ops, name)
+        now = preparing.with_url(session.ops, name)
     except (Unreachable, Denied) as error:
         session.terminal.say(f"Where {name} is reached is not known: {error.what}")
         return None, progress.answering

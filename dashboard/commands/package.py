@@ -11,7 +11,7 @@ from dashboard import views
 from dashboard.commands.operate import wish_of
 from dashboard.commands.session import Answer, Session
 from dashboard.terminal import pairs
-from services import rollout
+from services import planning, preparing
 from services.domain import PackageKind, Plan, Registration, TargetKind, Verdict, parse_ref
 from services.errors import ConfigError, NotDeployable, NotOffered, one_line
 
@@ -86,10 +86,10 @@ def render(session: Session) -> Answer:
             why="Its services are processes of this machine, not objects of a cluster.",
             fix="Choose a cluster with --target.",
         )
-    prepared = rollout.prepare_render(
+    prepared = preparing.prepare_render(
         ops, args.ref, name=args.name, wish=wish_of(args, session.terminal.stdin)
     )
-    rollout.refuse_if_blocked(prepared.plan, prepared.findings)
+    planning.refuse_if_blocked(prepared.plan, prepared.findings)
     for finding in prepared.findings:
         if finding.verdict is Verdict.WARN:
             session.terminal.warn(f"{finding.name}: {finding.detail} {finding.fix}".strip())

@@ -16,7 +16,17 @@ from dashboard import report, views
 from dashboard.commands.session import Answer, Interrupted, Session, tell_workflow
 from dashboard.terminal import pairs, table
 from services import bench as requests
-from services import changeover, coldstart, difference, latency, rollout, split, tabular
+from services import (
+    changeover,
+    coldstart,
+    difference,
+    latency,
+    lineage,
+    preparing,
+    rollout,
+    split,
+    tabular,
+)
 from services.domain import (
     Endpoint,
     InferRequest,
@@ -58,11 +68,11 @@ MOST_BODIES = 10_000
 def predict(session: Session) -> Answer:
     """One request, held against the signature before it is sent."""
     args, ops = session.args, session.ops
-    service = _awake(rollout.require(ops, args.name))
+    service = _awake(preparing.require(ops, args.name))
     side = _release_of(service, args.version)
     endpoint = ops.serving.endpoint(service.name, side)
-    service = rollout.as_answering(service, ops.journal.history(service.name), side)
-    service = rollout.with_signature(ops, service)
+    service = lineage.as_answering(service, ops.journal.history(service.name), side)
+    service = preparing.with_signature(ops, service)
     request = _request(session, service, endpoint.model_name)
     if args.requests is not None:
         return _split(session, service, endpoint, request)
@@ -72,7 +82,7 @@ def predict(session: Session) -> Answer:
     except SlipwayError as error:
         error.why = f"{error.why} {error.met}".strip()
         raise
-    prediction = rollout.with_release(prediction, service.answering)
+    prediction = preparing.with_release(prediction, service.answering)
     document = views.prediction_document(prediction, cold=service.asleep)
     if endpoint.why:
         session.terminal.say(f"Reached via {endpoint.via}: {endpoint.why}")
@@ -283,11 +293,11 @@ def _output_lines(outputs: Sequence[views.OutputRow]) -> Iterator[str]:
 def bench(session: Session) -> Answer:
     """A load test: a burst or a steady rate. ObjectiveMissed, -NotJudged, InferenceFailed."""
     args, ops = session.args, session.ops
-    service = _awake(rollout.require(ops, args.name))
+    service = _awake(preparing.require(ops, args.name))
     side = _release_of(service, args.version)
     endpoint = ops.serving.endpoint(service.name, side)
-    service = rollout.as_answering(service, ops.journal.history(service.name), side)
-    service = rollout.with_signature(ops, service)
+    service = lineage.as_answering(service, ops.journal.history(service.name), side)
+    service = preparing.with_signature(ops, service)
     objective = _objective(session, service)
     load = Load(
         endpoint=endpoint,

@@ -12,7 +12,7 @@ from typing import Any
 from dashboard import views
 from dashboard.commands.operate import carried_out
 from dashboard.commands.session import Answer, Session, log
-from services import rollout, watching
+from services import planning, preparing, rollout, watching
 from services.domain import Action, AliasRef, ModelVersion, Outcome, VersionRef
 from services.errors import ConfigError, Conflict, SlipwayError
 
@@ -71,7 +71,7 @@ class Watcher:
             decision |= {"action": judged.choice.value, "why": judged.why}
             decision["outcome"] = history[0].outcome.value
             return None
-        prepared = rollout.prepare_deploy(ops, str(version.ref), name=name)
+        prepared = preparing.prepare_deploy(ops, str(version.ref), name=name)
         if prepared.plan.nothing_to_do:
             return None
         decision["action"] = Action.DEPLOY.value
@@ -102,7 +102,7 @@ class Watcher:
 def watch(session: Session) -> Answer:
     """Deploy what the alias points to, once or for ever; a line for each decision."""
     args = session.args
-    rollout.refuse_bad_name(args.name)
+    planning.refuse_bad_name(args.name)
     if session.ops.protected and args.confirm is None:
         raise ConfigError(
             f"The target {session.ops.target} is protected: nobody is there to confirm a deploy.",

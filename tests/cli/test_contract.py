@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from services import errors, rollout
+from services import errors, preparing, rollout
 from services.domain import (
     Action,
     Cause,
@@ -198,11 +198,11 @@ def test_a_service_that_never_gets_a_url_is_not_waited_for_long(world: World) ->
     world.serving.without_url = 1_000
     waited: list[float] = []
 
-    found = rollout.with_url(world, "wine", sleep=waited.append)
+    found = preparing.with_url(world, "wine", sleep=waited.append)
 
     assert found is not None
     assert found.url is None
-    assert sum(waited) == rollout.URL_WITHIN_S
+    assert sum(waited) == preparing.URL_WITHIN_S
 
 
 def test_deploying_what_is_live_is_unchanged(cli: Cli, world: World) -> None:

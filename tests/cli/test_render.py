@@ -82,9 +82,9 @@ def test_a_package_that_is_not_there_yet_is_warned_of(cli: Cli, mini: World) -> 
 
 
 def test_the_manifest_of_another_tool_is_never_applied_by_us(mini: World) -> None:
-    from services import rollout
+    from services import preparing, rollout
     from services.errors import NotDeployable
 
-    prepared = rollout.prepare_render(mini, "wine/1", name="wine")
+    prepared = preparing.prepare_render(mini, "wine/1", name="wine")
     with pytest.raises(NotDeployable, match="another tool"):
         rollout.apply(prepared.plan, mini, actor="ana")

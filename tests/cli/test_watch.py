@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services import rollout
+from services import preparing, rollout
 from services.domain import Cause, Outcome, VersionRef
 from services.errors import Unreachable
 from tests.cli.conftest import Cli
@@ -42,7 +42,7 @@ def test_what_another_process_left_open_is_settled_and_not_begun_again(
     cli: Cli, world: World
 ) -> None:
     world.registry.aliases["wine"]["champion"] = 3
-    prepared = rollout.prepare_deploy(world, "wine/3", name="wine")
+    prepared = preparing.prepare_deploy(world, "wine/3", name="wine")
     rollout.apply(prepared.plan, world, actor="ana", version=prepared.version)
     code, decision = look(cli)
     assert (code, decision["action"], decision["outcome"]) == (0, "none", "unchanged")

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
-from services import rollout
+from services import planning, preparing, rollout
 from services.cluster import Cluster
 from services.domain import (
     ColumnSpec,
@@ -47,9 +47,9 @@ from services.gcs import GcsPackager
 from services.journal import ClusterJournal
 from services.kserve import KServeOptions, KServeServing, collections
 from services.kubeconfig import contexts
+from services.planning import Wish
 from services.ports import Ops, Packager, Store
 from services.predictor import HttpPredictor
-from services.rollout import Wish
 from services.watched import Direct
 from tests.cluster.account import Account, scratch
 from tests.cluster.account import account as account_in
@@ -322,16 +322,16 @@ class Voyage:
     mode: Mode
 
     def deploy(self, number: int, **wish: Json) -> Progress:
-        prepared = rollout.prepare_deploy(
+        prepared = preparing.prepare_deploy(
             self.ops, f"wine/{number}", name=self.service, wish=Wish(mode=self.mode, **wish)
         )
-        rollout.refuse_if_blocked(prepared.plan, prepared.findings)
+        planning.refuse_if_blocked(prepared.plan, prepared.findings)
         rollout.apply(prepared.plan, self.ops, actor="tester", version=prepared.version)
         return self.follow()
 
     def begin(self, number: int, **wish: Json) -> None:
         """Deploy without looking at checks or waiting."""
-        prepared = rollout.prepare_deploy(
+        prepared = preparing.prepare_deploy(
             self.ops, f"wine/{number}", name=self.service, wish=Wish(mode=self.mode, **wish)
         )
         rollout.apply(prepared.plan, self.ops, actor="tester", version=prepared.version)
@@ -356,7 +356,7 @@ class Voyage:
 
     @property
     def current(self) -> Service:
-        return rollout.require(self.ops, self.service)
+        return preparing.require(self.ops, self.service)
 
     @property
     def releases(self) -> list[Release]:

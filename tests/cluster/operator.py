@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from services import records, rollout
+from services import planning, records, rollout
 from services.cluster import Cluster
 from services.domain import Intent, Json, Outcome, Plan
 from services.errors import SlipwayError
@@ -51,7 +51,7 @@ class Operator:
             case "plan":
                 intent = records.load(Intent, json.dumps(command["intent"]))
                 current = self.ops.serving.service(intent.service)
-                self.plan = rollout.plan_deploy(
+                self.plan = planning.plan_deploy(
                     current, intent, target="test", namespace=self.ops.namespace
                 )
                 return {"nothing_to_do": self.plan.nothing_to_do}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from services import rollout
+from services import planning
 from services.domain import Mode, Outcome, Phase, Scale
-from services.rollout import prepare_deploy
+from services.preparing import prepare_deploy
 from tests.cluster.conftest import Voyage
 
 WINDOW_S = 150
@@ -34,10 +34,10 @@ def test_a_service_that_sleeps_before_anybody_looked_is_ready_woken_verified_and
     assert journey.answer() == 1
     assert not journey.current.asleep
 
-    assert journey.plan(lambda now, _: rollout.plan_stop(now)).outcome is Outcome.STOPPED
+    assert journey.plan(lambda now, _: planning.plan_stop(now)).outcome is Outcome.STOPPED
     stopped = journey.current
     assert (stopped.phase, stopped.asleep, stopped.answering) == (Phase.STOPPED, False, ())
-    assert journey.plan(rollout.plan_start).outcome is Outcome.VERIFIED
+    assert journey.plan(planning.plan_start).outcome is Outcome.VERIFIED
     assert journey.current.intent is not None
     assert journey.current.intent.scale == Scale(0, 1)
     again = prepare_deploy(journey.ops, "wine/1", name=journey.service)

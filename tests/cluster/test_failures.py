@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services import rollout
+from services import planning, preparing, rollout
 from services.domain import Mode, Outcome, Package, PackageKind, Resources
 from tests.cluster.conftest import Voyage, holding, intent_of
 from tests.memory import MemoryRegistry
@@ -30,8 +30,8 @@ def begin(voyage: Begin) -> Callable[..., Voyage]:
 
     def start(mode: Mode, *, package: Package | None = None, **wish: object) -> Voyage:
         journey = voyage(mode)
-        prepared = rollout.prepare_deploy(
-            journey.ops, "wine/1", name=journey.service, wish=rollout.Wish(mode=mode)
+        prepared = preparing.prepare_deploy(
+            journey.ops, "wine/1", name=journey.service, wish=planning.Wish(mode=mode)
         )
         after = prepared.plan.after
         assert after is not None
@@ -110,7 +110,7 @@ def test_a_model_that_does_not_load_is_named_and_the_old_release_serves(voyage: 
     journey = voyage(Mode.KNATIVE)
     assert journey.deploy(1).outcome is Outcome.VERIFIED
     after = replace(intent_of(journey.current), runtime="kserve-mlserver")
-    plan = rollout.plan_deploy(
+    plan = planning.plan_deploy(
         journey.current, after, target="test", namespace=journey.ops.namespace
     )
     rollout.apply(plan, journey.ops, actor="tester")
@@ -122,4 +122,4 @@ def test_a_model_that_does_not_load_is_named_and_the_old_release_serves(voyage: 
     assert any("skops" in line for line in cause.evidence)
     assert any("skops" in line for line in previous_log(journey))
     assert journey.answer() == 1
-    assert journey.plan(rollout.plan_rollback).outcome is Outcome.VERIFIED
+    assert journey.plan(planning.plan_rollback).outcome is Outcome.VERIFIED

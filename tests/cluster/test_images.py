@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from services import rollout
+from services import planning, preparing, rollout
 from services.cluster import Cluster
 from services.domain import Mode, Outcome, Package, PackageKind, Resources, Verdict, VersionRef
 from services.errors import ConfigError, Denied, Unreachable
@@ -132,7 +132,7 @@ def test_an_image_serves_in_both_modes_changes_and_goes_back(
 
     assert standard.deploy(2).outcome is Outcome.VERIFIED
     assert standard.settled_answer(2) == 2
-    assert standard.plan(rollout.plan_rollback).outcome is Outcome.VERIFIED
+    assert standard.plan(planning.plan_rollback).outcome is Outcome.VERIFIED
     assert standard.settled_answer(1) == 1
 
 
@@ -170,11 +170,11 @@ def test_an_image_that_is_gone_is_named_before_a_roll_back_and_after(
     assert (found.verdict, gone.uri in found.detail) == (Verdict.FAIL, True)
     assert "slipway image" in found.fix
 
-    prepared = rollout.prepare_deploy(
+    prepared = preparing.prepare_deploy(
         made.ops,
         "wine/1",
         name=made.service,
-        wish=rollout.Wish(mode=Mode.STANDARD, resources=SIZE),
+        wish=planning.Wish(mode=Mode.STANDARD, resources=SIZE),
     )
     assert prepared.plan.after is not None
     missing = replace(prepared.plan, after=replace(prepared.plan.after, package=gone))
@@ -210,7 +210,7 @@ def test_an_image_for_another_processor_is_named_and_the_old_release_serves(
     after = replace(
         intent_of(made.current), package=Package(PackageKind.IMAGE, image), runtime=None
     )
-    plan = rollout.plan_deploy(made.current, after, target="test", namespace=made.ops.namespace)
+    plan = planning.plan_deploy(made.current, after, target="test", namespace=made.ops.namespace)
     rollout.apply(plan, made.ops, actor="tester")
     error = made.failure()
     assert f"{image} is made for another kind of processor" in error.what

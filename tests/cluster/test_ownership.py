@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from services import inferenceservice as objects
-from services import rollout
+from services import planning, preparing, rollout
 from services.cluster import APPLY_PATCH, MERGE_PATCH, Cluster
 from services.domain import Json, Mode, Outcome, Phase, Scale, Verdict
 from services.errors import Conflict, NotDeployable, RolloutFailed
@@ -22,8 +22,8 @@ Begin = Callable[[Mode], Voyage]
 def foreign(voyage: Begin, ops: ClusterOps, admin: Cluster) -> Voyage:
     """A service that somebody made with kubectl: version 1, without any mark of ours."""
     journey = voyage(Mode.STANDARD)
-    prepared = rollout.prepare_deploy(
-        ops, "wine/1", name=journey.service, wish=rollout.Wish(mode=Mode.STANDARD)
+    prepared = preparing.prepare_deploy(
+        ops, "wine/1", name=journey.service, wish=planning.Wish(mode=Mode.STANDARD)
     )
     assert prepared.plan.after is not None
     assert prepared.version is not None
@@ -71,12 +71,12 @@ def test_a_service_of_others_is_adopted_without_a_restart_and_then_deployed_to(
     with pytest.raises(NotDeployable, match="not made by Slipway"):
         foreign.deploy(2)
     before = pods_of(foreign, admin)
-    foreign.plan(lambda current, _history: rollout.plan_adopt(current))
+    foreign.plan(lambda current, _history: planning.plan_adopt(current))
     assert pods_of(foreign, admin) == before
     assert (foreign.current.managed, foreign.current.release) == (True, 1)
     assert foreign.deploy(2).outcome is Outcome.VERIFIED
     assert foreign.settled_answer(2) == 2
-    assert foreign.plan(rollout.plan_rollback, 1).outcome is not Outcome.FAILED
+    assert foreign.plan(planning.plan_rollback, 1).outcome is not Outcome.FAILED
     assert foreign.settled_answer(1) == 1
 
 
@@ -85,7 +85,7 @@ def test_an_edit_between_plan_and_apply_is_a_conflict_that_names_field_and_manag
 ) -> None:
     journey = voyage(Mode.STANDARD)
     journey.deploy(1)
-    prepared = rollout.prepare_deploy(journey.ops, "wine/2", name=journey.service)
+    prepared = preparing.prepare_deploy(journey.ops, "wine/2", name=journey.service)
     edit(journey, admin, {"spec": {"predictor": {"maxReplicas": 2}}})
     pods = pods_of(journey, admin)
     with pytest.raises(Conflict, match="kubectl-edit changed replicas"):
@@ -100,15 +100,15 @@ def test_a_field_that_another_manager_owns_is_not_taken(voyage: Begin, admin: Cl
     journey.deploy(1)
     edit(journey, admin, {"spec": {"predictor": {"minReplicas": 2, "maxReplicas": 2}}})
     wish = replace(intent_of(journey.current).scale, min_replicas=1, max_replicas=1)
-    prepared = rollout.prepare_deploy(
-        journey.ops, "wine/2", name=journey.service, wish=rollout.Wish(scale=wish)
+    prepared = preparing.prepare_deploy(
+        journey.ops, "wine/2", name=journey.service, wish=planning.Wish(scale=wish)
     )
     (refused,) = [f for f in prepared.findings if f.verdict is Verdict.FAIL]
     assert "kubectl-edit" in refused.detail
     assert "minReplicas" in refused.detail
     with pytest.raises(Conflict, match="others own"):
         rollout.apply(prepared.plan, journey.ops, actor="tester", version=prepared.version)
-    taking = rollout.taking_over(journey.ops, prepared, ["somebody-else"])
+    taking = preparing.taking_over(journey.ops, prepared, ["somebody-else"])
     assert taking == prepared
 
 
@@ -120,10 +120,10 @@ def test_by_consent_a_roll_back_takes_over_what_others_set_and_records_it(
     journey.deploy(2)
     edit(journey, admin, {"spec": {"predictor": {"maxReplicas": 2}}})
     history = journey.ops.journal.history(journey.service)
-    asked = rollout.prepare(journey.ops, rollout.plan_rollback(journey.current, history, 1))
+    asked = preparing.prepare(journey.ops, planning.plan_rollback(journey.current, history, 1))
     assert {field.manager for field in asked.owned} == {"kubectl-edit"}
-    consented = rollout.taking_over(journey.ops, asked, ["kubectl-edit"])
-    rollout.refuse_if_blocked(consented.plan, consented.findings)
+    consented = preparing.taking_over(journey.ops, asked, ["kubectl-edit"])
+    planning.refuse_if_blocked(consented.plan, consented.findings)
     rollout.apply(consented.plan, journey.ops, actor="tester", reason="it was wrong")
     assert journey.follow().outcome is Outcome.VERIFIED
     assert journey.settled_answer(1) == 1
@@ -144,8 +144,8 @@ def test_a_roll_back_that_heals_an_edit_of_others_is_not_failed_by_the_edits_pod
     while len(pods_of(journey, admin)) < 2 and time.monotonic() < until:
         time.sleep(1)
     history = journey.ops.journal.history(journey.service)
-    asked = rollout.prepare(journey.ops, rollout.plan_rollback(journey.current, history, 1))
-    consented = rollout.taking_over(journey.ops, asked, ["kubectl-edit"])
+    asked = preparing.prepare(journey.ops, planning.plan_rollback(journey.current, history, 1))
+    consented = preparing.taking_over(journey.ops, asked, ["kubectl-edit"])
     rollout.apply(consented.plan, journey.ops, actor="tester")
     assert journey.follow().outcome is Outcome.VERIFIED
     assert journey.current.drift == ()
@@ -157,7 +157,7 @@ def test_a_service_that_is_deleted_while_it_rolls_out_is_told_with_the_way_back(
 ) -> None:
     journey = voyage(Mode.STANDARD)
     journey.deploy(1)
-    prepared = rollout.prepare_deploy(journey.ops, "wine/2", name=journey.service)
+    prepared = preparing.prepare_deploy(journey.ops, "wine/2", name=journey.service)
     begun = rollout.apply(prepared.plan, journey.ops, actor="tester", version=prepared.version)
     assert begun is not None
     looks = rollout.follow(journey.ops, journey.service, release=begun.number)
@@ -204,8 +204,8 @@ def test_a_stop_and_a_start_leave_an_edit_of_others_to_them(voyage: Begin, admin
     journey = voyage(Mode.STANDARD)
     journey.deploy(1)
     edit(journey, admin, {"spec": {"predictor": {"maxReplicas": 3}}})
-    journey.plan(lambda current, _history: rollout.plan_stop(current))
-    journey.plan(rollout.plan_start)
+    journey.plan(lambda current, _history: planning.plan_stop(current))
+    journey.plan(planning.plan_start)
     assert [release.intent.scale.max_replicas for release in journey.releases] == [None] * 3
     (drift,) = journey.current.drift
     assert (drift.field, drift.recorded, drift.seen) == ("maximum replicas", "", "3")
@@ -218,7 +218,7 @@ def test_the_same_deploy_again_writes_nothing(voyage: Begin, admin: Cluster) -> 
     journey = voyage(Mode.STANDARD)
     journey.deploy(1)
     pods, version = pods_of(journey, admin), journey.current.object_version
-    prepared = rollout.prepare_deploy(journey.ops, "wine/1", name=journey.service)
+    prepared = preparing.prepare_deploy(journey.ops, "wine/1", name=journey.service)
     assert prepared.plan.nothing_to_do
     assert rollout.apply(prepared.plan, journey.ops, actor="tester") is None
     assert (pods_of(journey, admin), journey.current.object_version) == (pods, version)

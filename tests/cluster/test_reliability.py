@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from services import inferenceservice as objects
-from services import records, rollout
+from services import planning, preparing, records, rollout
 from services.cluster import MERGE_PATCH, Cluster
 from services.domain import (
     Action,
@@ -42,7 +42,7 @@ from services.errors import Conflict, Denied, SlipwayError
 from services.gcs import GcsPackager
 from services.journal import ClusterJournal
 from services.kserve import KServeServing
-from services.rollout import Wish
+from services.planning import Wish
 from services.store import SqlStore
 from tests.cluster.account import Account, scratch
 from tests.cluster.conftest import ClusterOps, Voyage, intent_of
@@ -133,7 +133,7 @@ class Front:
 
     def plan(self, intent: Intent) -> Plan:
         current = self.ops.serving.service(self.service)
-        return rollout.plan_deploy(current, intent, target="test", namespace=self.ops.namespace)
+        return planning.plan_deploy(current, intent, target="test", namespace=self.ops.namespace)
 
     def apply(self, intent: Intent) -> None:
         rollout.apply(self.plan(intent), self.ops, actor="rival")
@@ -301,7 +301,7 @@ def test_a_deploy_is_one_patch_one_generation_and_one_replica_set(gated: Front, 
 
 def test_deploying_what_is_live_writes_nothing_and_keeps_the_pods(gated: Front, gate: Gate) -> None:
     live, pods = 3 - gated.other_version(), gated.pods()
-    prepared = rollout.prepare_deploy(gated.ops, f"wine/{live}", name=gated.service)
+    prepared = preparing.prepare_deploy(gated.ops, f"wine/{live}", name=gated.service)
     assert prepared.plan.nothing_to_do
     assert rollout.apply(prepared.plan, gated.ops, actor="ana") is None
     assert gate.writes("inferenceservices|controllerrevisions|leases") == []
@@ -321,7 +321,7 @@ def test_a_patch_whose_answer_is_lost_with_the_api_server_is_written_once_and_ve
         cut()
 
     gate.after("PATCH", ISVC + r".*fieldValidation=Strict$", restart)
-    prepared = rollout.prepare_deploy(gated.ops, f"wine/{gated.other_version()}", name="wine")
+    prepared = preparing.prepare_deploy(gated.ops, f"wine/{gated.other_version()}", name="wine")
     rollout.apply(prepared.plan, gated.ops, actor="ana", version=prepared.version)
     assert gated.journey.follow().outcome is Outcome.VERIFIED
     assert len(gate.writes(ISVC)) == 1
@@ -469,7 +469,7 @@ def accepted(front: Front, intent: Intent) -> bool:
 def test_another_front_end_finishes_what_a_killed_process_began(
     serves: Front, start: Callable[[str], Process], gate: Gate
 ) -> None:
-    prepared = rollout.prepare_deploy(
+    prepared = preparing.prepare_deploy(
         serves.ops, f"wine/{serves.other_version()}", name=serves.service
     )
     assert prepared.version is not None
@@ -500,17 +500,17 @@ def test_a_roll_back_restores_the_whole_intent_and_lists_what_others_own(serves:
         scale=Scale(1, 2),
         timeout_s=55,
     )
-    prepared = rollout.prepare_deploy(
+    prepared = preparing.prepare_deploy(
         serves.ops, f"wine/{serves.other_version()}", name="wine", wish=changed
     )
     rollout.apply(prepared.plan, serves.ops, actor="ana", version=prepared.version)
     assert journey.follow().outcome is Outcome.VERIFIED
     serves.edit({"spec": {"predictor": {"terminationGracePeriodSeconds": 41}}})
 
-    plan = rollout.plan_rollback(journey.current, journey.releases, number)
+    plan = planning.plan_rollback(journey.current, journey.releases, number)
     (told,) = [
         finding
-        for finding in rollout.prepare(serves.ops, plan).findings
+        for finding in preparing.prepare(serves.ops, plan).findings
         if "terminationGracePeriodSeconds" in finding.detail
     ]
     assert told.verdict is Verdict.WARN
@@ -561,9 +561,9 @@ def test_a_runtime_whose_image_changed_is_told_before_a_roll_back(
         content_type=MERGE_PATCH,
     )
     later = make_front(cluster, asleep.service)
-    plan = rollout.plan_start(later.journey.current, later.journey.releases)
+    plan = planning.plan_start(later.journey.current, later.journey.releases)
     plan = replace(plan, after=later.journey.releases[1].intent)
-    findings = rollout.prepare(later.ops, plan).findings
+    findings = preparing.prepare(later.ops, plan).findings
     (told,) = [finding for finding in findings if finding.name == "runtime image"]
     assert "registry.invalid/server:1" in told.detail
     assert "registry.invalid/server:2" in told.detail
@@ -599,8 +599,8 @@ def test_pods_taken_away_outside_are_told_and_the_named_fix_brings_them_back(ser
     seen = serves.ops.serving.observe(serves.service)
     assert seen.failure is not None
     assert f"slipway stop {serves.service}" in seen.failure.fix
-    assert serves.journey.plan(lambda now, _: rollout.plan_stop(now)).outcome is Outcome.STOPPED
-    assert serves.journey.plan(rollout.plan_start).outcome is Outcome.VERIFIED
+    assert serves.journey.plan(lambda now, _: planning.plan_stop(now)).outcome is Outcome.STOPPED
+    assert serves.journey.plan(planning.plan_start).outcome is Outcome.VERIFIED
     live = 3 - serves.other_version()
     assert serves.journey.settled_answer(live) == live
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dashboard.cli import main
-from services import rollout
+from services import planning, preparing, rollout
 from services.cluster import Cluster
 from services.domain import Mode, Outcome, Phase, Progress, TestResult, Verdict, WayIn
 from services.errors import Denied
@@ -133,7 +133,7 @@ def served(acting: ClusterOps, admin: Cluster) -> Iterator[None]:
 def stopped(ops: ClusterOps, name: str, mode: Mode) -> None:
     """A service that was never started."""
     journey = Voyage(ops, name, mode)
-    prepared = rollout.prepare_deploy(ops, "wine/1", name=name, wish=rollout.Wish(mode=mode))
+    prepared = preparing.prepare_deploy(ops, "wine/1", name=name, wish=planning.Wish(mode=mode))
     assert prepared.plan.after is not None
     plan = replace(prepared.plan, after=replace(prepared.plan.after, stopped=True))
     rollout.apply(plan, ops, actor="tester", version=prepared.version)
@@ -219,8 +219,8 @@ def deploy(number: int, name: str) -> Attempt:
 
 def planned(stage: Stage) -> str:
     """What the checks of a plan say, which is not refused."""
-    prepared = rollout.prepare_deploy(stage.fresh, "wine/2", name=stage.live)
-    rollout.refuse_if_blocked(prepared.plan, prepared.findings)
+    prepared = preparing.prepare_deploy(stage.fresh, "wine/2", name=stage.live)
+    planning.refuse_if_blocked(prepared.plan, prepared.findings)
     return " ".join(f"{f.detail} {f.fix}" for f in prepared.findings if f.verdict is Verdict.SKIP)
 
 
@@ -387,9 +387,9 @@ def test_an_operation_that_ends_without_its_role_ends_with_code_4_and_is_taken_u
 
 def begun(stage: Stage, turn: str) -> int:
     """An operation on the stopped service, applied and not looked at yet: its release."""
-    current = rollout.require(stage.ops, stage.asleep)
+    current = preparing.require(stage.ops, stage.asleep)
     after = replace(intent_of(current), env=(("TURN", turn),))
-    plan = rollout.plan_deploy(current, after, target="test", namespace=stage.namespace)
+    plan = planning.plan_deploy(current, after, target="test", namespace=stage.namespace)
     release = rollout.apply(plan, stage.ops, actor="tester")
     assert release is not None
     return release.number

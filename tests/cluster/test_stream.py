@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import urllib3
 
-from services import rollout
+from services import planning, rollout
 from services.domain import Mode, Outcome, Package, PackageKind, WayIn
 from tests.cluster.conftest import FEATURES, Voyage, intent_of
 
@@ -76,11 +76,11 @@ def test_a_stream_through_deploy_failure_and_rollback_loses_none(voyage: Begin, 
             intent_of(journey.current),
             package=Package(PackageKind.GCS, "gs://nobody-has-this-bucket/nothing"),
         )
-        plan = rollout.plan_deploy(
+        plan = planning.plan_deploy(
             journey.current, broken, target="test", namespace=journey.ops.namespace
         )
         rollout.apply(plan, journey.ops, actor="tester")
         journey.failure(90)
-        assert journey.plan(rollout.plan_rollback).outcome is Outcome.VERIFIED
+        assert journey.plan(planning.plan_rollback).outcome is Outcome.VERIFIED
         time.sleep(8)
     assert failures == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from services import rollout
+from services import planning, rollout
 from services.domain import Action, Mode, Outcome
 from tests.cluster.conftest import Voyage, intent_of
 
@@ -17,10 +17,10 @@ def test_a_release_that_fails_is_undone_once_and_the_old_one_answers(
     assert journey.deploy(1).outcome is Outcome.VERIFIED
     gone = replace(intent_of(journey.current).package, uri="gs://nobody-has-this-bucket/2")
     after = replace(intent_of(journey.current), package=gone)
-    plan = rollout.plan_deploy(
+    plan = planning.plan_deploy(
         journey.current, after, target="test", namespace=journey.ops.namespace
     )
-    rollout.apply(rollout.with_rollback(plan), journey.ops, actor="tester")
+    rollout.apply(planning.with_rollback(plan), journey.ops, actor="tester")
     error = journey.failure(180)
     assert "nobody-has-this-bucket" in error.why
     assert "rolled back by release 3: wine/1 answers" in error.what

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services import rollout
+from services import planning, rollout
 from services.domain import Action, Mode, Outcome
 from services.errors import NotOffered
 from tests.cluster.conftest import Voyage
@@ -45,7 +45,7 @@ def test_a_roll_out_that_is_given_up_changes_nothing_for_callers(
     with stream(journey) as failures:
         journey.begin(2, **wish)
         assert not rollout.settle(journey.ops, journey.service).settled
-        assert journey.plan(rollout.plan_abort).outcome is Outcome.VERIFIED
+        assert journey.plan(planning.plan_abort).outcome is Outcome.VERIFIED
         assert {journey.answer() for _ in range(5)} == {1}
     assert failures == []
     abort, begun, _ = journey.releases

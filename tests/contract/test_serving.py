@@ -12,7 +12,7 @@ from typing import Protocol
 
 import pytest
 
-from services import rollout
+from services import planning, rollout
 from services.domain import (
     Cause,
     Intent,
@@ -117,7 +117,7 @@ def target(
 
 def planned(target: Target, number: int, name: str, percent: int | None = None) -> Plan:
     intent = replace(target.intent(number, name), canary_percent=percent)
-    return rollout.plan_deploy(target.serving.service(name), intent, target="local", namespace="")
+    return planning.plan_deploy(target.serving.service(name), intent, target="local", namespace="")
 
 
 def carried_out(target: Target, plan: Plan) -> Release:
@@ -276,7 +276,7 @@ def test_a_stop_keeps_the_service_and_ends_its_processes(target: Target) -> None
     carried_out(target, planned(target, 1, "stopped"))
     service = target.serving.service("stopped")
     assert service is not None
-    assert carried_out(target, rollout.plan_stop(service)).outcome is Outcome.STOPPED
+    assert carried_out(target, planning.plan_stop(service)).outcome is Outcome.STOPPED
     seen = target.serving.observe("stopped")
     assert (seen.stopped, seen.desired, seen.answering) == (True, 0, ())
 
@@ -285,7 +285,7 @@ def test_a_delete_removes_the_service_and_keeps_its_history(target: Target) -> N
     carried_out(target, planned(target, 1, "deleted"))
     service = target.serving.service("deleted")
     assert service is not None
-    assert carried_out(target, rollout.plan_delete(service)).outcome is Outcome.DELETED
+    assert carried_out(target, planning.plan_delete(service)).outcome is Outcome.DELETED
     assert target.serving.service("deleted") is None
     assert len(target.journal.history("deleted")) == 2
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services import rollout
+from services import planning
 from services.domain import Outcome, Phase, Plan, StepState, TestResult, Verdict
 from services.errors import Conflict, SlipwayError
 from services.local.process import free_ports, is_free
@@ -56,7 +56,7 @@ def test_a_steady_stream_loses_no_request_through_deploy_failed_deploy_and_rollb
         assert serving.deploy(2).outcome is Outcome.VERIFIED
         assert serving.deploy(BROKEN).outcome is Outcome.FAILED
         history = serving.journal.history("wine")
-        back = rollout.plan_rollback(serving.service(), history, to=1)
+        back = planning.plan_rollback(serving.service(), history, to=1)
         assert serving.carry_out(back).outcome is Outcome.VERIFIED
         eventually(lambda: len(serving.model_servers()) == 1, 60)
         time.sleep(1.0)
@@ -89,12 +89,12 @@ def test_a_canary_gets_its_share_and_moves_without_a_new_process(serving: Machin
     assert asked == (2.0, str(canary.release))
 
     history = serving.journal.history("wine")
-    assert serving.carry_out(rollout.plan_canary(canary, history, 60)).outcome is Outcome.VERIFIED
+    assert serving.carry_out(planning.plan_canary(canary, history, 60)).outcome is Outcome.VERIFIED
     assert Counter(serving.ask()[0] for _ in range(100)) == {1.0: 40, 2.0: 60}
     assert {n: p.pid for n, p in serving.model_servers().items()} == before
 
     history = serving.journal.history("wine")
-    aborted = serving.carry_out(rollout.plan_abort(serving.service(), history))
+    aborted = serving.carry_out(planning.plan_abort(serving.service(), history))
     assert (aborted.outcome, aborted.workload) == (Outcome.VERIFIED, stable)
     assert Counter(serving.ask()[0] for _ in range(20)) == {1.0: 20}
     eventually(lambda: len(serving.model_servers()) == 1, 60)
@@ -104,7 +104,7 @@ def test_a_promoted_canary_takes_all_of_the_traffic_in_the_same_process(serving:
     canary = serving.deploy(2, canary_percent=10)
     pid = serving.model_servers()[canary.number].pid
     history = serving.journal.history("wine")
-    promoted = serving.carry_out(rollout.plan_promote(serving.service(), history))
+    promoted = serving.carry_out(planning.plan_promote(serving.service(), history))
     assert (promoted.outcome, promoted.workload) == (Outcome.VERIFIED, canary.number)
     eventually(lambda: len(serving.model_servers()) == 1, 60)
     assert serving.model_servers()[canary.number].pid == pid
@@ -121,7 +121,7 @@ def test_a_killed_model_server_is_noticed_within_5_s_and_started_again(serving: 
     assert seen.answering == ()
     with pytest.raises(RuntimeError, match="503"):
         serving.ask()
-    start = rollout.plan_start(serving.service(), serving.journal.history("wine"))
+    start = planning.plan_start(serving.service(), serving.journal.history("wine"))
     assert serving.carry_out(start).outcome is Outcome.VERIFIED
     assert serving.ask()[0] == 1.0
 
@@ -136,7 +136,7 @@ def test_a_killed_supervisor_takes_its_model_server_along_and_start_brings_both_
     service = serving.service()
     assert service.phase is Phase.STOPPED
     assert "not running since" in service.message
-    start = rollout.plan_start(service, serving.journal.history("wine"))
+    start = planning.plan_start(service, serving.journal.history("wine"))
     assert serving.carry_out(start).outcome is Outcome.VERIFIED
     assert serving.port() == port
     assert serving.ask()[0] == 1.0
@@ -151,7 +151,7 @@ def test_a_supervisor_killed_in_mid_deploy_leaves_a_failure_and_no_lock(machine:
     seen = machine.serving.observe("wine")
     assert seen.failure is not None
     assert "not running" in seen.failure.what
-    again = machine.apply(rollout.plan_stop(machine.service()))
+    again = machine.apply(planning.plan_stop(machine.service()))
     assert again.number == release.number + 1
     assert machine.outcome(release).outcome is Outcome.FAILED
     assert machine.outcome(again).outcome is Outcome.STOPPED
@@ -163,7 +163,7 @@ def test_a_supervisor_killed_in_mid_delete_leaves_no_service(machine: Machine) -
     # So that it does nothing about the delete, and holds no lock that the delete needs.
     with exclusive(folder.releases / "lock", "wine"), folder.locked():
         machine.supervisor().suspend()
-    machine.apply(rollout.plan_delete(machine.service()))
+    machine.apply(planning.plan_delete(machine.service()))
     machine.supervisor().kill()
     eventually(lambda: machine.serving.service("wine") is None, 10)
     assert not machine.serving.observe("wine").exists
@@ -187,17 +187,17 @@ def test_stop_start_and_delete_leave_no_process_and_no_port(machine: Machine) ->
     machine.deploy(1)
     port = machine.port()
     ports = [port, *_listening(machine)]
-    stopped = machine.carry_out(rollout.plan_stop(machine.service()))
+    stopped = machine.carry_out(planning.plan_stop(machine.service()))
     assert stopped.outcome is Outcome.STOPPED
     assert machine.service().phase is Phase.STOPPED
     eventually(lambda: not machine.processes(), 10)
     assert all(is_free(number) for number in ports)
 
-    start = rollout.plan_start(machine.service(), machine.journal.history("wine"))
+    start = planning.plan_start(machine.service(), machine.journal.history("wine"))
     assert machine.carry_out(start).outcome is Outcome.VERIFIED
     assert (machine.port(), machine.ask()[0]) == (port, 1.0)
 
-    deleted = machine.carry_out(rollout.plan_delete(machine.service()))
+    deleted = machine.carry_out(planning.plan_delete(machine.service()))
     assert deleted.outcome is Outcome.DELETED
     eventually(lambda: not machine.processes(), 10)
     assert machine.serving.services() == []

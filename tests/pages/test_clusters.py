@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from services import rollout
+from services import planning, preparing, rollout
 from services.domain import (
     AliasRef,
     Mode,
@@ -166,8 +166,8 @@ def test_the_panel_of_a_canarys_share_wants_another_one_and_closes_when_it_is_gi
 ) -> None:
     mini.mode = Mode.KNATIVE
     mini.serves("wine", [1])
-    wish = rollout.Wish(canary_percent=30)
-    prepared = rollout.prepare_deploy(mini, "wine/2", name="wine", wish=wish)
+    wish = planning.Wish(canary_percent=30)
+    prepared = preparing.prepare_deploy(mini, "wine/2", name="wine", wish=wish)
     rollout.apply(prepared.plan, mini, actor="ana", version=prepared.version)
     rollout.settle(mini, "wine", now=mini.clock.now)
     app = choose(open_mini("endpoints", service="wine"), "wine", "canary")

@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import wiring
-from services import rollout
+from services import planning, preparing, rollout
 from services.domain import (
     Action,
     ColumnSpec,
@@ -117,7 +117,7 @@ def test_while_the_package_is_made_its_lines_show_and_the_button_is_shut(
 def test_a_replayed_click_is_the_same_operation(world: World, open_page: OpenPage) -> None:
     world.registry.add("wine")
     app = open_page("deploy", model="wine")
-    made = rollout.prepare_deploy(world, "wine/1", name="wine")
+    made = preparing.prepare_deploy(world, "wine/1", name="wine")
     for _ in range(10):
         wiring.begin(made, "ten times")
     app.run()
@@ -131,7 +131,7 @@ def test_another_tab_sees_a_roll_out_that_it_did_not_begin(
     world.serves("wine", [1])
     world.registry.add("wine", 2)
     world.serving.hold.add("wine")
-    made = rollout.prepare_deploy(world, "wine/2", name="wine")
+    made = preparing.prepare_deploy(world, "wine/2", name="wine")
     rollout.apply(made.plan, world, actor="ben", reason="From a terminal", version=made.version)
     said = words_of(open_page("endpoints", service="wine"))
     assert "Release 2: deploy wine/2, by ben" in said
@@ -219,8 +219,8 @@ def test_a_canary_is_started_changed_and_promoted(world: World, open_page: OpenP
 def test_an_aborted_canary_gives_the_traffic_back(world: World, open_page: OpenPage) -> None:
     world.serves("wine", [1])
     world.registry.add("wine", 2)
-    made = rollout.prepare_deploy(
-        world, "wine/2", name="wine", wish=rollout.Wish(canary_percent=10)
+    made = preparing.prepare_deploy(
+        world, "wine/2", name="wine", wish=planning.Wish(canary_percent=10)
     )
     rollout.apply(made.plan, world, actor="ana", version=made.version)
     rollout.settle(world, "wine", now=world.clock.now)
@@ -287,7 +287,7 @@ def test_an_operation_that_another_process_left_is_taken_up(
 ) -> None:
     world.serves("wine", [1])
     world.registry.add("wine", 2)
-    made = rollout.prepare_deploy(world, "wine/2", name="wine")
+    made = preparing.prepare_deploy(world, "wine/2", name="wine")
     rollout.apply(made.plan, world, actor="ana", version=made.version)
     open_page("overview")
     for _ in range(60):
@@ -435,7 +435,7 @@ def test_a_roll_out_is_cancelled_by_click(world: World, open_page: OpenPage) -> 
     world.serves("wine", [1])
     world.registry.add("wine", 2)
     world.serving.hold.add("wine")
-    made = rollout.prepare_deploy(world, "wine/2", name="wine")
+    made = preparing.prepare_deploy(world, "wine/2", name="wine")
     rollout.apply(made.plan, world, actor="ben", version=made.version)
     app = choose(open_page("endpoints", service="wine"), "wine", "abort")
     world.serving.hold.clear()

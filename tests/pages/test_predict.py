@@ -80,11 +80,13 @@ def test_a_link_to_a_service_that_is_gone_asks_no_other_in_its_place(
 def test_the_versions_that_answered_are_told_apart_by_names_and_not_by_markup(
     world: World, open_page: OpenPage
 ) -> None:
-    from services import rollout
+    from services import planning, preparing, rollout
 
     world.serves("wine", [1], model="*w*")
     world.registry.add("*w*", 2)
-    made = rollout.prepare_deploy(world, "*w*/2", name="wine", wish=rollout.Wish(canary_percent=30))
+    made = preparing.prepare_deploy(
+        world, "*w*/2", name="wine", wish=planning.Wish(canary_percent=30)
+    )
     rollout.apply(made.plan, world, actor="ana", version=made.version)
     rollout.settle(world, "wine", now=world.clock.now)
     app = open_page("predict", service="wine")
@@ -177,10 +179,10 @@ def test_an_endpoint_that_fails_is_told_with_the_request_to_try_by_hand(
 
 
 def test_a_stopped_service_offers_the_way_to_start_it(world: World, open_page: OpenPage) -> None:
-    from services import rollout
+    from services import planning, preparing, rollout
 
     world.serves("wine")
-    rollout.apply(rollout.plan_stop(rollout.require(world, "wine")), world, actor="ana")
+    rollout.apply(planning.plan_stop(preparing.require(world, "wine")), world, actor="ana")
     rollout.settle(world, "wine", now=world.clock.now)
     words = words_of(open_page("predict", service="wine"))
     assert "wine is stopped" in words
@@ -199,12 +201,12 @@ def test_a_hundred_columns_are_asked_for_as_text(world: World, open_page: OpenPa
 def test_both_sides_of_a_canary_can_be_asked_side_by_side(
     world: World, open_page: OpenPage
 ) -> None:
-    from services import rollout
+    from services import planning, preparing, rollout
 
     world.serves("wine", [1])
     world.registry.add("wine", 2)
-    wish = rollout.Wish(canary_percent=30)
-    made = rollout.prepare_deploy(world, "wine/2", name="wine", wish=wish)
+    wish = planning.Wish(canary_percent=30)
+    made = preparing.prepare_deploy(world, "wine/2", name="wine", wish=wish)
     rollout.apply(made.plan, world, actor="ana", version=made.version)
     rollout.settle(world, "wine", now=world.clock.now)
     app = open_page("predict", service="wine")
@@ -403,12 +405,12 @@ def test_the_page_warns_before_a_load_test_that_measures_the_api_server(
 
 
 def with_canary(world: World) -> None:
-    from services import rollout
+    from services import planning, preparing, rollout
 
     world.serves("wine", [1])
     world.registry.add("wine", 2)
-    wish = rollout.Wish(canary_percent=30)
-    made = rollout.prepare_deploy(world, "wine/2", name="wine", wish=wish)
+    wish = planning.Wish(canary_percent=30)
+    made = preparing.prepare_deploy(world, "wine/2", name="wine", wish=wish)
     rollout.apply(made.plan, world, actor="ana", version=made.version)
     rollout.settle(world, "wine", now=world.clock.now)
 
@@ -501,11 +503,11 @@ def test_every_value_of_pasted_rows_that_does_not_fit_is_told(
 def test_a_stopped_service_still_shows_its_stored_load_tests(
     world: World, open_page: OpenPage
 ) -> None:
-    from services import rollout
+    from services import planning, preparing, rollout
 
     world.serves("wine")
     load_test(open_page("predict", service="wine"))
-    rollout.apply(rollout.plan_stop(rollout.require(world, "wine")), world, actor="ana")
+    rollout.apply(planning.plan_stop(preparing.require(world, "wine")), world, actor="ana")
     rollout.settle(world, "wine", now=world.clock.now)
     wiring.forget_reads()
     app = open_page("predict", service="wine")

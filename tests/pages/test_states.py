@@ -7,7 +7,7 @@ import time
 import pytest
 
 from dashboard import wiring
-from services import rollout
+from services import planning, preparing, rollout
 from services.domain import Cause, VersionRef
 from services.errors import Denied, Unreachable
 from tests.memory import World
@@ -35,7 +35,7 @@ def _fail(world: World) -> None:
         exit_code=0,
         evidence=("ModuleNotFound",),
     )
-    made = rollout.prepare_deploy(world, "wine/2", name="wine")
+    made = preparing.prepare_deploy(world, "wine/2", name="wine")
     rollout.apply(made.plan, world, actor="ana", version=made.version)
     rollout.settle(world, "wine", now=world.clock.now)
 
@@ -180,7 +180,7 @@ def test_a_failed_service_that_nothing_answers_for_offers_a_restart_first(
 ) -> None:
     ref = world.registry.add("wine")
     world.serving.fails[ref] = Cause("wine/1 did not load")
-    made = rollout.prepare_deploy(world, "wine/1", name="wine")
+    made = preparing.prepare_deploy(world, "wine/1", name="wine")
     rollout.apply(made.plan, world, actor="ana", version=made.version)
     rollout.settle(world, "wine", now=world.clock.now)
     assert open_page("endpoints", service="wine").button(key="way_out").label == "Start it again…"
@@ -190,8 +190,8 @@ def test_every_command_that_ends_a_fix_stands_below_it_and_not_in_it(
     world: World, open_page: OpenPage
 ) -> None:
     world.serves("wine", [1, 2])
-    made = rollout.prepare_deploy(
-        world, "wine/2", name="wine", wish=rollout.Wish(canary_percent=30)
+    made = preparing.prepare_deploy(
+        world, "wine/2", name="wine", wish=planning.Wish(canary_percent=30)
     )
     rollout.apply(made.plan, world, actor="ana", version=made.version)
     rollout.settle(world, "wine", now=world.clock.now)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from services import coldstart, rollout
+from services import coldstart, preparing
 from services.domain import Mode, Scale, Service, TargetKind
 from services.errors import RolloutTimeout
 from tests.memory import World
@@ -21,7 +21,7 @@ def world() -> World:
 
 def sleepy(world: World) -> Service:
     """A service of which nothing is kept running."""
-    found = rollout.require(world, "wine")
+    found = preparing.require(world, "wine")
     assert found.intent is not None
     return replace(found, intent=replace(found.intent, scale=Scale(min_replicas=0)))
 

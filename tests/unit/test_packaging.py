@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from services import rollout
+from services import planning, preparing, rollout
 from services.domain import Finding, Package, PackageKind, TargetKind, Verdict, VersionRef
 from services.errors import Unreachable
-from services.rollout import Wish
+from services.planning import Wish
 from tests.memory import World
 
 NOTHING = Wish()
@@ -24,7 +24,7 @@ def world() -> World:
 
 def asked(made: World, wish: Wish = NOTHING) -> tuple[PackageKind | None, bool]:
     made.packager.asked.clear()
-    rollout.prepare_deploy(made, "wine/2", name="wine", wish=wish)
+    preparing.prepare_deploy(made, "wine/2", name="wine", wish=wish)
     return made.packager.asked[0]
 
 
@@ -58,13 +58,13 @@ def test_what_others_made_says_nothing_of_how_we_package() -> None:
     assert current is not None
     assert current.intent is not None
     made.packager.asked.clear()
-    rollout._packager(made, current, Wish())
+    preparing._packager(made, current, Wish())
     assert made.packager.asked == [(None, False)]
 
 
 def test_a_release_keeps_which_image_came_out() -> None:
     made = world()
-    prepared = rollout.prepare_deploy(made, "wine/1", name="wine")
+    prepared = preparing.prepare_deploy(made, "wine/1", name="wine")
     assert prepared.plan.after is not None
     digest = "sha256:" + "ab" * 32
     make = made.packager.make
@@ -78,7 +78,7 @@ def test_who_builds_is_part_of_the_plan() -> None:
     made = world()
     propose = made.packager.propose
     made.packager.propose = lambda version: replace(propose(version), made_by="built by docker")  # type: ignore[method-assign]
-    prepared = rollout.prepare_deploy(made, "wine/1", name="wine")
+    prepared = preparing.prepare_deploy(made, "wine/1", name="wine")
     (finding,) = [found for found in prepared.findings if found.name == "image"]
     assert (finding.verdict, finding.detail) == (Verdict.PASS, "built by docker")
 
@@ -86,34 +86,34 @@ def test_who_builds_is_part_of_the_plan() -> None:
 def test_the_reference_of_a_version_is_not_needed_to_look_for_its_package() -> None:
     made = world()
     made.serves("wine", [1, 2])
-    current = rollout.require(made, "wine")
-    plan = rollout.plan_rollback(current, made.journal.history("wine"))
+    current = preparing.require(made, "wine")
+    plan = planning.plan_rollback(current, made.journal.history("wine"))
     assert plan.after is not None
     assert plan.after.version == VersionRef("wine", 1)
-    prepared = rollout.prepare(made, plan)
+    prepared = preparing.prepare(made, plan)
     assert prepared.findings[0].name == "package"
 
 
-def package_finding(prepared: rollout.Prepared) -> Finding:
+def package_finding(prepared: preparing.Prepared) -> Finding:
     (found,) = [found for found in prepared.findings if found.name == "package"]
     return found
 
 
 def test_a_plan_says_whether_the_package_will_be_made() -> None:
     made = world()
-    before = package_finding(rollout.prepare_deploy(made, "wine/2", name="wine"))
+    before = package_finding(preparing.prepare_deploy(made, "wine/2", name="wine"))
     assert (before.verdict, before.detail) == (Verdict.PASS, "Will be copied: 1,024 bytes.")
     made.packager.make(made.registry.version(VersionRef("wine", 2)))
-    after = package_finding(rollout.prepare_deploy(made, "wine/2", name="wine"))
+    after = package_finding(preparing.prepare_deploy(made, "wine/2", name="wine"))
     assert after.detail == "Copied already."
 
 
 def test_a_package_that_cannot_be_made_refuses_the_plan_as_making_it_would() -> None:
     made = world()
     made.packager.fails = Finding("package", Verdict.FAIL, "Silent.", refusal=Unreachable)
-    prepared = rollout.prepare_deploy(made, "wine/2", name="wine")
+    prepared = preparing.prepare_deploy(made, "wine/2", name="wine")
     with pytest.raises(Unreachable, match="Nothing was changed"):
-        rollout.refuse_if_blocked(prepared.plan, prepared.findings)
+        planning.refuse_if_blocked(prepared.plan, prepared.findings)
 
 
 def test_what_serves_already_is_not_refused_for_its_package() -> None:
@@ -121,7 +121,7 @@ def test_what_serves_already_is_not_refused_for_its_package() -> None:
     made.serves("wine", [1])
     made.packager.fails = Finding("package", Verdict.FAIL, "Silent.", refusal=Unreachable)
     made.packager.gone.add("/packages/wine/1")
-    prepared = rollout.prepare_deploy(made, "wine/1", name="wine")
+    prepared = preparing.prepare_deploy(made, "wine/1", name="wine")
     assert prepared.plan.nothing_to_do
     found = package_finding(prepared)
     assert (found.verdict, found.fix) == (Verdict.WARN, "slipway publish wine/1")

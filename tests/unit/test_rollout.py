@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services import checks, rollout
+from services import checks, lineage, planning, preparing, rollout
 from services.domain import (
     Action,
     Answering,
@@ -54,8 +54,8 @@ BROKEN = Cause("The model did not load", "No module named 'skops'.", "Add skops.
 
 
 def deploy(world: World, reference: str, name: str = "wine", **wish: int) -> Release | None:
-    prepared = rollout.prepare_deploy(
-        world, reference, name=name, wish=rollout.Wish(canary_percent=wish.get("canary_percent"))
+    prepared = preparing.prepare_deploy(
+        world, reference, name=name, wish=planning.Wish(canary_percent=wish.get("canary_percent"))
     )
     return rollout.apply(prepared.plan, world, actor="ana", version=prepared.version)
 
@@ -65,7 +65,7 @@ def settle(world: World, name: str = "wine") -> Progress:
 
 
 def roll_back(world: World, to: int | None = None, name: str = "wine") -> Plan:
-    return rollout.plan_rollback(rollout.require(world, name), world.journal.history(name), to)
+    return planning.plan_rollback(preparing.require(world, name), world.journal.history(name), to)
 
 
 def test_a_first_deploy_becomes_release_one_and_is_verified(world: World) -> None:
@@ -77,7 +77,7 @@ def test_a_first_deploy_becomes_release_one_and_is_verified(world: World) -> Non
 
 def test_planning_writes_nothing(world: World) -> None:
     world.registry.add("wine")
-    rollout.prepare_deploy(world, "wine/1", name="wine")
+    preparing.prepare_deploy(world, "wine/1", name="wine")
     assert not world.serving.applied
     assert not world.store.audit
     assert not world.packager.made
@@ -91,7 +91,7 @@ def test_deploying_what_is_live_does_nothing(world: World) -> None:
 
 def test_the_same_plan_applied_ten_times_is_one_operation(world: World) -> None:
     world.registry.add("wine")
-    prepared = rollout.prepare_deploy(world, "wine/1", name="wine")
+    prepared = preparing.prepare_deploy(world, "wine/1", name="wine")
     releases = {
         rollout.apply(prepared.plan, world, actor="ana", version=prepared.version).number  # type: ignore[union-attr]
         for _ in range(10)
@@ -105,7 +105,7 @@ def test_a_plan_made_from_an_old_look_is_a_conflict_and_writes_nothing(world: Wo
     world.serves("wine", [1])
     world.registry.add("wine", 2)
     world.registry.add("wine", 3)
-    late = rollout.prepare_deploy(world, "wine/2", name="wine")
+    late = preparing.prepare_deploy(world, "wine/2", name="wine")
     deploy(world, "wine/3")
     settle(world)
     with pytest.raises(Conflict):
@@ -230,7 +230,7 @@ def test_settling_twice_is_settling_once(world: World) -> None:
 
 def test_a_release_whose_write_never_happened_is_closed_as_not_applied(world: World) -> None:
     world.registry.add("wine")
-    prepared = rollout.prepare_deploy(world, "wine/1", name="wine")
+    prepared = preparing.prepare_deploy(world, "wine/1", name="wine")
     world.journal.begin(prepared.plan, "ana", "")
     assert not settle(world).settled
     world.clock.sleep(rollout.UNAPPLIED_GRACE_S + 1)
@@ -380,9 +380,9 @@ def test_a_missing_package_is_told_before_a_roll_back(world: World) -> None:
     plan = roll_back(world)
     assert plan.after is not None
     world.packager.gone.add(plan.after.package.uri)
-    prepared = rollout.prepare(world, plan)
+    prepared = preparing.prepare(world, plan)
     with pytest.raises(NotDeployable, match="gone"):
-        rollout.refuse_if_blocked(prepared.plan, prepared.findings)
+        planning.refuse_if_blocked(prepared.plan, prepared.findings)
 
 
 def canary(world: World, percent: int = 30) -> None:
@@ -393,7 +393,7 @@ def canary(world: World, percent: int = 30) -> None:
 
 
 def shares(world: World) -> dict[str, int]:
-    current = rollout.require(world, "wine")
+    current = preparing.require(world, "wine")
     return {str(side.version): side.percent for side in current.answering}
 
 
@@ -404,9 +404,9 @@ def test_a_canary_takes_its_share_and_the_stable_version_the_rest(world: World) 
 
 def test_changing_the_share_starts_no_new_workload(world: World) -> None:
     canary(world)
-    current = rollout.require(world, "wine")
+    current = preparing.require(world, "wine")
     rollout.apply(
-        rollout.plan_canary(current, world.journal.history("wine"), 50), world, actor="ana"
+        planning.plan_canary(current, world.journal.history("wine"), 50), world, actor="ana"
     )
     settle(world)
     assert shares(world) == {"wine/1": 50, "wine/2": 50}
@@ -415,16 +415,16 @@ def test_changing_the_share_starts_no_new_workload(world: World) -> None:
 
 def test_promoting_gives_the_canary_all_of_the_traffic(world: World) -> None:
     canary(world)
-    current = rollout.require(world, "wine")
-    rollout.apply(rollout.plan_promote(current, world.journal.history("wine")), world, actor="ana")
+    current = preparing.require(world, "wine")
+    rollout.apply(planning.plan_promote(current, world.journal.history("wine")), world, actor="ana")
     settle(world)
     assert shares(world) == {"wine/2": 100}
 
 
 def test_aborting_returns_to_the_version_beside_the_canary(world: World) -> None:
     canary(world)
-    current = rollout.require(world, "wine")
-    plan = rollout.plan_abort(current, world.journal.history("wine"))
+    current = preparing.require(world, "wine")
+    plan = planning.plan_abort(current, world.journal.history("wine"))
     assert (plan.workload, plan.rolled_back_to) == (1, 1)
     rollout.apply(plan, world, actor="ana")
     settle(world)
@@ -442,8 +442,8 @@ def rolling(world: World, *before: int) -> None:
 
 
 def give_up(world: World) -> Progress:
-    current = rollout.require(world, "wine")
-    plan = rollout.plan_abort(current, world.journal.history("wine"))
+    current = preparing.require(world, "wine")
+    plan = planning.plan_abort(current, world.journal.history("wine"))
     rollout.apply(plan, world, actor="ben")
     world.serving.hold.clear()
     return settle(world)
@@ -468,7 +468,7 @@ def test_aborting_the_first_roll_out_stops_the_service(world: World) -> None:
 
 def refused_abort(world: World) -> NotDeployable:
     with pytest.raises(NotDeployable, match="no roll-out under way to abort") as caught:
-        rollout.plan_abort(rollout.require(world, "wine"), world.journal.history("wine"))
+        planning.plan_abort(preparing.require(world, "wine"), world.journal.history("wine"))
     return caught.value
 
 
@@ -498,7 +498,7 @@ def test_where_there_is_nothing_to_go_back_to_no_roll_back_is_named(world: World
 
 def test_a_roll_out_that_ended_meanwhile_is_not_aborted(world: World) -> None:
     rolling(world, 1)
-    plan = rollout.plan_abort(rollout.require(world, "wine"), world.journal.history("wine"))
+    plan = planning.plan_abort(preparing.require(world, "wine"), world.journal.history("wine"))
     world.serving.hold.clear()
     settle(world)
     with pytest.raises(Conflict, match="ended meanwhile"):
@@ -519,11 +519,11 @@ def test_a_first_deploy_cannot_be_a_canary(world: World) -> None:
         deploy(world, "wine/1", canary_percent=10)
 
 
-@pytest.mark.parametrize("verb", [rollout.plan_promote, rollout.plan_abort])
+@pytest.mark.parametrize("verb", [planning.plan_promote, planning.plan_abort])
 def test_promote_and_abort_need_a_canary(world: World, verb: object) -> None:
     world.serves("wine", [1])
     with pytest.raises(NotDeployable, match="no canary"):
-        verb(rollout.require(world, "wine"), world.journal.history("wine"))  # type: ignore[operator]
+        verb(preparing.require(world, "wine"), world.journal.history("wine"))  # type: ignore[operator]
 
 
 def test_another_version_waits_until_the_canary_is_promoted_or_aborted(world: World) -> None:
@@ -535,10 +535,10 @@ def test_another_version_waits_until_the_canary_is_promoted_or_aborted(world: Wo
 
 def test_stopping_keeps_the_service_and_starting_serves_again(world: World) -> None:
     world.serves("wine", [1])
-    rollout.apply(rollout.plan_stop(rollout.require(world, "wine")), world, actor="ana")
+    rollout.apply(planning.plan_stop(preparing.require(world, "wine")), world, actor="ana")
     assert settle(world).outcome is Outcome.STOPPED
-    current = rollout.require(world, "wine")
-    rollout.apply(rollout.plan_start(current, world.journal.history("wine")), world, actor="ana")
+    current = preparing.require(world, "wine")
+    rollout.apply(planning.plan_start(current, world.journal.history("wine")), world, actor="ana")
     assert settle(world).outcome is Outcome.VERIFIED
 
 
@@ -547,8 +547,8 @@ def test_starting_after_a_failed_release_starts_the_last_verified_one(world: Wor
     world.serving.fails[world.registry.add("wine", 2)] = BROKEN
     deploy(world, "wine/2")
     settle(world)
-    current = rollout.require(world, "wine")
-    plan = rollout.plan_start(current, world.journal.history("wine"))
+    current = preparing.require(world, "wine")
+    plan = planning.plan_start(current, world.journal.history("wine"))
     assert plan.after is not None
     assert plan.after.version == VersionRef("wine", 1)
 
@@ -561,15 +561,15 @@ def edited(world: World, recorded: int | None) -> Service:
     releases = world.journal.by_service["wine"]
     releases[:] = [replace(r, intent=replace(r.intent, scale=mine.scale)) for r in releases]
     world.serving.edited["wine"] = replace(mine, scale=Scale(max_replicas=3))
-    return rollout.require(world, "wine")
+    return preparing.require(world, "wine")
 
 
 PLANS: dict[str, Callable[[Service, Sequence[Release]], Plan]] = {
-    "stop": lambda current, _history: rollout.plan_stop(current),
-    "start": rollout.plan_start,
-    "canary": lambda current, history: rollout.plan_canary(current, history, 50),
-    "promote": rollout.plan_promote,
-    "abort": rollout.plan_abort,
+    "stop": lambda current, _history: planning.plan_stop(current),
+    "start": planning.plan_start,
+    "canary": lambda current, history: planning.plan_canary(current, history, 50),
+    "promote": planning.plan_promote,
+    "abort": planning.plan_abort,
 }
 
 
@@ -596,7 +596,7 @@ def test_a_deploy_keeps_the_recorded_scale_and_not_somebody_elses(
     edited(world, recorded)
     plans = [
         prepare(world, "wine/2", name="wine").plan
-        for prepare in (rollout.prepare_deploy, rollout.prepare_render)
+        for prepare in (preparing.prepare_deploy, preparing.prepare_render)
     ]
     afters = [plan.after.scale.max_replicas for plan in plans if plan.after]
     assert afters == [recorded, recorded]
@@ -604,13 +604,13 @@ def test_a_deploy_keeps_the_recorded_scale_and_not_somebody_elses(
 
 def test_what_an_edit_changed_stands_in_the_plan_that_undoes_it(world: World) -> None:
     world.serves("wine", [1])
-    plan = rollout.plan_stop(edited(world, 1))
+    plan = planning.plan_stop(edited(world, 1))
     assert Change("replicas", "at most 3", "at most 1") in plan.changes
 
 
 def test_history_outlives_a_deleted_service(world: World) -> None:
     world.serves("wine", [1])
-    rollout.apply(rollout.plan_delete(rollout.require(world, "wine")), world, actor="ana")
+    rollout.apply(planning.plan_delete(preparing.require(world, "wine")), world, actor="ana")
     assert settle(world).outcome is Outcome.DELETED
     assert [r.number for r in world.journal.history("wine")] == [2, 1]
 
@@ -628,7 +628,7 @@ def test_names_that_no_target_takes_are_refused_before_anything_is_written(
 ) -> None:
     world.registry.add("wine")
     with pytest.raises(NotDeployable):
-        rollout.prepare_deploy(world, "wine/1", name=name)
+        preparing.prepare_deploy(world, "wine/1", name=name)
 
 
 def test_a_version_that_failed_to_register_is_not_deployable(world: World) -> None:
@@ -652,7 +652,7 @@ def test_a_breaking_signature_change_is_a_warning_of_the_plan(world: World) -> N
     world.serves("wine", [1])
     paler = Signature(inputs=(ColumnSpec("alcohol", ValueKind.DOUBLE),), outputs=WINE.outputs)
     world.registry.add("wine", 2, signature=paler)
-    made = rollout.prepare_deploy(world, "wine/2", name="wine")
+    made = preparing.prepare_deploy(world, "wine/2", name="wine")
     warned = [f.detail for f in made.findings if f.name == "callers" and f.verdict is Verdict.WARN]
     assert len(warned) == 1
     assert "hue" in warned[0]
@@ -664,17 +664,17 @@ def test_a_request_has_to_fit_what_answers_and_not_what_is_wanted(world: World) 
     world.registry.add("wine", 2, example=None)
     deploy(world, "wine/2")
     settle(world)
-    current, history = rollout.require(world, "wine"), world.journal.history("wine")
+    current, history = preparing.require(world, "wine"), world.journal.history("wine")
     assert current.intent is not None
     assert current.intent.version == VersionRef("wine", 2)
-    answering = rollout.as_answering(current, history)
+    answering = lineage.as_answering(current, history)
     assert (answering.release, answering.intent) == (1, history[1].intent)
 
 
 def test_what_is_wanted_and_answers_is_what_a_request_has_to_fit(world: World) -> None:
     world.serves("wine", [1, 2])
-    current = rollout.require(world, "wine")
-    assert rollout.as_answering(current, world.journal.history("wine")) == current
+    current = preparing.require(world, "wine")
+    assert lineage.as_answering(current, world.journal.history("wine")) == current
 
 
 def test_following_a_failed_roll_out_says_what_still_answers(world: World) -> None:
@@ -744,7 +744,7 @@ def test_a_roll_back_that_fails_its_test_names_no_way_back_to_itself(world: Worl
     deploy(world, "wine/2")
     followed_failure(world)
     history = world.journal.history("wine")
-    back = rollout.plan_rollback(rollout.require(world, "wine"), history)
+    back = planning.plan_rollback(preparing.require(world, "wine"), history)
     rollout.apply(back, world, actor="ana")
     assert "slipway rollback" not in followed_failure(world).fix
 
@@ -791,10 +791,10 @@ def test_a_right_that_stays_away_ends_the_following_and_nothing_is_recorded(worl
 
 def test_a_missing_right_refuses_a_plan_as_denied(world: World) -> None:
     world.registry.add("wine")
-    plan = rollout.prepare_deploy(world, "wine/1", name="wine").plan
+    plan = preparing.prepare_deploy(world, "wine/1", name="wine").plan
     finding = Finding(checks.PERMISSION, Verdict.FAIL, "You may not patch leases in models.")
     with pytest.raises(Denied, match="patch leases"):
-        rollout.refuse_if_blocked(plan, [finding])
+        planning.refuse_if_blocked(plan, [finding])
 
 
 OWNED = Finding(
@@ -810,9 +810,9 @@ def test_fields_of_others_alone_are_a_conflict_and_no_word_against_the_version(
     world: World,
 ) -> None:
     world.registry.add("wine")
-    plan = rollout.prepare_deploy(world, "wine/1", name="w1").plan
+    plan = preparing.prepare_deploy(world, "wine/1", name="w1").plan
     with pytest.raises(Conflict) as caught:
-        rollout.refuse_if_blocked(plan, [OWNED])
+        planning.refuse_if_blocked(plan, [OWNED])
     error = caught.value
     assert error.what == "wine/1 sets fields of w1 that others own. Nothing was changed."
     assert (error.why, error.fix) == (OWNED.detail, OWNED.fix)
@@ -820,10 +820,10 @@ def test_fields_of_others_alone_are_a_conflict_and_no_word_against_the_version(
 
 def test_a_check_that_fails_beside_fields_of_others_is_what_refuses_the_plan(world: World) -> None:
     world.registry.add("wine")
-    plan = rollout.prepare_deploy(world, "wine/1", name="w1").plan
+    plan = preparing.prepare_deploy(world, "wine/1", name="w1").plan
     full = Finding("disk", Verdict.FAIL, "It is full.")
     with pytest.raises(NotDeployable, match="would not work") as caught:
-        rollout.refuse_if_blocked(plan, [OWNED, full])
+        planning.refuse_if_blocked(plan, [OWNED, full])
     assert caught.value.why == "disk: It is full."
 
 
@@ -903,7 +903,7 @@ def test_an_answer_is_of_the_one_release_that_serves_its_version(
         Answering(VersionRef("wine", number) if number else None, number_of, percent)
         for number, number_of, percent in sides
     ]
-    assert rollout.with_release(said, answering).release == release
+    assert preparing.with_release(said, answering).release == release
 
 
 # ── Gone ──────────────────────────────────────────────────────────────────────────────────────
@@ -913,7 +913,7 @@ def test_a_service_that_somebody_deleted_is_told_with_its_last_release(world: Wo
     world.serves("wine", [1])
     del world.serving.held["wine"]
     with pytest.raises(NotFound) as told:
-        rollout.require(world, "wine")
+        preparing.require(world, "wine")
     assert told.value.what == "wine was deleted outside Slipway."
     assert told.value.why == "Its last release 1 was wine/1, verified."
     assert "slipway rollback wine --to 1" in told.value.fix
@@ -925,18 +925,18 @@ def test_a_service_that_somebody_deleted_stands_in_the_list_and_one_that_slipway
     for name in ("wine", "beer", "ale"):
         world.serves(name, [1])
     del world.serving.held["wine"]
-    rollout.apply(rollout.plan_delete(rollout.require(world, "beer")), world, actor="ana")
+    rollout.apply(planning.plan_delete(preparing.require(world, "beer")), world, actor="ana")
     settle(world, "beer")
     past = world.journal.histories()
-    listed = rollout.with_past(world.serving.services(), past, target="local", namespace="")
+    listed = lineage.with_past(world.serving.services(), past, target="local", namespace="")
     assert [(service.name, service.gone) for service in listed] == [("ale", False), ("wine", True)]
 
 
 def test_a_roll_back_brings_a_deleted_service_back(world: World) -> None:
     world.serves("wine", [1, 2])
     del world.serving.held["wine"]
-    left = rollout.require_or_remains(world, "wine")
-    plan = rollout.plan_rollback(left, world.journal.history("wine"))
+    left = preparing.require_or_remains(world, "wine")
+    plan = planning.plan_rollback(left, world.journal.history("wine"))
     assert (plan.before, plan.based_on, plan.rolled_back_to) == (None, None, 2)
     rollout.apply(plan, world, actor="ana")
     assert settle(world).outcome is Outcome.VERIFIED
@@ -947,7 +947,7 @@ def test_nothing_but_a_return_is_planned_of_a_service_that_is_gone(world: World)
     world.serves("wine", [1])
     del world.serving.held["wine"]
     with pytest.raises(NotDeployable):
-        rollout.plan_stop(rollout.require_or_remains(world, "wine"))
+        planning.plan_stop(preparing.require_or_remains(world, "wine"))
 
 
 def test_a_list_from_before_an_alias_moved_says_nothing_of_it(world: World) -> None:
@@ -956,20 +956,20 @@ def test_a_list_from_before_an_alias_moved_says_nothing_of_it(world: World) -> N
     read_at = world.clock.now()
     deploy_tied(world, "wine/1", "live")
     settle(world)
-    tie = rollout.alias_tie(world.journal.history("wine"))
-    assert rollout.alias_drift(tie, old, read_at) == ()
+    tie = lineage.alias_tie(world.journal.history("wine"))
+    assert lineage.alias_drift(tie, old, read_at) == ()
     later = read_at + timedelta(hours=1)
-    assert rollout.alias_drift(tie, old, later)
+    assert lineage.alias_drift(tie, old, later)
 
 
 # ── Aliases ───────────────────────────────────────────────────────────────────────────────────
 
 
 def deploy_tied(world: World, reference: str, alias: str, **wish: int) -> None:
-    prepared = rollout.prepare_deploy(
-        world, reference, name="wine", wish=rollout.Wish(canary_percent=wish.get("canary_percent"))
+    prepared = preparing.prepare_deploy(
+        world, reference, name="wine", wish=planning.Wish(canary_percent=wish.get("canary_percent"))
     )
-    plan = rollout.with_alias(prepared.plan, alias)
+    plan = planning.with_alias(prepared.plan, alias)
     rollout.apply(plan, world, actor="ana", version=prepared.version)
 
 
@@ -995,7 +995,7 @@ def test_a_canarys_alias_moves_when_it_is_promoted(world: World) -> None:
     deploy_tied(world, "wine/2", "live", canary_percent=10)
     settle(world)
     assert world.registry.aliases.get("wine", {}) == {}
-    plan = rollout.plan_promote(rollout.require(world, "wine"), world.journal.history("wine"))
+    plan = planning.plan_promote(preparing.require(world, "wine"), world.journal.history("wine"))
     rollout.apply(plan, world, actor="ana")
     settle(world)
     assert world.registry.aliases["wine"] == {"live": 2}
@@ -1015,11 +1015,11 @@ def test_an_alias_that_points_past_what_serves_is_drift(world: World) -> None:
     deploy_tied(world, "wine/2", "live")
     settle(world)
     history = world.journal.history("wine")
-    assert rollout.alias_drift(rollout.alias_tie(history), world.registry.models()) == ()
+    assert lineage.alias_drift(lineage.alias_tie(history), world.registry.models()) == ()
     rollout.apply(roll_back(world), world, actor="ana")
     settle(world)
-    tie = rollout.alias_tie(world.journal.history("wine"))
-    (drift,) = rollout.alias_drift(tie, world.registry.models())
+    tie = lineage.alias_tie(world.journal.history("wine"))
+    (drift,) = lineage.alias_drift(tie, world.registry.models())
     assert (drift.field, drift.recorded, drift.seen) == ("alias live", "wine/1", "wine/2")
 
 
@@ -1032,7 +1032,7 @@ def test_adopting_records_what_is_there_and_opens_the_way_to_deploys(world: Worl
     with pytest.raises(NotDeployable) as refused:
         deploy(world, "wine/1")
     assert "slipway adopt wine" in refused.value.fix
-    rollout.apply(rollout.plan_adopt(rollout.require(world, "wine")), world, actor="ana")
+    rollout.apply(planning.plan_adopt(preparing.require(world, "wine")), world, actor="ana")
     settle(world)
     assert world.journal.history("wine")[0].action is Action.ADOPT
     deploy(world, "wine/1")
@@ -1041,9 +1041,9 @@ def test_adopting_records_what_is_there_and_opens_the_way_to_deploys(world: Worl
 
 def test_what_was_adopted_is_not_said_to_be_made_by_slipway(world: World) -> None:
     world.foreign("wine")
-    rollout.apply(rollout.plan_adopt(rollout.require(world, "wine")), world, actor="ana")
+    rollout.apply(planning.plan_adopt(preparing.require(world, "wine")), world, actor="ana")
     with pytest.raises(NotDeployable, match="need not be adopted") as refused:
-        rollout.plan_adopt(rollout.require(world, "wine"))
+        planning.plan_adopt(preparing.require(world, "wine"))
     assert refused.value.why == "Its present state is release 1. Slipway manages it already."
 
 
@@ -1053,15 +1053,15 @@ def test_a_name_that_no_service_can_have_is_refused_before_anything_is_read(
 ) -> None:
     world.registry.broken = world.serving.broken = Unreachable("Nothing answers.")
     with pytest.raises(NotDeployable, match="cannot name a service"):
-        rollout.prepare_deploy(world, "wine/1", name=name)
+        preparing.prepare_deploy(world, "wine/1", name=name)
     with pytest.raises(NotDeployable, match="cannot name a service"):
-        rollout.prepare_render(world, "wine/1", name=name)
+        preparing.prepare_render(world, "wine/1", name=name)
 
 
 def test_what_a_gitops_tool_owns_is_not_adopted(world: World) -> None:
     world.foreign("wine", owner="Argo CD")
     with pytest.raises(NotDeployable) as refused:
-        rollout.plan_adopt(rollout.require(world, "wine"))
+        planning.plan_adopt(preparing.require(world, "wine"))
     assert "Argo CD" in refused.value.why
 
 
@@ -1070,10 +1070,10 @@ def test_what_a_gitops_tool_owns_is_not_adopted(world: World) -> None:
 
 def deploy_undone(world: World, reference: str, **wish: int) -> Release | None:
     """Deploy with the wish that a failure is undone."""
-    prepared = rollout.prepare_deploy(
-        world, reference, name="wine", wish=rollout.Wish(canary_percent=wish.get("canary_percent"))
+    prepared = preparing.prepare_deploy(
+        world, reference, name="wine", wish=planning.Wish(canary_percent=wish.get("canary_percent"))
     )
-    plan = rollout.with_rollback(prepared.plan)
+    plan = planning.with_rollback(prepared.plan)
     return rollout.apply(plan, world, actor="ana", version=prepared.version)
 
 

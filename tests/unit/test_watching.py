@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from services import rollout, watching
+from services import planning, preparing, rollout, watching
 from services.domain import Action, Cause, Outcome, Plan, Release, VersionRef
 from services.watching import Choice
 from tests.memory import START, World
@@ -45,15 +45,15 @@ def test_a_version_that_failed_is_left_alone(broken: World) -> None:
 
 
 def test_a_version_that_failed_stays_left_alone_after_a_roll_back(broken: World) -> None:
-    current = rollout.require(broken, "wine")
-    carried_out(broken, rollout.plan_rollback(current, broken.journal.history("wine")))
+    current = preparing.require(broken, "wine")
+    carried_out(broken, planning.plan_rollback(current, broken.journal.history("wine")))
     assert verdict(broken, TWO) is Choice.SKIP
 
 
 def test_a_roll_back_is_not_undone(world: World) -> None:
     world.serves("wine", [1, 2])
-    current = rollout.require(world, "wine")
-    carried_out(world, rollout.plan_rollback(current, world.journal.history("wine")))
+    current = preparing.require(world, "wine")
+    carried_out(world, planning.plan_rollback(current, world.journal.history("wine")))
     said = watching.judged(TWO, world.serving.service("wine"), world.journal.history("wine"))
     assert said.choice is Choice.SKIP
     assert said.why == "release 3 (rollback by ana) took it back"
@@ -66,21 +66,21 @@ def test_another_deploy_between_makes_it_a_new_try(broken: World) -> None:
 
 def test_a_stopped_service_stays_stopped(world: World) -> None:
     world.serves("wine", [1])
-    carried_out(world, rollout.plan_stop(rollout.require(world, "wine")))
+    carried_out(world, planning.plan_stop(preparing.require(world, "wine")))
     assert verdict(world, TWO) is Choice.SKIP
 
 
 def test_a_deleted_service_is_not_made_again_for_the_same_version(world: World) -> None:
     world.serves("wine", [1])
-    carried_out(world, rollout.plan_delete(rollout.require(world, "wine")))
+    carried_out(world, planning.plan_delete(preparing.require(world, "wine")))
     assert (verdict(world, ONE), verdict(world, TWO)) == (Choice.SKIP, Choice.DEPLOY)
 
 
 def test_a_canary_is_left_to_whoever_began_it(world: World) -> None:
     world.serves("wine", [1])
     world.registry.add("wine", 2)
-    prepared = rollout.prepare_deploy(
-        world, "wine/2", name="wine", wish=rollout.Wish(canary_percent=10)
+    prepared = preparing.prepare_deploy(
+        world, "wine/2", name="wine", wish=planning.Wish(canary_percent=10)
     )
     carried_out(world, prepared.plan)
     assert verdict(world, TWO) is Choice.SKIP
