@@ -22,8 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from services import inferenceservice as objects  # noqa: E402 - the repository, wherever started
-from services import records  # noqa: E402
+from services import kubeobject, records  # noqa: E402 - the repository, wherever started
 from services.domain import (  # noqa: E402
     Action,
     Intent,
@@ -98,8 +97,8 @@ def release(name: str, number: int) -> Json:
     return {
         "metadata": {
             "name": f"slipway.{name}.{number}",
-            "labels": {objects.RELEASE_LABEL: name},
-            "annotations": {f"{objects.DOMAIN}/outcome": Outcome.VERIFIED.value},
+            "labels": {kubeobject.RELEASE_LABEL: name},
+            "annotations": {f"{kubeobject.DOMAIN}/outcome": Outcome.VERIFIED.value},
         },
         "revision": number,
         "data": json.loads(records.dump(made)),
@@ -128,14 +127,14 @@ class Controller:
     def roll(self, thing: Json) -> None:
         name = thing["metadata"]["name"]
         time.sleep(random.uniform(self.low_s, self.high_s))
-        workload = thing["metadata"]["labels"][objects.WORKLOAD_LABEL]
+        workload = thing["metadata"]["labels"][kubeobject.WORKLOAD_LABEL]
         pod = self.part("pod", name, workload, self.look["pods"][0])
-        query = {"labelSelector": f"{objects.SERVICE_LABEL}={name}"}
+        query = {"labelSelector": f"{kubeobject.SERVICE_LABEL}={name}"}
         for old in self.api.answer("GET", apiserver.PODS, query, None)[1]["items"]:
             self.api.remove(apiserver.PODS, old["metadata"]["name"])
         deployment = self.part("deployment", name, workload, self.look["deployment"])
         template = deployment["spec"]["template"]["metadata"]
-        template["labels"][objects.WORKLOAD_LABEL] = workload
+        template["labels"][kubeobject.WORKLOAD_LABEL] = workload
         loaded = thing["spec"]["predictor"]["model"]["storageUri"]
         for carrier in (template, pod["metadata"]):
             for key in carrier["annotations"]:
@@ -154,7 +153,7 @@ class Controller:
 
     def part(self, kind: str, name: str, workload: str, like: Json) -> Json:
         made = json.loads(json.dumps(like).replace(NAMED, name))
-        made["metadata"]["labels"][objects.WORKLOAD_LABEL] = workload
+        made["metadata"]["labels"][kubeobject.WORKLOAD_LABEL] = workload
         if kind == "pod":
             made["metadata"]["name"] = f"{name}-{workload}"
         return made

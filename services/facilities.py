@@ -20,7 +20,7 @@ from types import MappingProxyType
 import orjson
 import urllib3
 
-from services import checks, gcloud
+from services import checks, gcloud, kubeobject, servingruntime
 from services import inferenceservice as objects
 from services.cluster import APPLY_PATCH, Cluster, path_part, quantity, right_fix
 from services.domain import Finding, Intent, Json, Mode, PackageKind, Resources, Verdict
@@ -196,7 +196,7 @@ class Facilities:
             f"{_SERVING}/namespaces/{path_part(self._namespace)}/servingruntimes",
         ):
             for item in self._read(path, partial(self._listed, path)):
-                runtime = objects.runtime_of(item)
+                runtime = servingruntime.runtime_of(item)
                 found[runtime.name] = runtime
         reported = self._read("reported", self._reported)
         return tuple(
@@ -209,20 +209,20 @@ class Facilities:
     def offer_environment(self, environment: str) -> None:
         """Make an environment's image a runtime of the namespace: one server-side apply. Denied."""
         path = f"{_SERVING}/namespaces/{path_part(self._namespace)}/servingruntimes"
-        name = objects.environment_runtime(environment)
+        name = servingruntime.environment_runtime(environment)
         self._cluster.send(
             "PATCH",
             f"{path}/{path_part(name)}",
             doing=f"offer the runtime {name}",
-            query={"fieldManager": objects.FIELD_MANAGER, "fieldValidation": "Strict"},
-            body=objects.environment_manifest(environment, self._namespace),
+            query={"fieldManager": kubeobject.FIELD_MANAGER, "fieldValidation": "Strict"},
+            body=servingruntime.environment_manifest(environment, self._namespace),
             content_type=APPLY_PATCH,
         )
         self._kept.pop(path, None)
 
     def offers_environment(self, environment: str) -> bool:
         """Whether that runtime is there."""
-        name = objects.environment_runtime(environment)
+        name = servingruntime.environment_runtime(environment)
         return any(runtime.name == name for runtime in self.runtimes())
 
     def node_images(self) -> frozenset[str] | None:
@@ -247,19 +247,19 @@ class Facilities:
         base = f"/api/v1/namespaces/{path_part(self._namespace)}/pods"
         try:
             pods = self._cluster.items(
-                base, doing="look for running servers", selector=objects.SERVICE_LABEL
+                base, doing="look for running servers", selector=kubeobject.SERVICE_LABEL
             )
         except Denied:
             return found
         for pod in pods:
             containers = (pod.get("spec") or {}).get("containers") or ()
-            image = next((c["image"] for c in containers if c["name"] == objects.CONTAINER), "")
-            if not image or image in asked or not objects.pod_ready(pod):
+            image = next((c["image"] for c in containers if c["name"] == kubeobject.CONTAINER), "")
+            if not image or image in asked or not kubeobject.pod_ready(pod):
                 continue
             asked.add(image)
             # MLServer's MLflow runtime answers with MLflow's own version (mlserver-mlflow 1.7.1).
             name = path_part(pod["metadata"]["name"])
-            path = f"{base}/{name}:{objects.HTTP_PORT}/proxy/version"
+            path = f"{base}/{name}:{kubeobject.HTTP_PORT}/proxy/version"
             try:
                 response = self._cluster.raw(
                     "GET", path, doing="ask a running server", read_timeout_s=3
@@ -307,7 +307,7 @@ class Facilities:
     def default_mode(self) -> Mode:
         """The deployment mode that the cluster gives to services that name none."""
         told = (self.configuration().get("deploy") or {}).get("defaultDeploymentMode", "")
-        return objects.parsed_mode(str(told)) or Mode.STANDARD
+        return kubeobject.parsed_mode(str(told)) or Mode.STANDARD
 
     def has_knative(self) -> bool:
         """Whether Knative Serving's kinds exist."""

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 import orjson
 
 from services import inferenceservice as objects
-from services import records
+from services import kubeobject, records
 from services.cluster import MERGE_PATCH, Cluster, path_part
 from services.domain import (
     Action,
@@ -36,7 +36,7 @@ from services.domain import (
 from services.errors import Conflict, NotDeployable, NotFound, SlipwayError, one_line
 from services.watched import Reads, same_things
 
-SERVICE_LABEL = objects.RELEASE_LABEL
+SERVICE_LABEL = kubeobject.RELEASE_LABEL
 
 LEASE_DURATION_S = 30
 RENEW_EVERY_S = 10.0
@@ -50,12 +50,12 @@ CLOCK_GRACE_S = 1.0
 MAX_RECORD_BYTES = 1_000_000
 """etcd takes objects of 1.5 MiB; the rest is for managed fields and annotations."""
 
-_OUTCOME = f"{objects.DOMAIN}/outcome"
-_CAUSE = f"{objects.DOMAIN}/cause"
-_SETTLED_AT = f"{objects.DOMAIN}/settled-at"
-_LATE = f"{objects.DOMAIN}/late"
-_ACTOR = f"{objects.DOMAIN}/actor"
-_SUBJECT = f"{objects.DOMAIN}/subject"
+_OUTCOME = f"{kubeobject.DOMAIN}/outcome"
+_CAUSE = f"{kubeobject.DOMAIN}/cause"
+_SETTLED_AT = f"{kubeobject.DOMAIN}/settled-at"
+_LATE = f"{kubeobject.DOMAIN}/late"
+_ACTOR = f"{kubeobject.DOMAIN}/actor"
+_SUBJECT = f"{kubeobject.DOMAIN}/subject"
 
 
 class ClusterJournal:
@@ -204,7 +204,7 @@ class ClusterJournal:
     ) -> tuple[Outcome, Cause]:
         """What the cluster says of an operation whose process went away, before ours writes."""
         live = self._cluster.get(
-            f"/apis/{objects.API_VERSION}/namespaces/{path_part(self._namespace)}"
+            f"/apis/{kubeobject.API_VERSION}/namespaces/{path_part(self._namespace)}"
             f"/inferenceservices/{path_part(earlier.service)}",
             doing=f"read {one_line(earlier.service)}",
         )
@@ -425,7 +425,7 @@ def _unchanged_s(metadata: Json, at: datetime | None) -> float | None:
     times = [
         found
         for entry in metadata.get("managedFields") or ()
-        if (found := objects.time_of(entry.get("time"))) is not None
+        if (found := kubeobject.time_of(entry.get("time"))) is not None
     ]
     return (at - max(times)).total_seconds() if at is not None and times else None
 

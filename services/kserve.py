@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from services import checks, symptoms
+from services import checks, kubeobject, manifests, podsteps, servingruntime, symptoms
 from services import inferenceservice as objects
 from services.cluster import APPLY_PATCH, Cluster, Reply, path_part, right_fix
 from services.domain import (
@@ -110,18 +110,20 @@ def collections(namespace: str, service: str | None = None) -> Collections:
     """What a process that stays up watches; of one service alone, what who follows it does."""
     part = path_part(namespace)
     knative = f"/apis/serving.knative.dev/v1/namespaces/{part}"
-    child = objects.predictor_name(service) if service else ""
+    child = kubeobject.predictor_name(service) if service else ""
 
     def of(label: str, value: str | None) -> Scope:
         return Scope(label=f"{label}={value}" if value else label)
 
     return {
-        f"/apis/{objects.API_VERSION}/namespaces/{part}/inferenceservices": Scope(
+        f"/apis/{kubeobject.API_VERSION}/namespaces/{part}/inferenceservices": Scope(
             name=service or ""
         ),
-        f"/apis/apps/v1/namespaces/{part}/deployments": of(objects.SERVICE_LABEL, service),
-        f"/apis/apps/v1/namespaces/{part}/controllerrevisions": of(objects.RELEASE_LABEL, service),
-        f"/api/v1/namespaces/{part}/pods": of(objects.SERVICE_LABEL, service),
+        f"/apis/apps/v1/namespaces/{part}/deployments": of(kubeobject.SERVICE_LABEL, service),
+        f"/apis/apps/v1/namespaces/{part}/controllerrevisions": of(
+            kubeobject.RELEASE_LABEL, service
+        ),
+        f"/api/v1/namespaces/{part}/pods": of(kubeobject.SERVICE_LABEL, service),
         f"{knative}/services": Scope(name=child),
         f"{knative}/revisions": of(KNATIVE_SERVICE_LABEL, child),
     }
@@ -219,15 +221,15 @@ class KServeServing:
         histories = self._journal.histories()
         deployments = _by_name(
             self._reads.items(
-                self._deployments(), doing="list Deployments", selector=objects.SERVICE_LABEL
+                self._deployments(), doing="list Deployments", selector=kubeobject.SERVICE_LABEL
             )
         )
         pods = _by_label(
-            self._reads.items(self._pods(), doing="list pods", selector=objects.SERVICE_LABEL),
-            objects.SERVICE_LABEL,
+            self._reads.items(self._pods(), doing="list pods", selector=kubeobject.SERVICE_LABEL),
+            kubeobject.SERVICE_LABEL,
         )
         knative, revisions = {}, {}
-        if any(objects.mode_of(service) is Mode.KNATIVE for service in found):
+        if any(kubeobject.mode_of(service) is Mode.KNATIVE for service in found):
             knative = _by_name(self._reads.items(self._knative(), doing="list Knative Services"))
             revisions = _by_label(
                 self._reads.items(
@@ -239,7 +241,7 @@ class KServeServing:
         kept, self._listed = self._listed, {}
         for service in found:
             name = service["metadata"]["name"]
-            child = objects.predictor_name(name)
+            child = kubeobject.predictor_name(name)
             look = objects.Look(
                 service,
                 deployments.get(child),
@@ -271,8 +273,8 @@ class KServeServing:
         model_ready = self._model_ready(name, facts)
         awaited = {} if facts.stopped else self._nodes_awaited(facts)
         failure = None if facts.stopped else self._failure(look, facts, model_ready, awaited)
-        pulled_at = self._pulled_at(objects.rollout_pod(facts))
-        steps = objects.steps_of(facts, look, model_ready=model_ready, pulled_at=pulled_at)
+        pulled_at = self._pulled_at(podsteps.rollout_pod(facts))
+        steps = podsteps.steps_of(facts, look, model_ready=model_ready, pulled_at=pulled_at)
         if failure is not None:
             steps = tuple(
                 replace(step, state=StepState.FAILED) if step.state is StepState.RUNNING else step
@@ -304,13 +306,13 @@ class KServeServing:
         service = reads.get(self._path(name), doing=f"read {one_line(name)}")
         if service is None:
             return None
-        child = objects.predictor_name(name)
+        child = kubeobject.predictor_name(name)
         pods = reads.items(
             self._pods(),
             doing=f"list the pods of {name}",
-            selector=f"{objects.SERVICE_LABEL}={name}",
+            selector=f"{kubeobject.SERVICE_LABEL}={name}",
         )
-        if objects.mode_of(service) is Mode.KNATIVE:
+        if kubeobject.mode_of(service) is Mode.KNATIVE:
             return objects.Look(
                 service,
                 knative=reads.get(
@@ -370,7 +372,7 @@ class KServeServing:
 
     def _model_ready(self, name: str, facts: objects.Facts) -> bool | None:
         """What the model servers of the wanted pods say; all of them have to say yes."""
-        ready = [pod for pod in facts.pods if objects.pod_ready(pod)]
+        ready = [pod for pod in facts.pods if kubeobject.pod_ready(pod)]
         if not ready or not facts.caught_up:
             return None
         speaks = facts.wanted.intent.package.protocol if facts.wanted else InferenceProtocol.V2
@@ -378,22 +380,22 @@ class KServeServing:
 
     def _pod_says_ready(self, name: str, pod: Json, protocol: InferenceProtocol) -> bool:
         """What the server of a ready pod says; where it cannot be asked, what the kubelet heard."""
-        path = f"{self._pod_proxy(pod)}{objects.ready_path(path_part(name), protocol)}"
+        path = f"{self._pod_proxy(pod)}{manifests.ready_path(path_part(name), protocol)}"
         try:
             response = self._cluster.raw(
                 "GET", path, doing="ask the model server", read_timeout_s=3
             )
         except Unreachable:
-            return objects.kubelet_asks_the_model(pod, name, protocol)
+            return podsteps.kubelet_asks_the_model(pod, name, protocol)
         response.drain_conn()
         response.release_conn()
         if response.status in {401, 403, 502, 503, 504}:  # the way there, not the server
-            return objects.kubelet_asks_the_model(pod, name, protocol)
+            return podsteps.kubelet_asks_the_model(pod, name, protocol)
         return response.status == 200
 
     def _pulled_at(self, pod: Json | None) -> datetime | None:
         """When the pod's node had the server's image, by its event; None when nobody knows."""
-        server = objects.server_of(pod) if pod else {}
+        server = kubeobject.server_of(pod) if pod else {}
         if pod is None or not server.get("containerID"):
             return None  # it is told once the container is there
         name = pod["metadata"]["name"]
@@ -404,7 +406,7 @@ class KServeServing:
                     doing=f"read when the image of {name} was pulled",
                     fields=f"involvedObject.name={name},reason=Pulled",
                 )
-                self._pulled[name] = objects.pulled_at(events)
+                self._pulled[name] = podsteps.pulled_at(events)
         return self._pulled.get(name)
 
     def _nodes_awaited(self, facts: objects.Facts) -> Mapping[str, str]:
@@ -454,7 +456,7 @@ class KServeServing:
         if facts.all_serve and model_ready:
             return None
         now = datetime.now(UTC)
-        written_at = objects.written_at(look.service) or wanted.created_at
+        written_at = kubeobject.written_at(look.service) or wanted.created_at
         placed = [pod for pod in facts.pods if pod["metadata"]["name"] not in awaited]
         trouble = symptoms.trouble_of(placed, facts.stuck, now, written_at)
         if trouble is None and not facts.caught_up and not facts.pods:
@@ -484,8 +486,8 @@ class KServeServing:
     ) -> Cause | None:
         """A server that stays up without its model says so only in its log."""
         for pod in facts.pods[:3]:
-            started = objects.server_started_at(pod)
-            if started is None or objects.pod_ready(pod) or (now - started).total_seconds() < 5:
+            started = podsteps.server_started_at(pod)
+            if started is None or kubeobject.pod_ready(pod) or (now - started).total_seconds() < 5:
                 continue
             name = pod["metadata"]["name"]
             looked = self._log_looked.get(name, 0.0)
@@ -493,7 +495,7 @@ class KServeServing:
                 continue
             self._log_looked[name] = time.monotonic()
             try:
-                lines = self._last_lines(name, objects.CONTAINER, previous=False)
+                lines = self._last_lines(name, kubeobject.CONTAINER, previous=False)
             except Denied:
                 return None  # the roll-out is followed without it
             found = symptoms.loading_cause(name, wanted.intent, lines)
@@ -510,13 +512,13 @@ class KServeServing:
         """
         service = self._cluster.get(self._path(intent.service), doing="read the service")
         if service is not None:
-            mode = objects.mode_of(service)
+            mode = kubeobject.mode_of(service)
         elif intent.mode is Mode.LOCAL:
             mode = self._options.mode or self._facilities.default_mode()
         else:
             mode = intent.mode
         if intent.canary_percent is not None and mode is not Mode.KNATIVE:
-            raise objects.canary_not_offered(intent.service)
+            raise manifests.canary_not_offered(intent.service)
         runtime = intent.runtime or self._options.runtime
         known = {found.name: found for found in self._facilities.runtimes()}
         if runtime in known and known[runtime].environment:
@@ -524,7 +526,7 @@ class KServeServing:
         if intent.package.kind is PackageKind.IMAGE:
             runtime = None
         elif intent.package.environment:
-            runtime = objects.environment_runtime(intent.package.environment)
+            runtime = servingruntime.environment_runtime(intent.package.environment)
         elif runtime is None or runtime == (
             objects.live_intent(service).runtime if service else None
         ):
@@ -576,7 +578,7 @@ class KServeServing:
             *self._rehearsed(plan, live, reply.body if reply.ok else made),
             *self._dry_run_findings(plan, reply, owned),
         )
-        return Rehearsal(objects.text_of(made), findings, owned)
+        return Rehearsal(manifests.text_of(made), findings, owned)
 
     def _rehearsed(self, plan: Plan, live: Json | None, made: Json) -> Iterator[Finding]:
         """`made`: the object as it will be; what others set on it counts, too."""
@@ -588,7 +590,7 @@ class KServeServing:
             made=made,
             starts=plan.workload is None and not plan.nothing_to_do,
         )
-        wished = objects.wished_model_env(plan.before, intent)
+        wished = manifests.wished_model_env(plan.before, intent)
         if wished:
             yield Finding(
                 "environment variables",
@@ -675,14 +677,14 @@ class KServeServing:
         assert plan.after is not None
         old_names = live is None and self._facilities.names_old_modes()
         new = _OLD_MODES.get(plan.after.mode) if old_names else plan.after.mode.value
-        mode_value = objects.mode_value(live) if live else new
-        return objects.manifest(
+        mode_value = kubeobject.mode_value(live) if live else new
+        return manifests.manifest(
             plan.after,
             namespace=self._namespace,
             workload=workload,
             mode_value=mode_value,
             hold_traffic=_goes_back_from_canary(plan, live),
-            tag_routing=objects.tags_routes(plan.after, workload, live),
+            tag_routing=manifests.tags_routes(plan.after, workload, live),
         )
 
     # ── The one write ─────────────────────────────────────────────────────────────────────────
@@ -771,7 +773,7 @@ class KServeServing:
         self, made: Mapping[str, Json], name: str, *, dry_run: bool, force: bool = False
     ) -> Reply:
         query: dict[str, str | int] = {
-            "fieldManager": objects.FIELD_MANAGER,
+            "fieldManager": kubeobject.FIELD_MANAGER,
             "fieldValidation": "Strict",
         }
         if dry_run:
@@ -794,7 +796,7 @@ class KServeServing:
             return live is None
         if plan.action is Action.ADOPT:
             return False
-        if live is None or objects.workload_of(live) != release.workload:
+        if live is None or kubeobject.workload_of(live) != release.workload:
             return False
         wished = self._manifest(plan, release.workload, live)
         may_hold = plan.action in {Action.ABORT, Action.ROLLBACK}
@@ -812,7 +814,7 @@ class KServeServing:
 
     def _takes_over(self, live: Json | None) -> bool:
         """Whether this is the first write after an adoption, which was the consent to own it."""
-        if live is None or objects.workload_of(live) is not None:
+        if live is None or kubeobject.workload_of(live) is not None:
             return False
         history = self._journal.history(live["metadata"]["name"])
         return any(release.action is Action.ADOPT for release in history)
@@ -850,7 +852,7 @@ class KServeServing:
         if look is None:
             raise objects.missing(name, self._namespace)
         found = self._way_in(look, name, release)
-        served = objects.version_of(look.service)
+        served = kubeobject.version_of(look.service)
         return replace(found, registered_model=served.model) if served else found
 
     def _way_in(self, look: objects.Look, name: str, release: int | None) -> Endpoint:
@@ -889,7 +891,7 @@ class KServeServing:
         pods = [
             pod
             for pod in look.pods
-            if objects.workload_of(pod) == workload and objects.pod_ready(pod)
+            if kubeobject.workload_of(pod) == workload and kubeobject.pod_ready(pod)
         ]
         if not pods:
             raise NotFound(
@@ -977,7 +979,7 @@ class KServeServing:
     def _proxied(self, look: objects.Look, name: str, tried: Sequence[str]) -> Endpoint:
         why = "No ingress was found" if not tried else f"No answer from {', '.join(tried)}"
         if look.deployment is not None:
-            service = f"{objects.predictor_name(name)}:80"
+            service = f"{kubeobject.predictor_name(name)}:80"
             path = f"/api/v1/namespaces/{path_part(self._namespace)}/services/{service}/proxy"
             if self._proxy_open(f"{path}/v2/models/{path_part(name)}/ready"):
                 return Endpoint(
@@ -990,7 +992,7 @@ class KServeServing:
             refused = self._refused_proxies.get(path)
             why += f". {refused.why.rstrip('.')}" if refused else ""
         facts = objects.read(look, self._journal.history(name))
-        pods = [pod for pod in (*facts.pods, *look.pods) if objects.pod_ready(pod)]
+        pods = [pod for pod in (*facts.pods, *look.pods) if kubeobject.pod_ready(pod)]
         if not pods:
             raise NotFound(
                 f"There is no way in to {name} from here.",
@@ -1199,7 +1201,7 @@ class KServeServing:
     def _events(self, look: objects.Look) -> list[Json]:
         """Events about anything that belongs to the service, oldest first."""
         name = look.service["metadata"]["name"]
-        child = objects.predictor_name(name)
+        child = kubeobject.predictor_name(name)
         names = {name, child, *(pod["metadata"]["name"] for pod in look.pods)}
         names |= {revision["metadata"]["name"] for revision in look.revisions}
 
@@ -1252,9 +1254,8 @@ class KServeServing:
     # ── Paths ─────────────────────────────────────────────────────────────────────────────────
 
     def _path(self, name: str | None = None) -> str:
-        base = (
-            f"/apis/{objects.API_VERSION}/namespaces/{path_part(self._namespace)}/inferenceservices"
-        )
+        namespace = path_part(self._namespace)
+        base = f"/apis/{kubeobject.API_VERSION}/namespaces/{namespace}/inferenceservices"
         return base if name is None else f"{base}/{path_part(name)}"
 
     def _pods(self) -> str:
@@ -1315,7 +1316,7 @@ def _goes_back_from_canary(plan: Plan, live: Json | None) -> bool:
         and plan.after is not None
         and plan.after.canary_percent is None
         and plan.workload is not None
-        and plan.workload != objects.workload_of(live)
+        and plan.workload != kubeobject.workload_of(live)
         and objects.live_percent(live) is not None
     )
 
@@ -1353,10 +1354,10 @@ def _by_label(items: Sequence[Json], label: str) -> dict[str, list[Json]]:
 def _port(pod: Json) -> int:
     """The port on which the model server listens: its first, or MLServer's own."""
     for container in (pod.get("spec") or {}).get("containers") or ():
-        if container.get("name") == objects.CONTAINER:
+        if container.get("name") == kubeobject.CONTAINER:
             ports = container.get("ports") or ()
-            return int(ports[0]["containerPort"]) if ports else objects.HTTP_PORT
-    return objects.HTTP_PORT
+            return int(ports[0]["containerPort"]) if ports else kubeobject.HTTP_PORT
+    return kubeobject.HTTP_PORT
 
 
 def _containers(pod: Json, chosen: str | None) -> list[str]:
@@ -1368,7 +1369,7 @@ def _containers(pod: Json, chosen: str | None) -> list[str]:
     ]
     if chosen == "":
         return every
-    wanted = (objects.INITIALIZER, objects.CONTAINER) if chosen is None else (chosen,)
+    wanted = (kubeobject.INITIALIZER, kubeobject.CONTAINER) if chosen is None else (chosen,)
     return [name for name in every if name in wanted]
 
 
@@ -1379,7 +1380,7 @@ _LOG_IS_GONE = "unable to retrieve container logs for "
 
 def _log_line(source: str, line: str) -> LogLine:
     stamp, _, text = line.partition(" ")
-    when = objects.time_of(stamp[:26] + "Z" if len(stamp) > 27 else stamp)
+    when = kubeobject.time_of(stamp[:26] + "Z" if len(stamp) > 27 else stamp)
     return LogLine(when, source, one_line(text if when else line, 4096))
 
 
@@ -1396,7 +1397,7 @@ def _event_line(event: Json) -> LogLine:
     count = int(event.get("count") or 1)
     times = f" ({count} times)" if count > 1 else ""
     return LogLine(
-        objects.time_of(_event_time(event)),
+        kubeobject.time_of(_event_time(event)),
         one_line(f"{about.get('kind', '')}/{about.get('name', '')}"),
         one_line(f"{event.get('reason', '')}: {event.get('message', '')}{times}", 1024),
         warning=event.get("type") == "Warning",

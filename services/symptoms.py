@@ -17,7 +17,8 @@ from enum import StrEnum
 
 from services.domain import Cause, Drift, Intent, Json, PackageKind
 from services.errors import one_line
-from services.inferenceservice import NOT_STARTED, Stuck, source_of
+from services.inferenceservice import Stuck, source_of
+from services.podsteps import NOT_STARTED
 
 UNSCHEDULABLE_GRACE = timedelta(seconds=8)
 """A node may be freed by the pod that is just leaving."""

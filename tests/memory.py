@@ -69,8 +69,8 @@ from services.domain import (
 )
 from services.errors import Conflict, InferenceFailed, NotFound, NotOffered, SlipwayError
 from services.histogram import Histogram
-from services.inferenceservice import canary_not_offered
 from services.latency import Recorder, Slice
+from services.manifests import canary_not_offered
 from services.ports import (
     Journal,
     LoadEngine,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services import inferenceservice as objects
+from services import kubeobject, manifests
 from services.cluster import APPLY_PATCH, Cluster, path_part
 from services.domain import (
     MAX_SERVICE_NAME,
@@ -39,8 +39,8 @@ NAMES = [
 def test_a_names_verdict_is_the_clusters(cluster: Cluster, namespace: str, name: str) -> None:
     package = Package(PackageKind.GCS, "gs://models/wine/1")
     intent = Intent(name, VersionRef("wine", 1), package, Mode.STANDARD)
-    made = objects.manifest(intent, namespace=namespace, workload=1, mode_value="Standard")
-    path = f"/apis/{objects.API_VERSION}/namespaces/{namespace}/inferenceservices"
+    made = manifests.manifest(intent, namespace=namespace, workload=1, mode_value="Standard")
+    path = f"/apis/{kubeobject.API_VERSION}/namespaces/{namespace}/inferenceservices"
     reply = cluster.send(
         "PATCH",
         f"{path}/{path_part(name)}",

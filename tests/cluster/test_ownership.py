@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from services import inferenceservice as objects
-from services import planning, preparing, rollout
+from services import kubeobject, manifests, planning, preparing, rollout
 from services.cluster import APPLY_PATCH, MERGE_PATCH, Cluster
 from services.domain import Json, Mode, Outcome, Phase, Scale, Verdict
 from services.errors import Conflict, NotDeployable, RolloutFailed
@@ -28,7 +28,7 @@ def foreign(voyage: Begin, ops: ClusterOps, admin: Cluster) -> Voyage:
     assert prepared.plan.after is not None
     assert prepared.version is not None
     ops.packager.make(prepared.version)
-    made = objects.manifest(
+    made = manifests.manifest(
         prepared.plan.after, namespace=ops.namespace, workload=0, mode_value="Standard"
     )
     made["metadata"] = {"name": journey.service, "namespace": ops.namespace}
@@ -47,7 +47,7 @@ def foreign(voyage: Begin, ops: ClusterOps, admin: Cluster) -> Voyage:
 
 
 def pods_of(journey: Voyage, admin: Cluster) -> set[str]:
-    selector = f"{objects.SERVICE_LABEL}={journey.service}"
+    selector = f"{kubeobject.SERVICE_LABEL}={journey.service}"
     path = f"/api/v1/namespaces/{journey.ops.namespace}/pods"
     found = admin.items(path, doing="list pods", selector=selector)
     return {pod["metadata"]["uid"] for pod in found if not pod["metadata"].get("deletionTimestamp")}

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from services import inferenceservice as objects
-from services import planning, preparing, records, rollout
+from services import kubeobject, planning, preparing, records, rollout
 from services.cluster import MERGE_PATCH, Cluster
 from services.domain import (
     Action,
@@ -119,7 +119,7 @@ class Front:
         found = self.admin.items(
             f"/apis/apps/v1/namespaces/{self.ops.namespace}/replicasets",
             doing="list ReplicaSets",
-            selector=f"{objects.SERVICE_LABEL}={self.service}",
+            selector=f"{kubeobject.SERVICE_LABEL}={self.service}",
         )
         return {item["metadata"]["uid"] for item in found}
 
@@ -127,7 +127,7 @@ class Front:
         found = self.admin.items(
             f"/api/v1/namespaces/{self.ops.namespace}/pods",
             doing="list pods",
-            selector=f"{objects.SERVICE_LABEL}={self.service}",
+            selector=f"{kubeobject.SERVICE_LABEL}={self.service}",
         )
         return {p["metadata"]["uid"] for p in found if not p["metadata"].get("deletionTimestamp")}
 
@@ -391,8 +391,8 @@ def test_of_two_operators_who_press_at_once_one_wins_and_the_other_is_told_who(
         assert f"wine/{winner}" in answers[loser]["why"]
 
         live = front.live
-        assert objects.workload_of(live) == turn
-        assert objects.version_of(live) == VersionRef("wine", winner)
+        assert kubeobject.workload_of(live) == turn
+        assert kubeobject.version_of(live) == VersionRef("wine", winner)
         assert live["spec"]["predictor"]["model"]["storageUri"] == f"gs://nobody/wine/{winner}"
         assert live["metadata"]["generation"] == turn
         operators[winner].say(do="follow", service=front.service)
@@ -447,7 +447,7 @@ def test_a_process_killed_at_any_moment_leaves_no_lock_and_no_lie(
 
     newest, *earlier = asleep.journey.releases
     assert newest.intent == wanted
-    assert objects.workload_of(asleep.live) == newest.number
+    assert kubeobject.workload_of(asleep.live) == newest.number
     assert objects.live_intent(asleep.live).env[0] == ("TURN", "7")
     assert all(release.settled for release in earlier)
     if outcome is not None:
@@ -583,7 +583,7 @@ def becomes(front: Front, phase: Phase) -> Service:
 def test_pods_taken_away_outside_are_told_and_the_named_fix_brings_them_back(serves: Front) -> None:
     scale = (
         f"/apis/apps/v1/namespaces/{serves.ops.namespace}/deployments/"
-        f"{objects.predictor_name(serves.service)}/scale"
+        f"{kubeobject.predictor_name(serves.service)}/scale"
     )
     serves.admin.send(
         "PATCH",

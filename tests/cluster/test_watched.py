@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from services import inferenceservice as objects
+from services import kubeobject
 from services.cluster import Cluster
 from services.domain import Mode, Outcome
 from services.journal import ClusterJournal
@@ -58,9 +58,9 @@ def test_a_change_by_others_is_seen_within_a_second(
             "predictor": {"model": {"modelFormat": {"name": "mlflow"}, "storageUri": "gs://n/1"}}
         }
         body = {
-            "apiVersion": objects.API_VERSION,
-            "kind": objects.KIND,
-            "metadata": {"name": name, "annotations": {objects.STOP_ANNOTATION: "true"}},
+            "apiVersion": kubeobject.API_VERSION,
+            "kind": kubeobject.KIND,
+            "metadata": {"name": name, "annotations": {kubeobject.STOP_ANNOTATION: "true"}},
             "spec": spec,
         }
         admin.send("POST", serving._path(), doing="make one", body=body)

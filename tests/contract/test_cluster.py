@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from services import inferenceservice as objects
+from services import manifests
 from services.cluster import Cluster
 from services.domain import (
     Action,
@@ -560,7 +561,7 @@ class OneObject:
 
 def existing(intent: Intent = INTENT) -> Json:
     mode = intent.mode.value
-    made = objects.manifest(intent, namespace="models", workload=1, mode_value=mode)
+    made = manifests.manifest(intent, namespace="models", workload=1, mode_value=mode)
     made["metadata"] |= {"uid": "u", "generation": 1, "resourceVersion": "7"}
     return made
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from services import inferenceservice as objects
-from services import rollout
+from services import kubeobject, rollout
 from services.cluster import Cluster
 from services.domain import (
     Action,
@@ -109,7 +109,7 @@ def test_a_service_without_pods_is_stopped_once_kserve_took_away_what_would_make
     stopped, ready = looks(version)["standard stopped"], looks(version)[f"{mode} ready"]
     kind = "deployment" if mode == "standard" else "knative"
     service, child = ready["service"], ready[kind]
-    service["metadata"].setdefault("annotations", {})[objects.STOP_ANNOTATION] = "true"
+    service["metadata"].setdefault("annotations", {})[kubeobject.STOP_ANNOTATION] = "true"
     show(api, {**stopped, "service": service, kind: child})
     serving = KServeServing(cluster, "models", past_of(service))
     assert not serving.observe("wine").stopped
@@ -244,7 +244,7 @@ def test_pods_that_load_other_files_than_the_spec_says_are_not_verified(
 def seen_of_one_release(cluster: Cluster, look: Json) -> Observed:
     """What is observed of a sample whose object is as its first and only release wrote it."""
     intent = objects.live_intent(look["service"])
-    written = objects.written_at(look["service"])
+    written = kubeobject.written_at(look["service"])
     assert written is not None
     release = Release(1, intent.service, Action.DEPLOY, intent, "ana", "", written, workload=1)
     return KServeServing(cluster, "models", Past(release)).observe(intent.service)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services import inferenceservice as objects
+from services import kubeobject, manifests, podsteps, servingruntime
 from services.checks import choose_runtime
 from services.domain import (
     Action,
@@ -43,7 +44,7 @@ def release_of(number: int, intent: Intent, **fields: Json) -> Release:
 
 def applied(intent: Intent, workload: int = 1, **status: Json) -> Json:
     """The object as the API server keeps it."""
-    made = objects.manifest(
+    made = manifests.manifest(
         intent, namespace="models", workload=workload, mode_value=intent.mode.value
     )
     made["metadata"] |= {"uid": "u", "generation": 1, "resourceVersion": "7"}
@@ -55,7 +56,7 @@ def pod(workload: int, *, ready: bool = True, name: str = "", uri: str = "") -> 
     return {
         "metadata": {
             "name": name or f"wine-{workload}",
-            "labels": {objects.WORKLOAD_LABEL: str(workload)},
+            "labels": {kubeobject.WORKLOAD_LABEL: str(workload)},
             "annotations": {"internal.serving.kserve.io/storage-initializer-sourceuri": uri},
             "creationTimestamp": f"2026-11-23T12:00:{workload:02d}Z",
         },
@@ -72,7 +73,7 @@ def deployment(workload: int, intent: Intent, **status: Json) -> Json:
             "replicas": 1,
             "template": {
                 "metadata": {
-                    "labels": {objects.WORKLOAD_LABEL: str(workload)},
+                    "labels": {kubeobject.WORKLOAD_LABEL: str(workload)},
                     "annotations": {
                         "internal.serving.kserve.io/storage-initializer-sourceuri": (
                             intent.package.uri
@@ -126,12 +127,12 @@ def test_a_change_of_traffic_alone_leaves_all_that_flows_into_the_pods() -> None
 def test_each_side_of_a_canary_gets_an_address_with_new_pods_only() -> None:
     first, standard = intent_of(1, Mode.KNATIVE), intent_of(1)
     without = applied(first, workload=1)
-    asked = objects.manifest(
+    asked = manifests.manifest(
         first, namespace="models", workload=1, mode_value="Knative", tag_routing=True
     )
     refused = copy.deepcopy(asked)
-    refused["metadata"]["annotations"][objects.TAG_ROUTING_ANNOTATION] = "false"
-    tags = objects.tags_routes
+    refused["metadata"]["annotations"][manifests.TAG_ROUTING_ANNOTATION] = "false"
+    tags = manifests.tags_routes
     assert tags(first, 1, None)
     assert (tags(first, 1, without), tags(first, 2, without)) == (False, True)
     assert tags(first, 1, asked)
@@ -149,7 +150,7 @@ def test_mlflows_own_server_is_asked_in_its_own_words() -> None:
     package = Package(
         PackageKind.IMAGE, "dev.local/slipway/wine:1-ab", protocol=Protocol.INVOCATIONS
     )
-    made = objects.manifest(
+    made = manifests.manifest(
         intent_of(package=package), namespace="models", workload=1, mode_value="Standard"
     )
     (container,) = made["spec"]["predictor"]["containers"]
@@ -158,8 +159,8 @@ def test_mlflows_own_server_is_asked_in_its_own_words() -> None:
 
 
 def test_an_environment_is_offered_as_a_runtime_that_nobody_is_given_unasked() -> None:
-    made = objects.environment_manifest("dev.local/slipway/environment:py3.11-abc", "models")
-    runtime = objects.runtime_of(made)
+    made = servingruntime.environment_manifest("dev.local/slipway/environment:py3.11-abc", "models")
+    runtime = servingruntime.runtime_of(made)
     assert made["metadata"]["name"] == "slipway-py3-11-abc"
     assert runtime.takes_mlflow
     assert runtime.environment
@@ -200,7 +201,7 @@ def test_a_patch_is_merged_and_named_things_by_name() -> None:
     [
         "metadata: {name: other}",
         "metadata: {namespace: kube-system}",
-        f"metadata: {{labels: {{{objects.WORKLOAD_LABEL}: '9'}}}}",
+        f"metadata: {{labels: {{{kubeobject.WORKLOAD_LABEL}: '9'}}}}",
         "kind: Pod",
         "spec: {predictor: {canaryTrafficPercent: 50}}",
         "[1]",
@@ -286,7 +287,7 @@ def test_a_patch_may_set_what_leaves_the_model_alone(patch: str) -> None:
 
 def test_a_wish_cannot_say_by_its_environment_which_model_is_loaded() -> None:
     wished = intent_of(env=(("MLSERVER_MODEL_URI", OTHER), ("A", "b")))
-    assert objects.wished_model_env(None, wished) == ("MLSERVER_MODEL_URI",)
+    assert manifests.wished_model_env(None, wished) == ("MLSERVER_MODEL_URI",)
     names = [entry["name"] for entry in applied(wished)["spec"]["predictor"]["model"]["env"]]
     assert names == ["A", "MLSERVER_MODEL_VERSION"]
 
@@ -294,7 +295,7 @@ def test_a_wish_cannot_say_by_its_environment_which_model_is_loaded() -> None:
 def test_what_an_adopted_service_says_there_is_dropped_without_a_word() -> None:
     adopted = intent_of(env=(("MLSERVER_MODEL_NAME", "old"),), version=None)
     wished = replace(adopted, version=VersionRef("wine", 2))
-    assert objects.wished_model_env(adopted, wished) == ()
+    assert manifests.wished_model_env(adopted, wished) == ()
     assert applied(adopted)["spec"]["predictor"]["model"]["env"] == [
         {"name": "MLSERVER_MODEL_NAME", "value": "old"}
     ]
@@ -304,9 +305,9 @@ def test_what_an_adopted_service_says_there_is_dropped_without_a_word() -> None:
 def test_any_models_name_is_data_in_the_manifest(name: str) -> None:
     intent = replace(intent_of(), version=VersionRef(name, 1))
     made = applied(intent)
-    assert made["metadata"]["annotations"][objects.VERSION_ANNOTATION] == f"{name}/1"
-    assert made["metadata"]["labels"] == {objects.WORKLOAD_LABEL: "1"}
-    assert objects.version_of(made) == (VersionRef(name, 1) if name else None)
+    assert made["metadata"]["annotations"][kubeobject.VERSION_ANNOTATION] == f"{name}/1"
+    assert made["metadata"]["labels"] == {kubeobject.WORKLOAD_LABEL: "1"}
+    assert kubeobject.version_of(made) == (VersionRef(name, 1) if name else None)
 
 
 def test_what_is_applied_reads_back_as_the_same_intent() -> None:
@@ -342,7 +343,7 @@ def test_the_objects_version_changes_with_the_wish_and_not_with_the_status() -> 
 def test_both_spellings_of_a_mode_are_known(told: str, mode: Mode) -> None:
     service = applied(intent_of())
     service["status"]["deploymentMode"] = told
-    assert objects.mode_of(service) is mode
+    assert kubeobject.mode_of(service) is mode
 
 
 @pytest.mark.parametrize(
@@ -598,7 +599,7 @@ def knative(workload: int, intent: Intent, traffic: list[Json], **status: Json) 
     return {
         "metadata": {"name": "wine-predictor", "generation": 1},
         "spec": {
-            "template": {"metadata": {"labels": {objects.WORKLOAD_LABEL: str(workload)}}},
+            "template": {"metadata": {"labels": {kubeobject.WORKLOAD_LABEL: str(workload)}}},
             "traffic": entries,
         },
         "status": {
@@ -615,7 +616,7 @@ def revision(workload: int, *, ready: str = "True") -> Json:
     return {
         "metadata": {
             "name": f"wine-{workload}",
-            "labels": {objects.WORKLOAD_LABEL: str(workload)},
+            "labels": {kubeobject.WORKLOAD_LABEL: str(workload)},
         },
         "status": {"conditions": [{"type": "Ready", "status": ready}]},
     }
@@ -720,7 +721,7 @@ def steps_of(
     look = objects.Look(service, deployment(1, release.intent), pods=pods)
     facts = objects.read(look, (release,))
     pulled_at = None if pulled is None else datetime.fromisoformat(at(pulled))
-    steps = objects.steps_of(facts, look, model_ready=model_ready, pulled_at=pulled_at)
+    steps = podsteps.steps_of(facts, look, model_ready=model_ready, pulled_at=pulled_at)
     return {step.name: (step.state.value, step.took_s) for step in steps}
 
 
@@ -799,8 +800,8 @@ def test_the_first_pull_of_the_servers_own_image_counts() -> None:
         pulled("containers{kserve-container}", 30),
         pulled("containers{kserve-container}", 11),
     ]
-    assert objects.pulled_at(events) == datetime.fromisoformat(at(11))
-    assert objects.pulled_at(events[:1]) is None
+    assert podsteps.pulled_at(events) == datetime.fromisoformat(at(11))
+    assert podsteps.pulled_at(events[:1]) is None
 
 
 @given(st.data())
@@ -839,7 +840,7 @@ def test_fields_that_only_others_set_are_named_with_their_manager() -> None:
     theirs: Json = {"f:spec": {"f:predictor": {".": {}, "f:minReplicas": {}, "f:priority": {}}}}
     status: Json = {"f:status": {"f:url": {}}}
     service["metadata"]["managedFields"] = [
-        {"manager": objects.FIELD_MANAGER, "fieldsV1": ours},
+        {"manager": kubeobject.FIELD_MANAGER, "fieldsV1": ours},
         {"manager": "kubectl-edit", "fieldsV1": theirs},
         {"manager": "manager", "subresource": "status", "fieldsV1": status},
     ]
@@ -850,7 +851,7 @@ def test_another_runtime_image_on_the_pods_is_drift() -> None:
     intent = intent_of(runtime="mine", runtime_image="server:1")
     made = deployment(1, intent)
     made["spec"]["template"]["spec"] = {
-        "containers": [{"name": objects.CONTAINER, "image": "server:2"}]
+        "containers": [{"name": kubeobject.CONTAINER, "image": "server:2"}]
     }
     drift = objects.image_drift(look_of(intent, made), release_of(1, intent))
     assert drift is not None
@@ -878,8 +879,8 @@ def test_the_runtimes_image_is_a_record_and_no_wish() -> None:
 def test_where_the_kubelet_asks_the_model_its_word_counts(container: Json) -> None:
     found = pod(1)
     found["spec"]["containers"] = [container]
-    assert objects.kubelet_asks_the_model(found, "wine")
-    assert not objects.kubelet_asks_the_model(found, "beer")
+    assert podsteps.kubelet_asks_the_model(found, "wine")
+    assert not podsteps.kubelet_asks_the_model(found, "beer")
 
 
 def test_an_object_with_a_canarys_share_is_not_yet_what_a_promotion_makes_of_it() -> None:

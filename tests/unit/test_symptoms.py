@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services import inferenceservice as objects
-from services import symptoms
+from services import kubeobject, symptoms
 from services.domain import Action, Cause, Intent, Json, Package, PackageKind, Release
 from services.symptoms import Kind, Trouble
 
@@ -34,7 +34,7 @@ def look_of(found: Json) -> objects.Look:
 
 def release_of(found: Json) -> Release:
     intent = objects.live_intent(found["service"])
-    at = objects.written_at(found["service"])
+    at = kubeobject.written_at(found["service"])
     assert at is not None
     return Release(1, intent.service, Action.DEPLOY, intent, "ana", "", at, workload=1)
 
