@@ -7,7 +7,6 @@ people who edit behind Slipway's back. What Slipway itself sends goes out as thi
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import yaml
 
 from services.cluster import MERGE_PATCH, Cluster
 from services.domain import Json
+from tests import waiting
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "rbac.yaml"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -144,10 +144,12 @@ class Account:
         """Wait until the API server's authorizer has heard of a change."""
         main, _, sub = resource.partition("/")
         group = GROUPS[main]
-        mine, until = self.cluster, time.monotonic() + NOTICED_WITHIN_S
-        while mine.may(verb, group, main, namespace, sub) is not allowed:
-            assert time.monotonic() < until, f"{verb} {resource} is still {not allowed}"
-            time.sleep(0.05)
+        heard = waiting.seen(
+            lambda: self.cluster.may(verb, group, main, namespace, sub) is allowed,
+            within_s=NOTICED_WITHIN_S,
+            every_s=0.05,
+        )
+        assert heard, f"{verb} {resource} is still {not allowed}"
 
 
 @contextmanager

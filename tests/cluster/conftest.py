@@ -14,7 +14,6 @@ import json
 import os
 import secrets
 import socket
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -51,6 +50,7 @@ from services.planning import Wish
 from services.ports import Ops, Packager, Store
 from services.predictor import HttpPredictor
 from services.watched import Direct
+from tests import waiting
 from tests.cluster.account import Account, scratch
 from tests.cluster.account import account as account_in
 from tests.constant import save_constant
@@ -364,10 +364,7 @@ class Voyage:
 
     def settled_answer(self, number: int) -> int:
         """`answer`, once it is `number`: an ingress follows the pods a second or two later."""
-        until = time.monotonic() + 15
-        while (said := self.answer()) != number and time.monotonic() < until:
-            time.sleep(0.3)
-        return said
+        return waiting.seen(self.answer, lambda said: said == number, within_s=15, every_s=0.3)
 
     def answer(self, address: str = "") -> int:
         """What the service predicts for the example: the number of the version that answers.
@@ -422,9 +419,7 @@ def voyage(ops: ClusterOps, admin: Cluster) -> Iterator[Callable[[Mode], Voyage]
     for made in begun:
         path = ops.serving._path(made.service)
         admin.send("DELETE", path, doing="clean up", accept=(404,))
-        until = time.monotonic() + 60
-        while ops.serving.service(made.service) and time.monotonic() < until:
-            time.sleep(0.5)
+        waiting.seen(lambda: ops.serving.service(made.service) is None, within_s=60)  # noqa: B023 - called here
 
 
 def intent_of(service: Service) -> Intent:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from services import planning
 from services.domain import Mode, Outcome, Phase, Scale
 from services.preparing import prepare_deploy
+from tests import waiting
 from tests.cluster.conftest import Voyage
 
 WINDOW_S = 150
@@ -16,9 +16,7 @@ time."""
 
 
 def wait_until_asleep(journey: Voyage) -> None:
-    until = time.monotonic() + WINDOW_S
-    while not journey.current.asleep and time.monotonic() < until:
-        time.sleep(1)
+    waiting.seen(lambda: journey.current.asleep, within_s=WINDOW_S, every_s=1)
 
 
 def test_a_service_that_sleeps_before_anybody_looked_is_ready_woken_verified_and_stops(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from services import planning, preparing, rollout
 from services.domain import Mode, Outcome, Package, PackageKind, Resources
+from tests import waiting
 from tests.cluster.conftest import Voyage, holding, intent_of
 from tests.memory import MemoryRegistry
 
@@ -97,12 +97,11 @@ def test_a_service_account_that_does_not_exist_is_named(
 
 def previous_log(journey: Voyage) -> list[str]:
     """What `slipway logs --previous` shows, once a crashed server was started again."""
-    until = time.monotonic() + 60
-    while True:
-        lines = [line.text for line in journey.ops.serving.logs(journey.service, previous=True)]
-        if lines or time.monotonic() > until:
-            return lines
-        time.sleep(1)
+
+    def lines() -> list[str]:
+        return [line.text for line in journey.ops.serving.logs(journey.service, previous=True)]
+
+    return waiting.seen(lines, within_s=60, every_s=1)
 
 
 def test_a_model_that_does_not_load_is_named_and_the_old_release_serves(voyage: Begin) -> None:

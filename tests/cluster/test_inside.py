@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from services.cluster import Cluster
+from tests import waiting
 from tests.browser.conftest import FLAGS, find_chromium, tab
 from tests.browser.hands import SLOW_MS, answered_by, button, verified, visit
 from tests.cluster.inside import Installed, applied, kubeconfig, kubectl, overlay
@@ -57,11 +57,11 @@ def installed(  # noqa: PLR0917 (fixtures by name)
     with applied(admin, objects):
         made = Installed(admin, namespace, suffix)
         path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{made.dashboard}"
-        until = time.monotonic() + 180
-        status: Any = {}
-        while not status.get("readyReplicas") and time.monotonic() < until:
-            time.sleep(0.5)
-            status = (admin.get(path, doing="wait for the dashboard") or {}).get("status", {})
+
+        def status_now() -> Any:
+            return (admin.get(path, doing="wait for the dashboard") or {}).get("status", {})
+
+        status = waiting.seen(status_now, lambda now: now.get("readyReplicas"), within_s=180)
         assert status.get("readyReplicas") == 1, status
         yield made
 
@@ -135,16 +135,14 @@ def settled_on(installed: Installed, number: int) -> list[tuple[int, str]]:
 
     Waits until each pod has found nothing to do about that version: then none is about to begin.
     """
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        lines = installed.lines("watch")
-        content = {
+
+    def content() -> set[str]:
+        return {
             line["pod"]
-            for line in lines
+            for line in installed.lines("watch")
             if (line.get("version"), line.get("action")) == (number, "none")
         }
-        if len(content) == 2:
-            break
-        time.sleep(1)
+
+    waiting.seen(content, lambda pods: len(pods) == 2, within_s=120, every_s=1)
     _, found = installed.slipway("history", watched(installed.suffix))
     return [(release["version"], release["outcome"]) for release in found["releases"]]

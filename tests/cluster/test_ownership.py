@@ -11,8 +11,9 @@ import pytest
 from services import inferenceservice as objects
 from services import kubeobject, manifests, planning, preparing, rollout
 from services.cluster import APPLY_PATCH, MERGE_PATCH, Cluster
-from services.domain import Json, Mode, Outcome, Phase, Scale, Verdict
+from services.domain import Json, Mode, Outcome, Phase, Release, Scale, Verdict
 from services.errors import Conflict, NotDeployable, RolloutFailed
+from tests import waiting
 from tests.cluster.conftest import ClusterOps, Voyage, intent_of
 
 Begin = Callable[[Mode], Voyage]
@@ -40,9 +41,7 @@ def foreign(voyage: Begin, ops: ClusterOps, admin: Cluster) -> Voyage:
         body=made,
         content_type=APPLY_PATCH,
     )
-    until = time.monotonic() + 180
-    while journey.current.phase is not Phase.READY and time.monotonic() < until:
-        time.sleep(1)
+    waiting.seen(lambda: journey.current.phase is Phase.READY, within_s=180, every_s=1)
     return journey
 
 
@@ -140,9 +139,7 @@ def test_a_roll_back_that_heals_an_edit_of_others_is_not_failed_by_the_edits_pod
     journey.deploy(1, scale=Scale(1, 2))
     wrong = {"minReplicas": 2, "model": {"storageUri": "gs://worst/models/none"}}
     edit(journey, admin, {"spec": {"predictor": wrong}})
-    until = time.monotonic() + 60
-    while len(pods_of(journey, admin)) < 2 and time.monotonic() < until:
-        time.sleep(1)
+    waiting.seen(lambda: len(pods_of(journey, admin)) >= 2, within_s=60, every_s=1)
     history = journey.ops.journal.history(journey.service)
     asked = preparing.prepare(journey.ops, planning.plan_rollback(journey.current, history, 1))
     consented = preparing.taking_over(journey.ops, asked, ["kubectl-edit"])
@@ -187,12 +184,13 @@ def test_a_release_whose_node_comes_after_it_failed_is_a_late_success(
         body = {"metadata": {"labels": {key: value}}}
         admin.send("PATCH", node, doing="label a node", body=body, content_type=MERGE_PATCH)
 
+    def settled() -> Release:
+        rollout.settle(journey.ops, journey.service)
+        return journey.releases[0]
+
     label("yes")
     try:
-        until = time.monotonic() + 120
-        while not journey.releases[0].verified and time.monotonic() < until:
-            rollout.settle(journey.ops, journey.service)
-            time.sleep(1)
+        waiting.seen(settled, lambda newest: newest.verified, within_s=120, every_s=1)
     finally:
         label(None)
     newest = journey.releases[0]
@@ -229,9 +227,10 @@ def test_a_deleted_service_is_a_state_and_keeps_its_history(voyage: Begin, admin
     journey.begin(1)
     path = journey.ops.serving._path(journey.service)  # type: ignore[attr-defined]  # the real one
     admin.send("DELETE", path, doing="delete behind our back")
-    until = time.monotonic() + 30  # KServe's finalizer takes its moment
-    while journey.ops.serving.service(journey.service) and time.monotonic() < until:
-        time.sleep(0.2)
-    assert journey.ops.serving.service(journey.service) is None
+    # KServe's finalizer takes its moment
+    there = waiting.seen(
+        lambda: journey.ops.serving.service(journey.service), lambda it: it is None, within_s=30
+    )
+    assert there is None
     assert not journey.ops.serving.observe(journey.service).exists
     assert len(journey.releases) == 1

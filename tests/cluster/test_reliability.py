@@ -44,6 +44,7 @@ from services.journal import ClusterJournal
 from services.kserve import KServeServing
 from services.planning import Wish
 from services.store import SqlStore
+from tests import waiting
 from tests.cluster.account import Account, scratch
 from tests.cluster.conftest import ClusterOps, Voyage, intent_of
 from tests.cluster.gate import CONTEXT, Gate, cut, refuse, standing
@@ -439,10 +440,8 @@ def test_a_process_killed_at_any_moment_leaves_no_lock_and_no_lie(
 
     rollout.settle(asleep.ops, asleep.service)  # any front end may look; it must not lie either
     wanted = idle(asleep.service, 1, turn=7)
-    until = time.monotonic() + 3 * LEASE_S
-    while not accepted(asleep, wanted):
-        assert time.monotonic() < until, "the lock outlived its holder"
-        time.sleep(0.3)
+    taken = waiting.seen(lambda: accepted(asleep, wanted), within_s=3 * LEASE_S, every_s=0.3)
+    assert taken, "the lock outlived its holder"
     assert asleep.journey.follow(60).outcome is Outcome.STOPPED
 
     newest, *earlier = asleep.journey.releases
@@ -574,10 +573,9 @@ def test_a_runtime_whose_image_changed_is_told_before_a_roll_back(
 
 def becomes(front: Front, phase: Phase) -> Service:
     """The service once it is in that phase, or as it is after a minute."""
-    until = time.monotonic() + 60
-    while (seen := front.journey.current).phase is not phase and time.monotonic() < until:
-        time.sleep(0.5)
-    return seen
+    return waiting.seen(
+        lambda: front.journey.current, lambda service: service.phase is phase, within_s=60
+    )
 
 
 def test_pods_taken_away_outside_are_told_and_the_named_fix_brings_them_back(serves: Front) -> None:

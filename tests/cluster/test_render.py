@@ -6,13 +6,13 @@ import json
 import secrets
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.cluster import Cluster
+from tests import waiting
 from tests.browser.conftest import ROOT, settings_free
 from tests.cluster.account import CONTEXT, Account
 from tests.cluster.inside import apply, kustomized, path_of, remove
@@ -90,11 +90,9 @@ def _rows(folder: Path) -> str:
 
 
 def _await_ready(admin: Cluster, made: Any) -> None:
-    until = time.monotonic() + 180
-    while time.monotonic() < until:
+    def ready() -> bool:
         found = admin.get(path_of(made), doing="wait") or {}
         conditions = (found.get("status") or {}).get("conditions") or ()
-        if any((c["type"], c["status"]) == ("Ready", "True") for c in conditions):
-            return
-        time.sleep(0.5)
-    pytest.fail(f"{made['metadata']['name']} was not ready after 180 s")
+        return any((c["type"], c["status"]) == ("Ready", "True") for c in conditions)
+
+    assert waiting.seen(ready, within_s=180), f"{made['metadata']['name']} did not become ready"

@@ -6,7 +6,6 @@ the other, and what needs each is run as the command line runs it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from services.journal import ClusterJournal
 from services.kserve import KServeOptions, KServeServing
 from services.kubeconfig import Context
 from services.ports import Ops, Registry, Store
+from tests import waiting
 from tests.cluster.account import DELETE, FORWARD, Account, account, rules_of, without
 from tests.cluster.conftest import ClusterOps, Voyage, intent_of
 from tests.cluster.gate import CONTEXT as GATE
@@ -329,12 +329,13 @@ def test_each_missing_watch_is_named(stage: Stage) -> None:
 def wait_until_missing(stage: Stage, right: Right, verb: str) -> None:
     """Wait until the API server's authorizer has heard of the change, and of the one before it."""
     facilities = Facilities(stage.ops.serving._cluster, stage.namespace)
-    until = time.monotonic() + 20
-    found: list[tuple[str, list[str]]] = []
-    while found != [(right.name, [verb])]:
-        assert time.monotonic() < until, found
-        found = [(r.name, verbs) for r, verbs in facilities.missing_rights((*RIGHTS, *WATCHING))]
-        time.sleep(0.02)
+
+    def missing() -> list[tuple[str, list[str]]]:
+        return [(r.name, verbs) for r, verbs in facilities.missing_rights((*RIGHTS, *WATCHING))]
+
+    only = [(right.name, [verb])]
+    found = waiting.seen(missing, lambda names: names == only, within_s=20, every_s=0.02)
+    assert found == only
 
 
 # ── Taken away in the middle ──────────────────────────────────────────────────────────────────
@@ -409,10 +410,12 @@ def test_without_ingress_and_proxy_a_port_is_forwarded(
     stage.account.set_rules(stage.namespace, unproxied)
     mine = stage.account.cluster
     serving = KServeServing(mine, stage.namespace, stage.ops.journal, NOWHERE)
-    until = time.monotonic() + 20
-    while mine.may("create", "", "pods", stage.namespace, "proxy"):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    gone = waiting.seen(
+        lambda: not mine.may("create", "", "pods", stage.namespace, "proxy"),
+        within_s=20,
+        every_s=0.05,
+    )
+    assert gone
     with pytest.raises(Denied, match="slipway-forward"):
         serving.endpoint(journey.service)
     with stage.account.also(FORWARD, stage.namespace):

@@ -13,6 +13,7 @@ import urllib3
 
 from services import planning, rollout
 from services.domain import Mode, Outcome, Package, PackageKind, WayIn
+from tests import waiting
 from tests.cluster.conftest import FEATURES, Voyage, intent_of
 
 Begin = Callable[[Mode], Voyage]
@@ -22,11 +23,12 @@ RATE = 20
 @contextmanager
 def stream(journey: Voyage) -> Iterator[list[tuple[float, str]]]:
     """Send RATE requests a second to the service's own address; gives the failures as (s, what)."""
-    until = time.monotonic() + 20
-    endpoint = journey.ops.serving.endpoint(journey.service)
-    while endpoint.via is not WayIn.INGRESS and time.monotonic() < until:
-        time.sleep(1)
-        endpoint = journey.ops.serving.endpoint(journey.service)
+    endpoint = waiting.seen(
+        lambda: journey.ops.serving.endpoint(journey.service),
+        lambda way: way.via is WayIn.INGRESS,
+        within_s=20,
+        every_s=1,
+    )
     if endpoint.via is not WayIn.INGRESS:
         pytest.skip("the cluster has no ingress that is reached from here")
     assert endpoint.host is not None

@@ -14,6 +14,7 @@ from services.domain import Mode, Outcome
 from services.journal import ClusterJournal
 from services.kserve import KServeServing, collections
 from services.watched import Watched
+from tests import waiting
 from tests.cluster.conftest import ClusterOps, Voyage
 
 
@@ -35,17 +36,24 @@ def test_what_watches_bring_is_what_the_server_says(  # noqa: PLR0917 (fixtures 
     journey = Voyage(mine, f"watched-{mode.value.lower()}", mode)
     assert journey.deploy(1).outcome is Outcome.VERIFIED
     assert reads.watching >= 4
-    until = time.monotonic() + 15
-    while (seen := journey.current) != (said := ops.serving.service(journey.service)):
-        assert time.monotonic() < until, (seen, said)
-        time.sleep(0.2)
+    mine_and_said = waiting.seen(
+        lambda: (journey.current, ops.serving.service(journey.service)),
+        lambda both: both[0] == both[1],
+        within_s=15,
+        every_s=0.2,
+    )
+    assert mine_and_said[0] == mine_and_said[1]
     assert mine.serving.services() == ops.serving.services()
     assert journal.history(journey.service) == ops.journal.history(journey.service)
     path = ops.serving._path(journey.service)
     admin.send("DELETE", path, doing="clean up")
-    while mine.serving.service(journey.service) is not None:
-        assert time.monotonic() < until + 30
-        time.sleep(0.2)
+    left = waiting.seen(
+        lambda: mine.serving.service(journey.service),
+        lambda it: it is None,
+        within_s=30,
+        every_s=0.2,
+    )
+    assert left is None
 
 
 def test_a_change_by_others_is_seen_within_a_second(
