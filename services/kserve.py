@@ -11,21 +11,14 @@ Read against KServe v0.20.0, Knative Serving v1.20, Kubernetes 1.34. Implements 
 from __future__ import annotations
 
 import math
-import queue
 import re
 import shlex
-import socket
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
-
-import urllib3
 
 from services import checks, kubeobject, manifests, podsteps, servingruntime, symptoms
 from services import inferenceservice as objects
@@ -52,7 +45,6 @@ from services.domain import (
     Service,
     StepState,
     Verdict,
-    WayIn,
 )
 from services.domain import Protocol as InferenceProtocol
 from services.errors import (
@@ -60,31 +52,27 @@ from services.errors import (
     Denied,
     NotFound,
     NotOffered,
-    SlipwayError,
     Unreachable,
     one_line,
 )
 from services.facilities import Facilities, rights_to
 from services.gcloud import CloudPlace
+from services.kubepaths import Paths
+from services.podlogs import PodLogs, containers_of
 from services.watched import Collections, Reads, Scope, Watched, same_things
+from services.waysin import WaysIn
 
 if TYPE_CHECKING:
-    from services.relay import Relay
+    pass
 
 WRITE_FOR_S = 60.0
 """A write whose answer was lost is looked for, and sent again, for so long: an API server's
 restart takes about 20 s."""
 
-GATEWAY_TIMEOUT_S = 1.5
-GATEWAY_KEPT_S = 30.0
-"""For so long an ingress found reachable is believed."""
-GATEWAY_LOOK_AGAIN_S = 3.0
-"""One that did not answer may only have been a moment behind a new route."""
 
 FAILURE_LINES = 400
 LOOK_AT_LOG_EVERY_S = 2.0
 
-MAX_LOG_BYTES = 1_000_000
 MAX_LOG_STREAMS = 40
 
 _UNDECLARED = re.compile(r"field not declared in schema|failed to create typed patch object")
@@ -95,37 +83,24 @@ KNATIVE_SERVICE_LABEL = "serving.knative.dev/service"
 _OLD_MODES = {Mode.STANDARD: "RawDeployment", Mode.KNATIVE: "Serverless"}
 """As KServe up to v0.15 writes them; it refuses the new names (kserve/kserve#4701)."""
 
-# Where well-known ingresses put their LoadBalancer Service, by their own install manifests.
-_GATEWAYS = (
-    ("kourier-system", "kourier"),
-    ("knative-serving", "kourier"),
-    ("istio-system", "istio-ingressgateway"),
-    ("projectcontour", "envoy"),
-    ("contour-external", "envoy"),
-    ("ingress-nginx", "ingress-nginx-controller"),
-)
-
 
 def collections(namespace: str, service: str | None = None) -> Collections:
     """What a process that stays up watches; of one service alone, what who follows it does."""
-    part = path_part(namespace)
-    knative = f"/apis/serving.knative.dev/v1/namespaces/{part}"
+    part, paths = path_part(namespace), Paths(namespace)
     child = kubeobject.predictor_name(service) if service else ""
 
     def of(label: str, value: str | None) -> Scope:
         return Scope(label=f"{label}={value}" if value else label)
 
     return {
-        f"/apis/{kubeobject.API_VERSION}/namespaces/{part}/inferenceservices": Scope(
-            name=service or ""
-        ),
-        f"/apis/apps/v1/namespaces/{part}/deployments": of(kubeobject.SERVICE_LABEL, service),
+        paths.services: Scope(name=service or ""),
+        paths.deployments: of(kubeobject.SERVICE_LABEL, service),
         f"/apis/apps/v1/namespaces/{part}/controllerrevisions": of(
             kubeobject.RELEASE_LABEL, service
         ),
-        f"/api/v1/namespaces/{part}/pods": of(kubeobject.SERVICE_LABEL, service),
-        f"{knative}/services": Scope(name=child),
-        f"{knative}/revisions": of(KNATIVE_SERVICE_LABEL, child),
+        paths.pods: of(kubeobject.SERVICE_LABEL, service),
+        paths.knative_services: Scope(name=child),
+        paths.revisions: of(KNATIVE_SERVICE_LABEL, child),
     }
 
 
@@ -178,6 +153,7 @@ class KServeServing:
         self._cluster = cluster
         self._reads: Reads = reads or cluster
         self._namespace = namespace
+        self.paths = Paths(namespace)
         self._journal = journal
         self._options = options
         self._sleep = sleep
@@ -187,6 +163,8 @@ class KServeServing:
             service_account=self._options.service_account,
             cloud=self._options.cloud,
         )
+        self._ways = WaysIn(cluster, self.paths, options.ingress)
+        self._logs = PodLogs(cluster, self.paths)
         self._listed: dict[str, tuple[tuple[Json, ...], Service]] = {}
         """What `services` made of the same objects the last time: watches leave most as they
         were."""
@@ -195,18 +173,6 @@ class KServeServing:
         """Events of pods without a node, and when they were read."""
         self._pulled: dict[str, datetime | None] = {}
         """When a pod's node had its server's image."""
-        self._reachable: dict[tuple[str, str], tuple[bool, float]] = {}
-        self._gateway_address: dict[str, str] = {}
-        self._gateways_denied: Denied | None = None
-        """Why the cluster's ingresses may not be looked for."""
-        self._refused_proxies: dict[str, Denied] = {}
-        """Where the API server's proxy is closed to us for want of a right: path → which."""
-
-    @cached_property
-    def _relay(self) -> Relay:
-        from services.relay import Relay
-
-        return Relay(self._cluster)
 
     # ── Reading ───────────────────────────────────────────────────────────────────────────────
 
@@ -215,25 +181,29 @@ class KServeServing:
 
         Five lists, whatever the number of services.
         """
-        found = self._reads.items(self._path(), doing="list the services")
+        found = self._reads.items(self.paths.services, doing="list the services")
         if not found:
             return ()
         histories = self._journal.histories()
         deployments = _by_name(
             self._reads.items(
-                self._deployments(), doing="list Deployments", selector=kubeobject.SERVICE_LABEL
+                self.paths.deployments, doing="list Deployments", selector=kubeobject.SERVICE_LABEL
             )
         )
         pods = _by_label(
-            self._reads.items(self._pods(), doing="list pods", selector=kubeobject.SERVICE_LABEL),
+            self._reads.items(
+                self.paths.pods, doing="list pods", selector=kubeobject.SERVICE_LABEL
+            ),
             kubeobject.SERVICE_LABEL,
         )
         knative, revisions = {}, {}
         if any(kubeobject.mode_of(service) is Mode.KNATIVE for service in found):
-            knative = _by_name(self._reads.items(self._knative(), doing="list Knative Services"))
+            knative = _by_name(
+                self._reads.items(self.paths.knative_services, doing="list Knative Services")
+            )
             revisions = _by_label(
                 self._reads.items(
-                    self._revisions(), doing="list Revisions", selector=KNATIVE_SERVICE_LABEL
+                    self.paths.revisions, doing="list Revisions", selector=KNATIVE_SERVICE_LABEL
                 ),
                 KNATIVE_SERVICE_LABEL,
             )
@@ -303,12 +273,12 @@ class KServeServing:
         )
 
     def _look(self, name: str, reads: Reads) -> objects.Look | None:
-        service = reads.get(self._path(name), doing=f"read {one_line(name)}")
+        service = reads.get(self.paths.service(name), doing=f"read {one_line(name)}")
         if service is None:
             return None
         child = kubeobject.predictor_name(name)
         pods = reads.items(
-            self._pods(),
+            self.paths.pods,
             doing=f"list the pods of {name}",
             selector=f"{kubeobject.SERVICE_LABEL}={name}",
         )
@@ -316,11 +286,12 @@ class KServeServing:
             return objects.Look(
                 service,
                 knative=reads.get(
-                    f"{self._knative()}/{child}", doing=f"read the Knative Service of {name}"
+                    f"{self.paths.knative_services}/{child}",
+                    doing=f"read the Knative Service of {name}",
                 ),
                 revisions=tuple(
                     reads.items(
-                        self._revisions(),
+                        self.paths.revisions,
                         doing=f"list the Revisions of {name}",
                         selector=f"{KNATIVE_SERVICE_LABEL}={child}",
                     )
@@ -328,7 +299,7 @@ class KServeServing:
                 pods=tuple(pods),
             )
         deployment = reads.get(
-            f"{self._deployments()}/{child}", doing=f"read the Deployment of {name}"
+            f"{self.paths.deployments}/{child}", doing=f"read the Deployment of {name}"
         )
         return objects.Look(service, deployment=deployment, pods=tuple(pods))
 
@@ -380,7 +351,7 @@ class KServeServing:
 
     def _pod_says_ready(self, name: str, pod: Json, protocol: InferenceProtocol) -> bool:
         """What the server of a ready pod says; where it cannot be asked, what the kubelet heard."""
-        path = f"{self._pod_proxy(pod)}{manifests.ready_path(path_part(name), protocol)}"
+        path = f"{self.paths.pod_proxy(pod)}{manifests.ready_path(path_part(name), protocol)}"
         try:
             response = self._cluster.raw(
                 "GET", path, doing="ask the model server", read_timeout_s=3
@@ -402,7 +373,7 @@ class KServeServing:
         if name not in self._pulled:
             with suppress(Denied, Unreachable):  # a step's time is worth no roll-out
                 events = self._cluster.items(
-                    self._all_events(),
+                    self.paths.events,
                     doing=f"read when the image of {name} was pulled",
                     fields=f"involvedObject.name={name},reason=Pulled",
                 )
@@ -428,7 +399,7 @@ class KServeServing:
         if time.monotonic() - at >= LOOK_AT_LOG_EVERY_S:
             with suppress(Denied):  # then nobody knows of an autoscaler
                 events = self._cluster.items(
-                    self._all_events(),
+                    self.paths.events,
                     doing=f"read what is said of a node for {pod}",
                     fields=f"involvedObject.name={pod}",
                 )
@@ -475,10 +446,10 @@ class KServeServing:
         return replace(cause, why=f"{cause.why}{unread}".strip())
 
     def _last_lines(self, pod: str, container: str, *, previous: bool) -> Sequence[str]:
-        lines = self._log(pod, container, previous=previous, tail=FAILURE_LINES)
+        lines = self._logs.lines(pod, container, previous=previous, tail=FAILURE_LINES)
         if not lines or (len(lines) == 1 and "unable to retrieve container logs" in lines[0].text):
             # The node keeps one earlier instance; when it is gone, the present one has to do.
-            lines = self._log(pod, container, previous=not previous, tail=FAILURE_LINES)
+            lines = self._logs.lines(pod, container, previous=not previous, tail=FAILURE_LINES)
         return [line.text for line in lines]
 
     def _loading_failure(
@@ -510,7 +481,7 @@ class KServeServing:
 
         NotOffered for a canary in Standard mode.
         """
-        service = self._cluster.get(self._path(intent.service), doing="read the service")
+        service = self._cluster.get(self.paths.service(intent.service), doing="read the service")
         if service is not None:
             mode = kubeobject.mode_of(service)
         elif intent.mode is Mode.LOCAL:
@@ -561,7 +532,7 @@ class KServeServing:
             missing = tuple(self._facilities.right_findings(rights_to("delete", None)))
             note = f"# deletes InferenceService {plan.service}; its history stays\n"
             return Rehearsal(note, missing)
-        live = self._cluster.get(self._path(plan.service), doing=f"read {plan.service}")
+        live = self._cluster.get(self.paths.service(plan.service), doing=f"read {plan.service}")
         history = self._journal.history(plan.service)
         number = history[0].number + 1 if history else 1
         if plan.action is Action.ADOPT:
@@ -698,7 +669,9 @@ class KServeServing:
         sent = False
         while True:
             try:
-                live = self._cluster.get(self._path(plan.service), doing=f"read {plan.service}")
+                live = self._cluster.get(
+                    self.paths.service(plan.service), doing=f"read {plan.service}"
+                )
                 if self._is_applied(plan, release, live):
                     return _applied(release, live)
                 self._must_be_as_planned(plan, live)
@@ -754,7 +727,7 @@ class KServeServing:
         metadata = live["metadata"]
         reply = self._cluster.send(
             "DELETE",
-            self._path(plan.service),
+            self.paths.service(plan.service),
             doing=f"delete {plan.service}",
             body={
                 "apiVersion": "v1",
@@ -783,7 +756,7 @@ class KServeServing:
         refusals = (400, 403, 404, 409, 422, 500) if dry_run else (409,)
         return self._cluster.send(
             "PATCH",
-            self._path(name),
+            self.paths.service(name),
             doing=f"deploy {name}",
             query=query,
             body=made,
@@ -845,228 +818,17 @@ class KServeServing:
     def endpoint(self, name: str, release: int | None = None) -> Endpoint:
         """The way in; with `release`, the one that reaches exactly that workload's pods.
 
-        In this order: in-cluster address, ingress with Host, the API server's proxy, port-forward.
-        NotFound until there is one; Denied when the rights for the last two are what is missing.
+        NotFound until there is one; Denied when the rights for it are what is missing.
         """
         look = self._look(name, self._cluster)
         if look is None:
             raise objects.missing(name, self._namespace)
-        found = self._way_in(look, name, release)
+        if release is None:
+            found = self._ways.to(look, name, lambda: self._journal.history(name))
+        else:
+            found = self._ways.to_release(look, name, release)
         served = kubeobject.version_of(look.service)
         return replace(found, registered_model=served.model) if served else found
-
-    def _way_in(self, look: objects.Look, name: str, release: int | None) -> Endpoint:
-        if release is not None:
-            return self._endpoint_of(look, name, release)
-        if objects.is_stopped(look.service):
-            raise NotFound(f"{name} is stopped.", fix=f"Start it: slipway start {name}.")
-        status = look.service.get("status") or {}
-        if self._cluster.inside:
-            address = (status.get("address") or {}).get("url")
-            if address:
-                return Endpoint(
-                    str(address).rstrip("/"),
-                    name,
-                    WayIn.IN_CLUSTER,
-                    why="Slipway runs in this cluster.",
-                )
-        # KServe copies the Knative Service's address into its own status a moment later.
-        known = status.get("url") or ((look.knative or {}).get("status") or {}).get("url")
-        host = urlsplit(str(known or "")).netloc
-        tried = []
-        if host:
-            for gateway in self._gateways(look):
-                if self._answers(gateway, host, name):
-                    return Endpoint(
-                        gateway,
-                        name,
-                        WayIn.INGRESS,
-                        why=f"The ingress at {gateway} answers for Host {host}.",
-                        host=host,
-                    )
-                tried.append(gateway)
-        return self._proxied(look, name, tried)
-
-    def _endpoint_of(self, look: objects.Look, name: str, workload: int) -> Endpoint:
-        pods = [
-            pod
-            for pod in look.pods
-            if kubeobject.workload_of(pod) == workload and kubeobject.pod_ready(pod)
-        ]
-        if not pods:
-            raise NotFound(
-                f"No pod of release {workload} of {name} is ready.",
-                fix=f"Look at slipway status {name}.",
-            )
-        pod = max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
-        return self._pod_endpoint(name, pod, workload)
-
-    def _pod_endpoint(self, name: str, pod: Json, workload: int | None) -> Endpoint:
-        pod_name, address = pod["metadata"]["name"], (pod.get("status") or {}).get("podIP")
-        if self._cluster.inside and address:
-            host = f"[{address}]" if ":" in address else address
-            return Endpoint(
-                f"http://{host}:{_port(pod)}",
-                name,
-                WayIn.IN_CLUSTER,
-                why=f"Straight to pod {pod_name}: Slipway runs in this cluster.",
-                release=workload,
-            )
-        if self._proxy_open(f"{self._pod_proxy(pod)}/v2/models/{path_part(name)}/ready"):
-            return Endpoint(
-                self._relay.route(self._pod_proxy(pod)),
-                name,
-                WayIn.SERVICE_PROXY,
-                why=f"Exactly pod {pod_name}, through the API server's proxy: two more hops.",
-                headers=self._relay.headers,
-                release=workload,
-            )
-        return self._forwarded(name, pod, workload)
-
-    def _forwarded(self, name: str, pod: Json, workload: int | None) -> Endpoint:
-        """The last way in: a port-forward to one pod. Denied where it is not allowed either."""
-        pod_name = pod["metadata"]["name"]
-        try:
-            allowed = self._cluster.may("create", "", "pods", self._namespace, "portforward")
-        except SlipwayError:
-            allowed = False
-        if not allowed:
-            refused = self._refused_proxies.get(self._pod_proxy(pod))
-            why = (
-                refused.why.rstrip(".")
-                if refused
-                else "The API server's proxy does not reach its pods"
-            )
-            raise Denied(
-                f"There is no way in to {name} from here.",
-                why=f"{why}; nor may you create pods/portforward, and no ingress answers.",
-                fix="Set `ingress` of the target in slipway.toml, or apply the Role slipway of"
-                " deploy/rbac.yaml (slipway-forward for port-forwards).",
-            )
-        return Endpoint(
-            self._relay.forward(f"{self._pods()}/{path_part(pod_name)}", _port(pod)),
-            name,
-            WayIn.PORT_FORWARD,
-            why=f"The API server's proxy is closed to us: a port-forward to pod {pod_name}. It"
-            " reaches this one pod, and its speed is not the service's.",
-            headers=self._relay.headers,
-            release=workload,
-        )
-
-    def _proxy_open(self, path: str) -> bool:
-        """Whether a request comes through the API server's proxy to whatever answers there."""
-        way = path.partition("/proxy/")[0] + "/proxy"
-        key = ("proxy", way)
-        known = self._reachable.get(key)
-        kept_s = GATEWAY_KEPT_S if known and known[0] else GATEWAY_LOOK_AGAIN_S
-        if known and time.monotonic() - known[1] < kept_s:
-            return known[0]
-        try:
-            response = self._cluster.raw("GET", path, doing="try the proxy", read_timeout_s=3)
-        except Unreachable:
-            return True  # silent: slow, or a cluster that is away, and then a tunnel is no help
-        # 403: no right. 502 to 504: the API server does not reach the node's pods.
-        found = response.status not in {401, 403, 502, 503, 504}
-        self._refused_proxies.pop(way, None)
-        if response.status in {401, 403}:
-            refused = self._cluster.refusal("use the API server's proxy", response)
-            self._refused_proxies[way] = refused
-        response.drain_conn()
-        response.release_conn()
-        self._reachable[key] = (found, time.monotonic())
-        return found
-
-    def _proxied(self, look: objects.Look, name: str, tried: Sequence[str]) -> Endpoint:
-        why = "No ingress was found" if not tried else f"No answer from {', '.join(tried)}"
-        if look.deployment is not None:
-            service = f"{kubeobject.predictor_name(name)}:80"
-            path = f"/api/v1/namespaces/{path_part(self._namespace)}/services/{service}/proxy"
-            if self._proxy_open(f"{path}/v2/models/{path_part(name)}/ready"):
-                return Endpoint(
-                    self._relay.route(path),
-                    name,
-                    WayIn.SERVICE_PROXY,
-                    why=f"{why}; through the API server's service proxy: two more hops.",
-                    headers=self._relay.headers,
-                )
-            refused = self._refused_proxies.get(path)
-            why += f". {refused.why.rstrip('.')}" if refused else ""
-        facts = objects.read(look, self._journal.history(name))
-        pods = [pod for pod in (*facts.pods, *look.pods) if kubeobject.pod_ready(pod)]
-        if not pods:
-            raise NotFound(
-                f"There is no way in to {name} from here.",
-                why=f"{why}, and none of its pods is awake.",
-                fix="Set `ingress` of the target in slipway.toml to the address of its ingress.",
-            )
-        found = self._pod_endpoint(name, pods[0], None)
-        return replace(found, why=f"{why}; {found.why}")
-
-    def _gateways(self, look: objects.Look) -> list[str]:
-        """Addresses at which this service's ingress may listen, likeliest first."""
-        if self._options.ingress:
-            return [self._options.ingress.rstrip("/")]
-        found = []
-        if look.deployment is not None:
-            name = look.service["metadata"]["name"]
-            with suppress(Denied):  # there are other ways in; `check` names the right
-                ingress = self._cluster.get(
-                    f"/apis/networking.k8s.io/v1/namespaces/{path_part(self._namespace)}"
-                    f"/ingresses/{path_part(name)}",
-                    doing=f"read the Ingress of {name}",
-                )
-                found += _balancer_urls(ingress or {}, 80)
-        return list(dict.fromkeys([*found, *self._known_gateways()]))
-
-    def _known_gateways(self) -> list[str]:
-        """The set ingress, else the load balancers of well-known ingresses."""
-        if self._options.ingress:
-            return [self._options.ingress.rstrip("/")]
-        found = []
-        for namespace, name in _GATEWAYS:
-            key = f"{namespace}/{name}"
-            if key not in self._gateway_address:
-                try:
-                    service = self._cluster.get(
-                        f"/api/v1/namespaces/{namespace}/services/{name}",
-                        doing="look for an ingress",
-                    )
-                except Denied as error:
-                    self._gateways_denied = error
-                    continue
-                except SlipwayError:
-                    continue
-                urls = _balancer_urls(service or {}, 80)
-                self._gateway_address[key] = urls[0] if urls else ""
-            if self._gateway_address.get(key):
-                found.append(self._gateway_address[key])
-        return found
-
-    def _answers(self, gateway: str, host: str, name: str) -> bool:
-        """Whether the model server, and not just a gateway's 404, answers there for `host`."""
-        key = (gateway, host)
-        known = self._reachable.get(key)
-        kept_s = GATEWAY_KEPT_S if known and known[0] else GATEWAY_LOOK_AGAIN_S
-        if known and time.monotonic() - known[1] < kept_s:
-            return known[0]
-        found = False
-        try:
-            response = urllib3.PoolManager(num_pools=1).request(
-                "GET",
-                f"{gateway}/v2/models/{path_part(name)}/ready",
-                headers={"Host": host},
-                timeout=GATEWAY_TIMEOUT_S,
-                retries=False,
-                redirect=False,
-            )
-            # A gateway without a route answers 404 with an empty body, or as itself (E12).
-            found = response.status == 200 or b"{" in response.data[:64]
-        except urllib3.exceptions.ReadTimeoutError:
-            found = True  # connected, but slow: a service that wakes up
-        except urllib3.exceptions.HTTPError:
-            found = False
-        self._reachable[key] = (found, time.monotonic())
-        return found
 
     # ── Logs and events ───────────────────────────────────────────────────────────────────────
 
@@ -1089,22 +851,22 @@ class KServeServing:
         streams = [
             (pod["metadata"]["name"], found)
             for pod in look.pods
-            for found in _containers(pod, container)
+            for found in containers_of(pod, container)
         ][:MAX_LOG_STREAMS]
         if not streams:
             if container is not None and look.pods:
                 raise NotFound(
                     f"No pod of {name} has a container {one_line(container)!r}.",
                     why="There are: "
-                    + ", ".join(sorted({c for pod in look.pods for c in _containers(pod, "")})),
+                    + ", ".join(sorted({c for pod in look.pods for c in containers_of(pod, "")})),
                 )
             return iter(())
         if follow:
-            return self._followed(streams, tail)
+            return self._logs.followed(streams, tail)
         lines = [
             line
             for pod, found in streams
-            for line in self._log(pod, found, previous=previous, tail=tail)
+            for line in self._logs.lines(pod, found, previous=previous, tail=tail)
         ]
         lines.sort(key=lambda line: line.time or datetime.min.replace(tzinfo=UTC))
         return iter(lines[-tail:] if len(streams) == 1 else lines)
@@ -1114,82 +876,7 @@ class KServeServing:
         look = self._look(name, self._reads)
         if look is None:
             raise objects.missing(name, self._namespace)
-        return tuple(dict.fromkeys(each for pod in look.pods for each in _containers(pod, "")))
-
-    def _log(self, pod: str, container: str, *, previous: bool, tail: int) -> list[LogLine]:
-        response = self._cluster.raw(
-            "GET",
-            f"{self._pods()}/{path_part(pod)}/log",
-            doing=f"read the log of {pod}",
-            query={
-                "container": container,
-                "tailLines": tail,
-                "limitBytes": MAX_LOG_BYTES,
-                "timestamps": "true",
-                "previous": "true" if previous else "false",
-            },
-        )
-        try:
-            if response.status in {401, 403}:
-                raise self._cluster.refusal(f"read the log of {pod}", response)
-            # 400 and 404: the container has not started, or had no earlier instance. No log.
-            text = response.read() if response.status == 200 else b""
-        except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(
-                f"The log of {pod} could not be read to its end.", why=one_line(error)
-            ) from error
-        finally:
-            response.release_conn()
-        source = f"{pod}/{container}"
-        lines = text.decode("utf-8", "replace").splitlines()
-        return [_log_line(source, line) for line in lines if not line.startswith(_LOG_IS_GONE)]
-
-    def _followed(self, streams: Sequence[tuple[str, str]], tail: int) -> Iterator[LogLine]:
-        lines: queue.Queue[LogLine | Denied | None] = queue.Queue(maxsize=1000)
-        stopped = threading.Event()
-
-        def pump(pod: str, container: str) -> None:
-            with suppress(SlipwayError, urllib3.exceptions.HTTPError, OSError):
-                response = self._cluster.raw(
-                    "GET",
-                    f"{self._pods()}/{path_part(pod)}/log",
-                    doing=f"follow the log of {pod}",
-                    query={
-                        "container": container,
-                        "tailLines": tail,
-                        "timestamps": "true",
-                        "follow": "true",
-                    },
-                    read_timeout_s=3600,
-                )
-                if response.status in {401, 403}:
-                    lines.put(self._cluster.refusal(f"follow the log of {pod}", response))
-                    return
-                rest = b""
-                for chunk in response.stream(4096):
-                    *whole, rest = (rest + chunk).split(b"\n")
-                    for line in whole:
-                        if stopped.is_set():
-                            response.close()
-                            return
-                        text = line.decode("utf-8", "replace")
-                        lines.put(_log_line(f"{pod}/{container}", text), timeout=60)
-            lines.put(None)
-
-        for pod, container in streams:
-            threading.Thread(target=pump, args=(pod, container), daemon=True).start()
-        left = len(streams)
-        try:
-            while left:
-                line = lines.get()
-                if isinstance(line, Denied):
-                    raise line
-                if line is None:
-                    left -= 1
-                else:
-                    yield line
-        finally:
-            stopped.set()
+        return tuple(dict.fromkeys(each for pod in look.pods for each in containers_of(pod, "")))
 
     def events(self, name: str) -> Sequence[LogLine]:
         """Events of the object, its children and its pods in one timeline, oldest first."""
@@ -1210,7 +897,7 @@ class KServeServing:
             return about in names or str(about).startswith(f"{child}-")
 
         found = self._cluster.items(
-            self._all_events(),
+            self.paths.events,
             doing=f"list the events of {name}",
         )
         return sorted((event for event in found if belongs(event)), key=_event_time)
@@ -1219,19 +906,8 @@ class KServeServing:
 
     def check(self) -> Sequence[Finding]:
         """Everything that must hold for this target. Never raises."""
-        found = self._facilities.findings(self._ways_in)
+        found = self._facilities.findings(self._ways.listening)
         return (*self._ground(), *found, *self._watch_finding())
-
-    def _ways_in(self) -> list[str]:
-        """Addresses of ingresses that answer from here.
-
-        Raises:
-            Denied: none does that is known, but those of the cluster may not be looked at.
-        """
-        found = [url for url in self._known_gateways() if _listens(url)]
-        if not found and self._gateways_denied is not None:
-            raise self._gateways_denied
-        return found
 
     def _watch_finding(self) -> Iterator[Finding]:
         if not isinstance(self._reads, Watched):
@@ -1250,31 +926,6 @@ class KServeServing:
                 f"Kinds of objects watched: {self._reads.watching}; the oldest answer is"
                 f" {self._reads.confirmed_s_ago:.0f} s old.",
             )
-
-    # ── Paths ─────────────────────────────────────────────────────────────────────────────────
-
-    def _path(self, name: str | None = None) -> str:
-        namespace = path_part(self._namespace)
-        base = f"/apis/{kubeobject.API_VERSION}/namespaces/{namespace}/inferenceservices"
-        return base if name is None else f"{base}/{path_part(name)}"
-
-    def _pods(self) -> str:
-        return f"/api/v1/namespaces/{path_part(self._namespace)}/pods"
-
-    def _all_events(self) -> str:
-        return f"/api/v1/namespaces/{path_part(self._namespace)}/events"
-
-    def _pod_proxy(self, pod: Json) -> str:
-        return f"{self._pods()}/{path_part(pod['metadata']['name'])}:{_port(pod)}/proxy"
-
-    def _deployments(self) -> str:
-        return f"/apis/apps/v1/namespaces/{path_part(self._namespace)}/deployments"
-
-    def _knative(self) -> str:
-        return f"/apis/serving.knative.dev/v1/namespaces/{path_part(self._namespace)}/services"
-
-    def _revisions(self) -> str:
-        return f"/apis/serving.knative.dev/v1/namespaces/{path_part(self._namespace)}/revisions"
 
 
 _MANAGER = re.compile(r'conflict with "((?:[^"\\]|\\.)*)"')
@@ -1351,39 +1002,6 @@ def _by_label(items: Sequence[Json], label: str) -> dict[str, list[Json]]:
     return grouped
 
 
-def _port(pod: Json) -> int:
-    """The port on which the model server listens: its first, or MLServer's own."""
-    for container in (pod.get("spec") or {}).get("containers") or ():
-        if container.get("name") == kubeobject.CONTAINER:
-            ports = container.get("ports") or ()
-            return int(ports[0]["containerPort"]) if ports else kubeobject.HTTP_PORT
-    return kubeobject.HTTP_PORT
-
-
-def _containers(pod: Json, chosen: str | None) -> list[str]:
-    """Names of a pod's containers: `chosen` if it is there; "" = all; None = those that tell."""
-    spec = pod.get("spec") or {}
-    every = [
-        str(container["name"])
-        for container in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ()))
-    ]
-    if chosen == "":
-        return every
-    wanted = (kubeobject.INITIALIZER, kubeobject.CONTAINER) if chosen is None else (chosen,)
-    return [name for name in every if name in wanted]
-
-
-# kubelet v1.34, kuberuntime_manager.go, GetContainerLogs: it answers 200 with these words in place
-# of the log when the runtime has removed the instance.
-_LOG_IS_GONE = "unable to retrieve container logs for "
-
-
-def _log_line(source: str, line: str) -> LogLine:
-    stamp, _, text = line.partition(" ")
-    when = kubeobject.time_of(stamp[:26] + "Z" if len(stamp) > 27 else stamp)
-    return LogLine(when, source, one_line(text if when else line, 4096))
-
-
 def _event_time(event: Json) -> str:
     return str(
         event.get("lastTimestamp")
@@ -1402,20 +1020,3 @@ def _event_line(event: Json) -> LogLine:
         one_line(f"{event.get('reason', '')}: {event.get('message', '')}{times}", 1024),
         warning=event.get("type") == "Warning",
     )
-
-
-def _listens(url: str) -> bool:
-    """Whether somebody takes connections at an http:// address."""
-    parts = urlsplit(url)
-    try:
-        with socket.create_connection((parts.hostname, parts.port or 80), GATEWAY_TIMEOUT_S):
-            return True
-    except OSError:
-        return False
-
-
-def _balancer_urls(thing: Json, port: int) -> list[str]:
-    """http:// addresses in the load balancer's status of a Kubernetes Service or an Ingress."""
-    balancer = (thing.get("status") or {}).get("loadBalancer") or {}
-    hosts = [entry.get("ip") or entry.get("hostname") for entry in balancer.get("ingress") or ()]
-    return [f"http://{host}" if port == 80 else f"http://{host}:{port}" for host in hosts if host]

@@ -88,6 +88,15 @@ def pod_ready(pod: Json) -> bool:
     return bool(condition and condition.get("status") == "True")
 
 
+def port_of(pod: Json) -> int:
+    """The port on which the model server listens: its first, or MLServer's own."""
+    for container in (pod.get("spec") or {}).get("containers") or ():
+        if container.get("name") == CONTAINER:
+            ports = container.get("ports") or ()
+            return int(ports[0]["containerPort"]) if ports else HTTP_PORT
+    return HTTP_PORT
+
+
 def server_of(pod: Json) -> Json:
     """The status of the pod's model server; empty while there is none."""
     states = value_at(pod, ("status", "containerStatuses")) or ()

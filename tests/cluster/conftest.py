@@ -417,7 +417,7 @@ def voyage(ops: ClusterOps, admin: Cluster) -> Iterator[Callable[[Mode], Voyage]
 
     yield begin
     for made in begun:
-        path = ops.serving._path(made.service)
+        path = ops.serving.paths.service(made.service)
         admin.send("DELETE", path, doing="clean up", accept=(404,))
         waiting.seen(lambda: ops.serving.service(made.service) is None, within_s=60)  # noqa: B023 - called here
 

@@ -256,7 +256,7 @@ def test_a_deploy_whose_upload_fails_changes_nothing_that_serves(
 ) -> None:
     journey = voyage(Mode.STANDARD)
     assert journey.deploy(1).outcome is Outcome.VERIFIED
-    path = ops.serving._path(journey.service)
+    path = ops.serving.paths.service(journey.service)
 
     def wanted() -> Json:
         found = ops.serving._cluster.get(path, doing="look")

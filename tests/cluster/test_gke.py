@@ -63,7 +63,7 @@ def journey(google: Google, gate: Gate, ops: ClusterOps, admin: Cluster) -> Iter
     mine = replace(ops, serving=serving, journal=journal, server=through.host)
     made = Voyage(mine, f"wine-{secrets.token_hex(2)}", Mode.STANDARD)
     yield made
-    admin.send("DELETE", serving._path(made.service), doing="clean up", accept=(404,))
+    admin.send("DELETE", serving.paths.service(made.service), doing="clean up", accept=(404,))
 
 
 def test_a_roll_out_whose_token_is_revoked_in_the_middle_is_finished(

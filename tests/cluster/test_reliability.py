@@ -104,7 +104,7 @@ class Front:
 
     @property
     def path(self) -> str:
-        return self.ops.serving._path(self.service)
+        return self.ops.serving.paths.service(self.service)
 
     def edit(self, body: Json, manager: str = "kubectl-edit") -> None:
         self.admin.send(

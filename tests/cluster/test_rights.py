@@ -127,7 +127,7 @@ def served(acting: ClusterOps, admin: Cluster) -> Iterator[None]:
     assert Voyage(acting, Stage.live, Mode.STANDARD).follow().outcome is Outcome.VERIFIED
     yield
     for name in (Stage.live, Stage.asleep, Stage.split):
-        admin.send("DELETE", acting.serving._path(name), doing="clean up", accept=(404,))
+        admin.send("DELETE", acting.serving.paths.service(name), doing="clean up", accept=(404,))
 
 
 def stopped(ops: ClusterOps, name: str, mode: Mode) -> None:
@@ -419,7 +419,7 @@ def test_without_ingress_and_proxy_a_port_is_forwarded(
     with pytest.raises(Denied, match="slipway-forward"):
         serving.endpoint(journey.service)
     with stage.account.also(FORWARD, stage.namespace):
-        serving._reachable.clear()
+        serving = KServeServing(mine, stage.namespace, stage.ops.journal, NOWHERE)  # asks anew
         endpoint = serving.endpoint(journey.service)
         assert endpoint.via is WayIn.PORT_FORWARD
         assert "port-forward to pod" in endpoint.why

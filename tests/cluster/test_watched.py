@@ -45,7 +45,7 @@ def test_what_watches_bring_is_what_the_server_says(  # noqa: PLR0917 (fixtures 
     assert mine_and_said[0] == mine_and_said[1]
     assert mine.serving.services() == ops.serving.services()
     assert journal.history(journey.service) == ops.journal.history(journey.service)
-    path = ops.serving._path(journey.service)
+    path = ops.serving.paths.service(journey.service)
     admin.send("DELETE", path, doing="clean up")
     left = waiting.seen(
         lambda: mine.serving.service(journey.service),
@@ -71,7 +71,7 @@ def test_a_change_by_others_is_seen_within_a_second(
             "metadata": {"name": name, "annotations": {kubeobject.STOP_ANNOTATION: "true"}},
             "spec": spec,
         }
-        admin.send("POST", serving._path(), doing="make one", body=body)
+        admin.send("POST", serving.paths.services, doing="make one", body=body)
 
     before = {service.name for service in serving.services()}
     took = []
@@ -85,7 +85,7 @@ def test_a_change_by_others_is_seen_within_a_second(
         took.append(time.monotonic() - began)
     assert sorted(took)[2] < 1.0
     for turn in range(5):
-        admin.send("DELETE", serving._path(f"idle-{turn}"), doing="clean up")
+        admin.send("DELETE", serving.paths.service(f"idle-{turn}"), doing="clean up")
     until = time.monotonic() + 30  # KServe's finalizer takes its moment
     while not {service.name for service in serving.services()} <= before:
         assert time.monotonic() < until

@@ -1,0 +1,71 @@
+"""Where the API server keeps what serves in one namespace. Every name is quoted: it is data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services import kubeobject
+from services.cluster import path_part
+from services.domain import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """API paths of one namespace's collections and things."""
+
+    namespace: str
+
+    @property
+    def services(self) -> str:
+        """InferenceServices."""
+        namespace = path_part(self.namespace)
+        return f"/apis/{kubeobject.API_VERSION}/namespaces/{namespace}/inferenceservices"
+
+    def service(self, name: str) -> str:
+        """One InferenceService."""
+        return f"{self.services}/{path_part(name)}"
+
+    @property
+    def deployments(self) -> str:
+        """Deployments, of which KServe makes one for a service in Standard mode."""
+        return f"/apis/apps/v1/namespaces/{path_part(self.namespace)}/deployments"
+
+    @property
+    def knative_services(self) -> str:
+        """Knative Services, of which KServe makes one for a service in Knative mode."""
+        return f"/apis/serving.knative.dev/v1/namespaces/{path_part(self.namespace)}/services"
+
+    @property
+    def revisions(self) -> str:
+        """Knative's Revisions."""
+        return f"/apis/serving.knative.dev/v1/namespaces/{path_part(self.namespace)}/revisions"
+
+    @property
+    def pods(self) -> str:
+        """Pods."""
+        return f"/api/v1/namespaces/{path_part(self.namespace)}/pods"
+
+    def pod(self, name: str) -> str:
+        """One pod."""
+        return f"{self.pods}/{path_part(name)}"
+
+    def pod_proxy(self, pod: Json) -> str:
+        """The API server's proxy to the model server of a pod."""
+        return f"{self.pod(pod['metadata']['name'])}:{kubeobject.port_of(pod)}/proxy"
+
+    def service_proxy(self, service: str) -> str:
+        """The API server's proxy to a service's pods, in Standard mode."""
+        child = f"{path_part(kubeobject.predictor_name(service))}:80"
+        return f"/api/v1/namespaces/{path_part(self.namespace)}/services/{child}/proxy"
+
+    def ingress(self, service: str) -> str:
+        """The Ingress that KServe makes for a service in Standard mode."""
+        return (
+            f"/apis/networking.k8s.io/v1/namespaces/{path_part(self.namespace)}"
+            f"/ingresses/{path_part(service)}"
+        )
+
+    @property
+    def events(self) -> str:
+        """Events."""
+        return f"/api/v1/namespaces/{path_part(self.namespace)}/events"
