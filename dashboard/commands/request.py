@@ -329,6 +329,7 @@ def bench(session: Session) -> Answer:
         document["run"] = _saved_run(
             session, service, load, summary, ticks, cold_start_s=cold_start_s
         )
+        session.terminal.say(f"Beside those kept before: `slipway runs {service.name}`.")
         if args.max_p99 is not None or args.max_error_ratio is not None:
             ops.store.keep_objective(ops.target, ops.namespace, service.name, objective)
     tell_workflow(session, f"Slipway: bench {service.name}", _load_summary(document))

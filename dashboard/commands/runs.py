@@ -144,12 +144,26 @@ def _opened(found: Sequence[Run]) -> tuple[dict[str, Any], Iterator[str]]:
     def lines() -> Iterator[str]:
         for run, one in zip(found, told, strict=False):
             yield f"{named[run.id]}: {one_line(run.name, 200)}"
+            yield _facts(run)
             yield from one
             yield ""
         for one in told[len(found) :]:
             yield from one
 
     return {"runs": rows, "compared": compared}, lines()
+
+
+def _facts(run: Run) -> str:
+    """When, by whom, where, by which way and of what."""
+    via = report.via_of(run)
+    where = "/".join(filter(None, (run.target, run.namespace, run.service)))
+    parts = (
+        f"{run.created_at[:19]} by {run.actor}",
+        where if run.release is None else f"{where}, release {run.release}",
+        f"by way of {via}" if via else "",
+        report.request_of(run),
+    )
+    return "; ".join(one_line(part, 200) for part in parts if part)
 
 
 def _compared_lines(

@@ -100,6 +100,7 @@ def test_one_is_told_in_full(cli: Cli, world: World) -> None:
     ran = cli("runs", "--id", str(number))
 
     assert f"#{number} wine/1: before the holidays" in ran.out
+    assert "by ana; memory/models/wine, release 2; by way of ingress; V2, 1 row" in ran.out
     assert "verdict" in ran.out
     document = cli("runs", "--id", str(number), "--json").document
     assert document["runs"][0]["versions_compared"] == []
