@@ -449,7 +449,7 @@ def _runs_arguments(parser: argparse.ArgumentParser) -> None:
         help="these in full; several: each later one against the earliest",
     )
     parser.add_argument(
-        "--limit", metavar="N", type=_positive_count, default=100, help="the newest; default: 100"
+        "--limit", metavar="N", type=_positive_count, help="the newest; default: 20"
     )
     parser.add_argument("--out", metavar="FILE", help="all of them into a .csv, .json or .html")
 

@@ -1,4 +1,4 @@
-"""What stored load tests say: their names and figures, and all of it as one HTML page. Pure.
+"""What stored load tests say, what is kept of them, and all of it as one HTML page. Pure.
 
 A run is named by who answered: while a canary takes a share of the traffic, figures are those of
 neither version alone.
@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, tzinfo
-from typing import TypedDict
+from typing import Any
 
 from dashboard import charts, views, words
 from services import changeover, difference, latency, records
@@ -31,15 +31,17 @@ td:not(:first-child) { font-variant-numeric: tabular-nums; }
 """
 
 
-def settings_text(load: Load, cold_start_s: float | None = None) -> str:
+def settings_text(load: Load, cold_start_s: float | None = None, *, side: int | None = None) -> str:
     """What was asked of a load test, as JSON without addresses' secrets and without bodies.
 
-    `cold_start_s`: what waking the service took before; None when it was awake.
+    `cold_start_s`: what waking the service took before; None when it was awake. `side`: the release
+    that was asked alone; None when it was whichever the traffic goes to.
     """
     plain = replace(load, requests=(), endpoint=replace(load.endpoint, headers=(), ca_file=None))
     sent = load.requests[0]
     asked = {"protocol": sent.protocol.value, "rows": sent.rows, "bodies": len(load.requests)}
-    return json.dumps(json.loads(records.dump(plain)) | asked | {"cold_start_s": cold_start_s})
+    before = {"release": side, "cold_start_s": cold_start_s}
+    return json.dumps(json.loads(records.dump(plain)) | asked | before)
 
 
 def settings_of(run: Run) -> dict[str, object]:
@@ -52,6 +54,12 @@ def objective_of(run: Run) -> Objective:
     """The objective that a stored run was held to."""
     promised = settings_of(run).get("objective")
     return records.load(Objective, json.dumps(promised)) if promised else Objective()
+
+
+def cold_start_of(run: Run) -> float | None:
+    """What waking the service took before it, in seconds; None when it was awake, or not kept."""
+    told = settings_of(run).get("cold_start_s")
+    return float(told) if isinstance(told, int | float) else None
 
 
 def via_of(run: Run) -> WayIn | None:
@@ -78,6 +86,7 @@ def between(first: Run, other: Run) -> tuple[str, ...]:
         filter(
             None,
             (
+                _place_warning(first, other),
                 difference.hop_warning(via_of(first), via_of(other)),
                 difference.request_warning(request_of(first), request_of(other)),
             ),
@@ -85,10 +94,20 @@ def between(first: Run, other: Run) -> tuple[str, ...]:
     )
 
 
+def _place_warning(first: Run, other: Run) -> str:
+    places = [place_of(run) for run in (first, other)]
+    return f"They are of {places[0]} and of {places[1]}." if places[0] != places[1] else ""
+
+
+def place_of(run: Run) -> str:
+    """Which service was measured: `mini/models/wine`."""
+    return "/".join(filter(None, (run.target, run.namespace, run.service)))
+
+
 def against_earliest(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
     """What is compared with what: (the earliest, each later one), in the order of time."""
-    first, *others = sorted(runs, key=lambda run: run.created_at)
-    return [(first, run) for run in others]
+    ordered = sorted(runs, key=lambda run: run.created_at)
+    return [(ordered[0], run) for run in ordered[1:]]
 
 
 def answered(run: Run) -> dict[str, int]:
@@ -130,23 +149,24 @@ def labels(runs: Sequence[Run]) -> dict[int | None, str]:
     return {run.id: f"#{run.id} {mix(run)}" for run in runs}
 
 
-def asked_of(run: Run) -> dict[str, object]:
-    """What was asked for, by one set of names; None where it was not kept or does not apply."""
-    settings, objective = settings_of(run), objective_of(run)
+def asked_of(run: Run) -> views.AskedRow:
+    """What was asked for, by one set of names."""
+    settings = settings_of(run)
+    kept: dict[str, Any] = {name: settings.get(name) for name in views.AskedRow.__annotations__}
+    asked: Any = kept | {"via": via_of(run)}
+    return asked  # type: ignore[no-any-return]  # the keys are those of the row
+
+
+def _asked(run: Run) -> dict[str, object]:
+    """The same beside a run's figures, with what was promised."""
+    objective = objective_of(run)
     ratio = objective.error_ratio
-    return {
-        "mode": settings.get("mode"),
-        "rate": settings.get("rate"),
-        "concurrency": settings.get("concurrency"),
-        "duration_s": settings.get("duration_s"),
-        "max_requests": settings.get("max_requests"),
-        "warm_up_s": settings.get("warm_up_s"),
-        "rows": settings.get("rows"),
-        "bodies": settings.get("bodies"),
-        "via": via_of(run),
+    asked: dict[str, object] = dict(asked_of(run))
+    asked["asked_release"] = asked.pop("release")  # beside the release that answered
+    return asked | {
         "objective_p99_ms": words.milliseconds(objective.p99_s),
         "objective_failures_percent": None if ratio is None else round(ratio * 100, 4),
-        "cold_start_s": settings.get("cold_start_s"),
+        "cold_start_s": cold_start_of(run),
     }
 
 
@@ -171,54 +191,23 @@ def _times(prefix: str, found: Percentiles) -> dict[str, float | None]:
     return {f"{prefix}{name}_ms": words.milliseconds(getattr(found, name)) for name in names}
 
 
-class RunRow(TypedDict):
-    """A stored load test for JSON: whose it is, what was asked, what came out."""
-
-    run: int | None
-    label: str
-    by: str
-    when: str
-    target: str
-    namespace: str
-    service: str
-    release: int | None
-    version: str
-    answered_by: dict[str, int]
-    asked: dict[str, object]
-    objective: dict[str, float | None]
-    cold_start_s: object
-    requests: int
-    ok: int
-    errors: dict[str, int]
-    duration_s: float
-    rate: float
-    target_rate: float | None
-    latency_s: views.PercentilesRow
-    service_time_s: views.PercentilesRow
-    client_limited: bool
-    objective_met: bool | None
-    verdict: str
-
-
-def run_row(run: Run) -> RunRow:
+def run_row(run: Run) -> views.RunRow:
     """One stored load test, without its seconds."""
-    summary, settings, objective = run.summary, settings_of(run), objective_of(run)
-    asked = ("mode", "rate", "concurrency", "duration_s", "max_requests", "warm_up_s")
-    sent = ("protocol", "rows", "bodies")
+    summary, objective = run.summary, objective_of(run)
     return {
         "run": run.id,
         "label": run.name,
-        "by": run.actor,
-        "when": run.created_at,
+        "actor": run.actor,
+        "created_at": views.time_text(datetime.fromisoformat(run.created_at)),
         "target": run.target,
         "namespace": run.namespace,
         "service": run.service,
         "release": run.release,
         "version": run.version,
         "answered_by": answered(run),
-        "asked": {**{name: settings.get(name) for name in asked + sent}, "via": via_of(run)},
+        "asked": asked_of(run),
         "objective": {"p99_s": objective.p99_s, "error_ratio": objective.error_ratio},
-        "cold_start_s": settings.get("cold_start_s"),
+        "cold_start_s": cold_start_of(run),
         "requests": summary.requests,
         "ok": summary.ok,
         "errors": dict(summary.errors),
@@ -233,18 +222,7 @@ def run_row(run: Run) -> RunRow:
     }
 
 
-class RunComparisonRow(TypedDict):
-    """A stored load test against an earlier one."""
-
-    run: int | None
-    against: int | None
-    p50: views.TimeDifferenceRow | None
-    p99: views.TimeDifferenceRow | None
-    verdict: str
-    warnings: list[str]
-
-
-def comparison_row(first: Run, run: Run, found: difference.Comparison) -> RunComparisonRow:
+def comparison_row(first: Run, run: Run, found: difference.Comparison) -> views.RunComparisonRow:
     """How `run` differs from `first`."""
     return {
         "run": run.id,
@@ -277,8 +255,8 @@ def difference_rows(names: tuple[str, str], found: difference.Comparison) -> lis
     ]
 
 
-def row(run: Run) -> dict[str, object]:
-    """Everything of one run in a row, for CSV."""
+def csv_row(run: Run) -> dict[str, object]:
+    """Everything of one run in a row."""
     return {
         "run": run.id,
         "answered_by": mix(run),
@@ -290,7 +268,7 @@ def row(run: Run) -> dict[str, object]:
         "asked": run.name,
         "when": run.created_at,
         "by": run.actor,
-        **asked_of(run),
+        **_asked(run),
         **figures(run),
         "verdict": run.summary.verdict,
     }
@@ -298,7 +276,7 @@ def row(run: Run) -> dict[str, object]:
 
 def as_csv(runs: Sequence[Run]) -> str:
     """Everything of each run in a row. At least one run."""
-    rows = [row(run) for run in runs]
+    rows = [csv_row(run) for run in runs]
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(rows[0]))
     writer.writeheader()
@@ -374,8 +352,11 @@ def version_note(compared: Sequence[difference.VersionComparison]) -> str:
 # ── As a page ─────────────────────────────────────────────────────────────────────────────────
 
 
-def page(runs: Sequence[Run], zone: tzinfo, at: datetime) -> str:
-    """Their figures, verdicts and charts; `zone` is the reader's, `at` the moment of the export."""
+def page(runs: Sequence[Run], zone: tzinfo | None, at: datetime) -> str:
+    """Their figures, verdicts and charts; of several services each is compared with its own.
+
+    `zone` is the reader's, None this machine's; `at` the moment of the export.
+    """
     named = labels(runs)
     many = "" if len(runs) == 1 else "s"
     services = ", ".join(dict.fromkeys(run.service for run in runs))
@@ -399,7 +380,7 @@ def page(runs: Sequence[Run], zone: tzinfo, at: datetime) -> str:
 
 
 def _charts(
-    runs: Sequence[Run], named: Mapping[int | None, str], zone: tzinfo
+    runs: Sequence[Run], named: Mapping[int | None, str], zone: tzinfo | None
 ) -> Iterator[charts.Chart]:
     summaries = {named[run.id]: run.summary for run in runs}
     yield charts.histogram({name: one.histogram for name, one in summaries.items()})
@@ -429,13 +410,13 @@ def _turned(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
     ]
 
 
-def _run(run: Run, name: str, zone: tzinfo) -> str:
-    asked = asked_of(run)
+def _run(run: Run, name: str, zone: tzinfo | None) -> str:
+    asked = _asked(run)
     facts = {
         "asked": run.name,
         "when": _moment(datetime.fromisoformat(run.created_at), zone),
         "by": run.actor,
-        "target": " / ".join(filter(None, (run.target, run.namespace, run.service))),
+        "target": place_of(run).replace("/", " / "),
         **{key.replace("_", " "): str(value) for key, value in asked.items() if value is not None},
     }
     lines = "".join(
@@ -461,7 +442,10 @@ def _versions(run: Run) -> str:
 
 def _compared(runs: Sequence[Run], named: Mapping[int | None, str]) -> list[str]:
     said = []
-    for first, run in against_earliest(runs):
+    of_each: dict[str, list[Run]] = {}
+    for run in runs:
+        of_each.setdefault(run.service, []).append(run)
+    for first, run in (pair for mine in of_each.values() for pair in against_earliest(mine)):
         found = difference.compare(first.summary, run.summary, (named[first.id], named[run.id]))
         said += [found.verdict, *found.warnings, *between(first, run)]
     return [f"<p>{html.escape(one)}</p>" for one in said if one]
@@ -480,5 +464,5 @@ def _table(rows: Sequence[Mapping[str, object]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _moment(at: datetime, zone: tzinfo) -> str:
+def _moment(at: datetime, zone: tzinfo | None) -> str:
     return at.astimezone(zone).strftime("%-d %B %Y, %H:%M:%S %Z")

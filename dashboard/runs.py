@@ -167,7 +167,7 @@ def _compared(runs: Sequence[Run], named: Mapping[int | None, str]) -> None:
 
 
 def _run_row(run: Run) -> dict[str, object]:
-    response, settings = run.summary.response, report.settings_of(run)
+    response = run.summary.response
     return {
         "run": run.id,
         "answered by": report.mix(run),
@@ -183,5 +183,5 @@ def _run_row(run: Run) -> dict[str, object]:
         "answers": run.summary.ok,
         "per second": round(run.summary.rate, 1),
         "failures": sum(run.summary.errors.values()),
-        "cold start s": settings.get("cold_start_s"),
+        "cold start s": report.cold_start_of(run),
     }

@@ -177,7 +177,7 @@ def load_form(ops: Ops, service: Service) -> None:
             service=service.name,
             release=measured_release,
             version=measured,
-            settings=report.settings_text(load, cold_start_s),
+            settings=report.settings_text(load, cold_start_s, side=whom.release),
             summary=summary,
             ticks=(),
         )

@@ -519,6 +519,62 @@ class ChangeoverRow(TypedDict):
     from_at: str | None
 
 
+class AskedRow(TypedDict):
+    """What was asked of a stored load test; None where it was not kept or does not apply."""
+
+    mode: str | None
+    rate: float | None
+    concurrency: int | None
+    duration_s: float | None
+    max_requests: int | None
+    warm_up_s: float | None
+    release: int | None
+    protocol: str | None
+    rows: int | None
+    bodies: int | None
+    via: str | None
+
+
+class RunRow(TypedDict):
+    """A stored load test for JSON: whose it is, what was asked, what came out."""
+
+    run: int | None
+    label: str
+    actor: str
+    created_at: str | None
+    target: str
+    namespace: str
+    service: str
+    release: int | None
+    version: str
+    answered_by: dict[str, int]
+    asked: AskedRow
+    objective: dict[str, float | None]
+    cold_start_s: float | None
+    requests: int
+    ok: int
+    errors: dict[str, int]
+    duration_s: float
+    rate: float
+    target_rate: float | None
+    latency_s: PercentilesRow
+    service_time_s: PercentilesRow
+    client_limited: bool
+    objective_met: bool | None
+    verdict: str
+
+
+class RunComparisonRow(TypedDict):
+    """A stored load test against an earlier one."""
+
+    run: int | None
+    against: int | None
+    p50: TimeDifferenceRow | None
+    p99: TimeDifferenceRow | None
+    verdict: str
+    warnings: list[str]
+
+
 class PackageDocument(TypedDict):
     """A package that was made, or found made."""
 

@@ -593,7 +593,7 @@ def prepared_deploy(
 ) -> Look[preparing.Prepared]:
     """The plan that deploys `reference` as `name`: the same one until something changes.
 
-    `take_over`: managers whose fields it may take (rollout.taking_over).
+    `take_over`: managers whose fields it may take (preparing.taking_over).
     """
     return _prepared(
         name,

@@ -2,7 +2,7 @@
 
 Three kinds of rules: names that KServe chokes on, fields that a deployment mode ignores, and the
 library check: whether the server that will load a model has the libraries that the model was saved
-with. Callers gather the facts (kserve.py) and decide with rollout.blocking.
+with. Callers gather the facts (kserve.py) and decide with planning.blocking.
 """
 
 from __future__ import annotations

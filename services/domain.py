@@ -522,7 +522,7 @@ class Plan:
     alias: str = ""
     """The registry's alias to move once the version is verified; "" leaves all where they are."""
     rollback_on_failure: bool = False
-    """True when a failure is to be undone by itself: see rollout.with_rollback."""
+    """True when a failure is to be undone by itself: see planning.with_rollback."""
     supersedes: int | None = None
     """Number of the open release that is given up for this one; None waits for no other."""
     for_others: bool = False
@@ -751,7 +751,7 @@ class Service:
     recorded: Intent | None = None
     """What its release recorded, without anybody's edits; None when no release is known."""
     tied: AliasTie | None = None
-    """Read with the history only (rollout.with_past); None where no alias ever moved with it."""
+    """Read with the history only (lineage.with_past); None where no alias ever moved with it."""
 
     @property
     def gone(self) -> bool:

@@ -51,7 +51,7 @@ from services.kubeobject import (
     workload_of,
     written_at,
 )
-from services.manifests import MODEL_ENV, env_of, patch_of
+from services.manifests import MODEL_ENV, patch_of, written_env
 
 _SOURCE = "storage-initializer-sourceuri"
 """End of the annotation in which KServe notes a pod's URI; its prefix differs by version."""
@@ -125,7 +125,7 @@ def live_intent(service: Json) -> Intent:
     predictor = value_at(service, ("spec", "predictor")) or {}
     model = predictor.get("model") or {}
     # Containers beside a model are others: a proxy, say.
-    container = {} if model else server_container(predictor.get("containers") or ())
+    container = {} if model else _server_container(predictor.get("containers") or ())
     holder = container or model
     metadata = service["metadata"]
     if container:
@@ -163,7 +163,7 @@ def live_intent(service: Json) -> Intent:
     )
 
 
-def server_container(containers: Sequence[Json]) -> Json:
+def _server_container(containers: Sequence[Json]) -> Json:
     """The model server among a pod's containers: the one that KServe calls so, else the first."""
     named = (container for container in containers if container.get("name") == CONTAINER)
     return next(named, next(iter(containers), {}))
@@ -204,7 +204,7 @@ def wanted_release(service: Json, history: Sequence[Release]) -> Release | None:
 def drift_of(service: Json, release: Release) -> tuple[Drift, ...]:
     """The fields that we own in which the object is not what the release recorded."""
     intent, live = release.intent, live_intent(service)
-    recorded_env = {item["name"]: item["value"] for item in env_of(intent)}
+    recorded_env = {item["name"]: item["value"] for item in written_env(intent)}
     live_env = dict(live.env)
     compared = [
         ("package", intent.package.uri, live.package.uri),
@@ -556,7 +556,7 @@ def _made_for(pod: Json, service: Json, template: Json) -> bool:
         return True
     # Older than the write: then only one whose template the write left as it was.
     made, asked = (
-        server_container(value_at(holder, ("spec", "containers")) or ())
+        _server_container(value_at(holder, ("spec", "containers")) or ())
         for holder in (pod, template)
     )
     same = all((made.get(key) or None) == (asked.get(key) or None) for key in _TELLING)

@@ -34,6 +34,7 @@ from services.domain import (
     never_applied,
 )
 from services.errors import Conflict, NotDeployable, NotFound, SlipwayError, one_line
+from services.kubepaths import Paths
 from services.watched import Reads, same_things
 
 SERVICE_LABEL = kubeobject.RELEASE_LABEL
@@ -204,8 +205,7 @@ class ClusterJournal:
     ) -> tuple[Outcome, Cause]:
         """What the cluster says of an operation whose process went away, before ours writes."""
         live = self._cluster.get(
-            f"/apis/{kubeobject.API_VERSION}/namespaces/{path_part(self._namespace)}"
-            f"/inferenceservices/{path_part(earlier.service)}",
+            Paths(self._namespace).service(earlier.service),
             doing=f"read {one_line(earlier.service)}",
         )
         wanted = None if live is None else objects.wanted_release(live, history)
@@ -383,7 +383,7 @@ class ClusterJournal:
         return reply.ok
 
     def _revisions(self) -> str:
-        return f"/apis/apps/v1/namespaces/{path_part(self._namespace)}/controllerrevisions"
+        return Paths(self._namespace).releases
 
     def _leases(self) -> str:
         return f"/apis/coordination.k8s.io/v1/namespaces/{path_part(self._namespace)}/leases"

@@ -3,7 +3,8 @@
 The one write is a server-side apply of the whole manifest by field manager `slipway`, without force
 and with strict field validation, guarded by the resourceVersion of the object that the plan was
 made from. Nothing else ever touches an InferenceService: its labels and annotations flow into the
-pods and restart them. What the objects mean stands in inferenceservice.py; this module asks.
+pods and restart them. What is written stands in manifests.py, what the objects mean in
+inferenceservice.py, how requests get to them in waysin.py; this module asks.
 
 Read against KServe v0.20.0, Knative Serving v1.20, Kubernetes 1.34. Implements ports.Serving.
 """
@@ -18,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from services import checks, kubeobject, manifests, podsteps, servingruntime, symptoms
 from services import inferenceservice as objects
@@ -58,22 +59,16 @@ from services.errors import (
 from services.facilities import Facilities, rights_to
 from services.gcloud import CloudPlace
 from services.kubepaths import Paths
-from services.podlogs import PodLogs, containers_of
+from services.podlogs import MAX_LOG_STREAMS, PodLogs, containers_of
 from services.watched import Collections, Reads, Scope, Watched, same_things
 from services.waysin import WaysIn
-
-if TYPE_CHECKING:
-    pass
 
 WRITE_FOR_S = 60.0
 """A write whose answer was lost is looked for, and sent again, for so long: an API server's
 restart takes about 20 s."""
 
-
 FAILURE_LINES = 400
 LOOK_AT_LOG_EVERY_S = 2.0
-
-MAX_LOG_STREAMS = 40
 
 _UNDECLARED = re.compile(r"field not declared in schema|failed to create typed patch object")
 """How a server-side apply refuses a field that the kind does not have."""
@@ -86,7 +81,7 @@ _OLD_MODES = {Mode.STANDARD: "RawDeployment", Mode.KNATIVE: "Serverless"}
 
 def collections(namespace: str, service: str | None = None) -> Collections:
     """What a process that stays up watches; of one service alone, what who follows it does."""
-    part, paths = path_part(namespace), Paths(namespace)
+    paths = Paths(namespace)
     child = kubeobject.predictor_name(service) if service else ""
 
     def of(label: str, value: str | None) -> Scope:
@@ -95,9 +90,7 @@ def collections(namespace: str, service: str | None = None) -> Collections:
     return {
         paths.services: Scope(name=service or ""),
         paths.deployments: of(kubeobject.SERVICE_LABEL, service),
-        f"/apis/apps/v1/namespaces/{part}/controllerrevisions": of(
-            kubeobject.RELEASE_LABEL, service
-        ),
+        paths.releases: of(kubeobject.RELEASE_LABEL, service),
         paths.pods: of(kubeobject.SERVICE_LABEL, service),
         paths.knative_services: Scope(name=child),
         paths.revisions: of(KNATIVE_SERVICE_LABEL, child),
@@ -153,7 +146,7 @@ class KServeServing:
         self._cluster = cluster
         self._reads: Reads = reads or cluster
         self._namespace = namespace
-        self.paths = Paths(namespace)
+        self._paths = Paths(namespace)
         self._journal = journal
         self._options = options
         self._sleep = sleep
@@ -163,8 +156,8 @@ class KServeServing:
             service_account=self._options.service_account,
             cloud=self._options.cloud,
         )
-        self._ways = WaysIn(cluster, self.paths, options.ingress)
-        self._logs = PodLogs(cluster, self.paths)
+        self._ways = WaysIn(cluster, self._paths, options.ingress)
+        self._logs = PodLogs(cluster, self._paths)
         self._listed: dict[str, tuple[tuple[Json, ...], Service]] = {}
         """What `services` made of the same objects the last time: watches leave most as they
         were."""
@@ -181,29 +174,29 @@ class KServeServing:
 
         Five lists, whatever the number of services.
         """
-        found = self._reads.items(self.paths.services, doing="list the services")
+        found = self._reads.items(self._paths.services, doing="list the services")
         if not found:
             return ()
         histories = self._journal.histories()
         deployments = _by_name(
             self._reads.items(
-                self.paths.deployments, doing="list Deployments", selector=kubeobject.SERVICE_LABEL
+                self._paths.deployments, doing="list Deployments", selector=kubeobject.SERVICE_LABEL
             )
         )
         pods = _by_label(
             self._reads.items(
-                self.paths.pods, doing="list pods", selector=kubeobject.SERVICE_LABEL
+                self._paths.pods, doing="list pods", selector=kubeobject.SERVICE_LABEL
             ),
             kubeobject.SERVICE_LABEL,
         )
         knative, revisions = {}, {}
         if any(kubeobject.mode_of(service) is Mode.KNATIVE for service in found):
             knative = _by_name(
-                self._reads.items(self.paths.knative_services, doing="list Knative Services")
+                self._reads.items(self._paths.knative_services, doing="list Knative Services")
             )
             revisions = _by_label(
                 self._reads.items(
-                    self.paths.revisions, doing="list Revisions", selector=KNATIVE_SERVICE_LABEL
+                    self._paths.revisions, doing="list Revisions", selector=KNATIVE_SERVICE_LABEL
                 ),
                 KNATIVE_SERVICE_LABEL,
             )
@@ -273,12 +266,12 @@ class KServeServing:
         )
 
     def _look(self, name: str, reads: Reads) -> objects.Look | None:
-        service = reads.get(self.paths.service(name), doing=f"read {one_line(name)}")
+        service = reads.get(self._paths.service(name), doing=f"read {one_line(name)}")
         if service is None:
             return None
         child = kubeobject.predictor_name(name)
         pods = reads.items(
-            self.paths.pods,
+            self._paths.pods,
             doing=f"list the pods of {name}",
             selector=f"{kubeobject.SERVICE_LABEL}={name}",
         )
@@ -286,21 +279,19 @@ class KServeServing:
             return objects.Look(
                 service,
                 knative=reads.get(
-                    f"{self.paths.knative_services}/{child}",
+                    self._paths.knative_service(name),
                     doing=f"read the Knative Service of {name}",
                 ),
                 revisions=tuple(
                     reads.items(
-                        self.paths.revisions,
+                        self._paths.revisions,
                         doing=f"list the Revisions of {name}",
                         selector=f"{KNATIVE_SERVICE_LABEL}={child}",
                     )
                 ),
                 pods=tuple(pods),
             )
-        deployment = reads.get(
-            f"{self.paths.deployments}/{child}", doing=f"read the Deployment of {name}"
-        )
+        deployment = reads.get(self._paths.deployment(name), doing=f"read the Deployment of {name}")
         return objects.Look(service, deployment=deployment, pods=tuple(pods))
 
     def _service(self, look: objects.Look, history: Sequence[Release]) -> Service:
@@ -351,7 +342,7 @@ class KServeServing:
 
     def _pod_says_ready(self, name: str, pod: Json, protocol: InferenceProtocol) -> bool:
         """What the server of a ready pod says; where it cannot be asked, what the kubelet heard."""
-        path = f"{self.paths.pod_proxy(pod)}{manifests.ready_path(path_part(name), protocol)}"
+        path = f"{self._paths.pod_proxy(pod)}{manifests.ready_path(path_part(name), protocol)}"
         try:
             response = self._cluster.raw(
                 "GET", path, doing="ask the model server", read_timeout_s=3
@@ -366,14 +357,14 @@ class KServeServing:
 
     def _pulled_at(self, pod: Json | None) -> datetime | None:
         """When the pod's node had the server's image, by its event; None when nobody knows."""
-        server = kubeobject.server_of(pod) if pod else {}
+        server = kubeobject.server_status_of(pod) if pod else {}
         if pod is None or not server.get("containerID"):
             return None  # it is told once the container is there
         name = pod["metadata"]["name"]
         if name not in self._pulled:
             with suppress(Denied, Unreachable):  # a step's time is worth no roll-out
                 events = self._cluster.items(
-                    self.paths.events,
+                    self._paths.events,
                     doing=f"read when the image of {name} was pulled",
                     fields=f"involvedObject.name={name},reason=Pulled",
                 )
@@ -399,7 +390,7 @@ class KServeServing:
         if time.monotonic() - at >= LOOK_AT_LOG_EVERY_S:
             with suppress(Denied):  # then nobody knows of an autoscaler
                 events = self._cluster.items(
-                    self.paths.events,
+                    self._paths.events,
                     doing=f"read what is said of a node for {pod}",
                     fields=f"involvedObject.name={pod}",
                 )
@@ -457,7 +448,7 @@ class KServeServing:
     ) -> Cause | None:
         """A server that stays up without its model says so only in its log."""
         for pod in facts.pods[:3]:
-            started = podsteps.server_started_at(pod)
+            started = kubeobject.server_started_at(pod)
             if started is None or kubeobject.pod_ready(pod) or (now - started).total_seconds() < 5:
                 continue
             name = pod["metadata"]["name"]
@@ -481,7 +472,7 @@ class KServeServing:
 
         NotOffered for a canary in Standard mode.
         """
-        service = self._cluster.get(self.paths.service(intent.service), doing="read the service")
+        service = self._cluster.get(self._paths.service(intent.service), doing="read the service")
         if service is not None:
             mode = kubeobject.mode_of(service)
         elif intent.mode is Mode.LOCAL:
@@ -532,7 +523,7 @@ class KServeServing:
             missing = tuple(self._facilities.right_findings(rights_to("delete", None)))
             note = f"# deletes InferenceService {plan.service}; its history stays\n"
             return Rehearsal(note, missing)
-        live = self._cluster.get(self.paths.service(plan.service), doing=f"read {plan.service}")
+        live = self._cluster.get(self._paths.service(plan.service), doing=f"read {plan.service}")
         history = self._journal.history(plan.service)
         number = history[0].number + 1 if history else 1
         if plan.action is Action.ADOPT:
@@ -670,7 +661,7 @@ class KServeServing:
         while True:
             try:
                 live = self._cluster.get(
-                    self.paths.service(plan.service), doing=f"read {plan.service}"
+                    self._paths.service(plan.service), doing=f"read {plan.service}"
                 )
                 if self._is_applied(plan, release, live):
                     return _applied(release, live)
@@ -727,7 +718,7 @@ class KServeServing:
         metadata = live["metadata"]
         reply = self._cluster.send(
             "DELETE",
-            self.paths.service(plan.service),
+            self._paths.service(plan.service),
             doing=f"delete {plan.service}",
             body={
                 "apiVersion": "v1",
@@ -756,7 +747,7 @@ class KServeServing:
         refusals = (400, 403, 404, 409, 422, 500) if dry_run else (409,)
         return self._cluster.send(
             "PATCH",
-            self.paths.service(name),
+            self._paths.service(name),
             doing=f"deploy {name}",
             query=query,
             body=made,
@@ -897,7 +888,7 @@ class KServeServing:
             return about in names or str(about).startswith(f"{child}-")
 
         found = self._cluster.items(
-            self.paths.events,
+            self._paths.events,
             doing=f"list the events of {name}",
         )
         return sorted((event for event in found if belongs(event)), key=_event_time)

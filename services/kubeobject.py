@@ -1,7 +1,7 @@
 """What Kubernetes objects are called and hold: names, labels, conditions, times. Pure.
 
 Everything that the modules which write and read a service's objects share. Foreign text in, plain
-values out; what is absent or of another type is None or empty, never an error.
+values out; what is absent is None or empty. Called by all that reads or writes on a cluster.
 """
 
 from __future__ import annotations
@@ -97,10 +97,15 @@ def port_of(pod: Json) -> int:
     return HTTP_PORT
 
 
-def server_of(pod: Json) -> Json:
+def server_status_of(pod: Json) -> Json:
     """The status of the pod's model server; empty while there is none."""
     states = value_at(pod, ("status", "containerStatuses")) or ()
     return next((state for state in states if state.get("name") == CONTAINER), {})
+
+
+def server_started_at(pod: Json) -> datetime | None:
+    """When the model server's present instance started; None while none runs."""
+    return time_of((value_at(server_status_of(pod), ("state", "running")) or {}).get("startedAt"))
 
 
 def written_at(service: Json) -> datetime | None:
@@ -149,4 +154,6 @@ def predictor_name(service: str) -> str:
 def version_of(thing: Json) -> VersionRef | None:
     """The version that our annotation on an object or pod names."""
     model, _, number = str(annotations_of(thing).get(VERSION_ANNOTATION, "")).rpartition("/")
-    return VersionRef(model, int(number)) if model and number.isdigit() else None
+    return (
+        VersionRef(model, int(number)) if model and number.isascii() and number.isdigit() else None
+    )

@@ -30,15 +30,28 @@ class Paths:
         """Deployments, of which KServe makes one for a service in Standard mode."""
         return f"/apis/apps/v1/namespaces/{path_part(self.namespace)}/deployments"
 
+    def deployment(self, service: str) -> str:
+        """The Deployment of a service in Standard mode."""
+        return f"{self.deployments}/{path_part(kubeobject.predictor_name(service))}"
+
     @property
     def knative_services(self) -> str:
         """Knative Services, of which KServe makes one for a service in Knative mode."""
         return f"/apis/serving.knative.dev/v1/namespaces/{path_part(self.namespace)}/services"
 
+    def knative_service(self, service: str) -> str:
+        """The Knative Service of a service in Knative mode."""
+        return f"{self.knative_services}/{path_part(kubeobject.predictor_name(service))}"
+
     @property
     def revisions(self) -> str:
         """Knative's Revisions."""
         return f"/apis/serving.knative.dev/v1/namespaces/{path_part(self.namespace)}/revisions"
+
+    @property
+    def releases(self) -> str:
+        """ControllerRevisions, which the journal keeps releases in."""
+        return f"/apis/apps/v1/namespaces/{path_part(self.namespace)}/controllerrevisions"
 
     @property
     def pods(self) -> str:

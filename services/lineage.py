@@ -1,4 +1,4 @@
-"""What a service's releases say of it: a history (newest first) in, facts out. Pure.
+"""What a service's releases say of it: a history (newest first) and a service in, facts out. Pure.
 
 What it can return to, which alias is tied to it, what is left of one that is gone.
 """

@@ -1,7 +1,6 @@
 """What an InferenceService is told to be: an intent becomes the object that is applied. Pure.
 
-Written for KServe v0.15 to v0.20. Nothing that another owner may set is in it but what the intent
-says.
+Written for KServe v0.15 to v0.20. Called by kserve.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def manifest(
     """The InferenceService that serves `intent`, as it is applied.
 
     `mode_value` is the text of the mode's annotation; None leaves it out (an update never changes
-    it). `hold_traffic` keeps all traffic on the revision that had it: see `aborts_canary`.
+    it). `hold_traffic` keeps all traffic on the revision that had it: `kserve` knows when.
     `tag_routing` gives each side of a canary an address of its own: see `tags_routes`.
     NotOffered for what the mode cannot do; NotDeployable for a patch that cannot be merged.
     """
@@ -138,7 +137,7 @@ def _model(intent: Intent) -> dict[str, Json]:
         # A missing protocol counts as v1, which no MLServer runtime lists.
         "protocolVersion": "v2",
         "storageUri": intent.package.uri,
-        "env": env_of(intent),
+        "env": written_env(intent),
         **_gentle(intent),
     }
     if intent.runtime is not None:
@@ -169,7 +168,7 @@ def _container(intent: Intent) -> dict[str, Json]:
         "ports": [{"name": "http1", "containerPort": HTTP_PORT, "protocol": "TCP"}],
         "env": [
             *(_V2_ENV if intent.package.protocol is Protocol.V2 else ()),
-            *env_of(intent),
+            *written_env(intent),
         ],
         **_gentle(intent),
     }
@@ -211,7 +210,7 @@ MODEL_ENV = (
 """Variables that say which model a server loads, and as what it answers."""
 
 
-def env_of(intent: Intent) -> list[dict[str, str]]:
+def written_env(intent: Intent) -> list[dict[str, str]]:
     """Environment variables of the model's container, in the order in which they are written."""
     env = dict(intent.env)
     if intent.version is not None:
@@ -234,7 +233,7 @@ def wished_model_env(before: Intent | None, after: Intent) -> tuple[str, ...]:
     """
     if after.version is None:
         return ()
-    ours = {item["name"]: item["value"] for item in env_of(after)}
+    ours = {item["name"]: item["value"] for item in written_env(after)}
     had = before.env if before else ()
     new = [pair for pair in after.env if pair[0] in MODEL_ENV and pair not in had]
     return tuple(name for name, value in new if ours.get(name) != value)
@@ -283,6 +282,7 @@ _FIXED = (
 )
 """What a patch leaves as it is, and why: without it a release would be another thing than it says.
 """
+
 MODEL_FOLDER = "/mnt/models"
 """Where the storage initializer puts a model's files, and servers load them from."""
 
@@ -334,7 +334,7 @@ def _changed_model(made: Json, merged: Json) -> str:
     for name, part in after.items():
         if name == CONTAINER and part.get("image") != before[name].get("image"):
             return f"the image of {name}"
-        ours, theirs = _env_of(before[name]), _env_of(part)
+        ours, theirs = _env_by_name(before[name]), _env_by_name(part)
         changed = next((env for env in MODEL_ENV if ours.get(env) != theirs.get(env)), "")
         if changed:
             return f"the environment variable {changed}"
@@ -359,7 +359,7 @@ def _loading_parts(made: Json) -> dict[str, Json]:
     return parts
 
 
-def _env_of(part: Json) -> dict[str, Json]:
+def _env_by_name(part: Json) -> dict[str, Json]:
     listed = part.get("env")
     return {each["name"]: each for each in listed} if _named(listed) else {}
 

@@ -1,10 +1,13 @@
-"""Logs of pods: read to their end, or followed while they are written. Bounded in bytes."""
+"""Logs of pods: read to their end, or followed while they are written. Bounded in bytes.
+
+Read against Kubernetes 1.34. Called by kserve.
+"""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import urllib3
@@ -16,6 +19,11 @@ from services.errors import Denied, SlipwayError, Unreachable, one_line
 from services.kubepaths import Paths
 
 MAX_LOG_BYTES = 1_000_000
+"""Of one container, read to its end."""
+MAX_LOG_STREAMS = 40
+"""Containers that are read for one service."""
+_LONGEST_LINE = 64 * 1024
+"""Of a log that is followed: a longer one is told in pieces, so that none grows for ever."""
 
 # kubelet v1.34, kuberuntime_manager.go, GetContainerLogs: it answers 200 with these words in place
 # of the log when the runtime has removed the instance.
@@ -81,15 +89,12 @@ class PodLogs:
                 if response.status in {401, 403}:
                     lines.put(self._cluster.refusal(f"follow the log of {pod}", response))
                     return
-                rest = b""
-                for chunk in response.stream(4096):
-                    *whole, rest = (rest + chunk).split(b"\n")
-                    for line in whole:
-                        if stopped.is_set():
-                            response.close()
-                            return
-                        text = line.decode("utf-8", "replace")
-                        lines.put(_log_line(f"{pod}/{container}", text), timeout=60)
+                for line in _whole_lines(response.stream(4096)):
+                    if stopped.is_set():
+                        response.close()
+                        return
+                    text = line.decode("utf-8", "replace")
+                    lines.put(_log_line(f"{pod}/{container}", text), timeout=60)
             lines.put(None)
 
         for pod, container in streams:
@@ -106,6 +111,16 @@ class PodLogs:
                     yield line
         finally:
             stopped.set()
+
+
+def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of what comes in chunks, each once it is whole; one that is too long in pieces."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        if len(rest) > _LONGEST_LINE:
+            whole, rest = [*whole, rest], b""
+        yield from whole
 
 
 def containers_of(pod: Json, chosen: str | None) -> list[str]:

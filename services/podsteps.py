@@ -18,7 +18,14 @@ from services.domain import (
     judged,
 )
 from services.inferenceservice import Facts, Look
-from services.kubeobject import CONTAINER, condition_of, server_of, time_of, value_at, written_at
+from services.kubeobject import (
+    CONTAINER,
+    condition_of,
+    server_status_of,
+    time_of,
+    value_at,
+    written_at,
+)
 from services.manifests import ready_path
 
 NOT_STARTED = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
@@ -115,7 +122,7 @@ def _add_pod_steps(
             "files downloaded",
             time_of(over.get("finishedAt")) if not over.get("exitCode") else None,
         )
-    server = server_of(pod)
+    server = server_status_of(pod)
     started = _first_start(server)
     # Of a server that restarted more than once, the first start is known no more: no time is made
     # up for what came before it.
@@ -184,11 +191,6 @@ def _as_steps(
         else:
             steps.append(Step(name, StepState.PENDING))
     return tuple(steps)
-
-
-def server_started_at(pod: Json) -> datetime | None:
-    """When the model server's present instance started; None while none runs."""
-    return time_of((value_at(server_of(pod), ("state", "running")) or {}).get("startedAt"))
 
 
 def _passed_at(pod: Json | None, kind: str) -> datetime | None:

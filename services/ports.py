@@ -279,10 +279,14 @@ class Store(Protocol):
         *,
         service: str | None = None,
         target: str | None = None,
+        namespace: str | None = None,
         limit: int = 100,
         ids: Collection[int] = (),
     ) -> StoredRuns:
-        """The newest `limit` stored load tests and those with these ids, newest first."""
+        """The newest `limit` stored load tests and those with these ids, newest first.
+
+        Of one service, target, namespace; None of all.
+        """
 
     def objective(self, target: str, namespace: str, service: str) -> Objective:
         """What the service's users were promised; an empty Objective when nothing was."""

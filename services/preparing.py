@@ -1,6 +1,6 @@
 """What both front doors begin with: a service found, a plan made and checked against its target.
 
-Asks registry, target and packager; writes nothing.
+Asks the ports; writes nothing.
 """
 
 from __future__ import annotations

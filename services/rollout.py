@@ -71,7 +71,6 @@ ADDRESS_TIMEOUT_S = 10.0
 ADDRESS_GRACE_S = 60.0
 """An ingress that has not followed the pods by then is told instead of waited for."""
 
-
 WAKE_TIMEOUT_S = 5.0
 """A request that wakes a service is waited for so long: its pod is there by then, if not ready."""
 
@@ -80,7 +79,6 @@ UNDONE_WITHIN_S = 120.0
 
 REFUSED_EVERY_S = 2.0
 """How often a roll-out is looked at that we may not look at."""
-
 
 LATE_WATCH_S = 24 * 3600.0
 """For so long a `timeout` may still become a late success, and a failure of `NOT_STARTED_CODES`."""
@@ -95,9 +93,6 @@ Now = Callable[[], datetime]
 def utc_now() -> datetime:
     """The time, aware."""
     return datetime.now(UTC)
-
-
-# ── Plan ──────────────────────────────────────────────────────────────────────────────────────
 
 
 # ── Apply ─────────────────────────────────────────────────────────────────────────────────────
@@ -751,6 +746,3 @@ def _note_outcome(ops: Ops, release: Release) -> None:
     if entry is not None and entry.id is not None and entry.outcome is not release.outcome:
         detail = release.cause.what if release.cause else ""
         ops.store.outcome(entry.id, release.outcome, detail, release.number, late=release.late)
-
-
-# ── Journeys that both front doors begin with ─────────────────────────────────────────────────

@@ -287,33 +287,48 @@ class SqlStore:
         *,
         service: str | None = None,
         target: str | None = None,
+        namespace: str | None = None,
         limit: int = 100,
         ids: Collection[int] = (),
     ) -> StoredRuns:
         """The newest `limit` stored load tests and those with these ids, newest first.
 
-        One that was damaged hides no other: it is told by its id, and why in the log.
+        Of one service, target, namespace; None of all. One that was damaged hides no other: it is
+        told by its id, and why in the log.
         """
         wanted = select(_runs.c.id, _runs.c.record).order_by(_runs.c.id.desc())
         if service is not None:
             wanted = wanted.where(_runs.c.service == service)
         if target is not None:
             wanted = wanted.where(_runs.c.target == target)
+        found: dict[int, Run] = {}
+        damaged: set[int] = set()
         with self._reading("read the load tests") as connection:
-            rows = {int(row.id): row.record for row in connection.execute(wanted.limit(limit))}
-            if others := set(ids) - rows.keys():
-                named = wanted.where(_runs.c.id.in_(others))
-                rows |= {int(row.id): row.record for row in connection.execute(named)}
-        found, damaged = [], []
-        for number in sorted(rows, reverse=True):
-            try:
-                found.append(_run(number, rows[number]))
-            except _Damaged as error:
-                damaged.append(number)
-                if number not in self._damaged_told:
-                    self._damaged_told.add(number)
-                    log.warning("load test %d cannot be read: %s", number, one_line(error))
-        return StoredRuns(tuple(found), tuple(damaged))
+            named = wanted.where(_runs.c.id.in_(set(ids)))
+            newest = wanted if namespace is not None else wanted.limit(limit)
+            for rows, most in ((newest, limit), (named, limit + len(set(ids)))):
+                # The namespace stands in the record alone: read on until there are enough.
+                for row in connection.execution_options(yield_per=50).execute(rows):
+                    if len(found) >= most:
+                        break
+                    run = self._run(int(row.id), row.record, damaged)
+                    if run is not None and namespace in {None, run.namespace}:
+                        found[int(row.id)] = run
+        return StoredRuns(
+            tuple(found[number] for number in sorted(found, reverse=True)),
+            tuple(sorted(damaged, reverse=True)),
+        )
+
+    def _run(self, number: int, record: bytes, damaged: set[int]) -> Run | None:
+        """A stored load test; None, and its id among the damaged ones, where it is none."""
+        try:
+            return _run(number, record)
+        except _Damaged as error:
+            damaged.add(number)
+            if number not in self._damaged_told:
+                self._damaged_told.add(number)
+                log.warning("load test %d cannot be read: %s", number, one_line(error))
+            return None
 
     # ── Objectives ────────────────────────────────────────────────────────────────────────────
 
@@ -586,10 +601,14 @@ def _run(number: int, record: bytes) -> Run:
         run = records.load(Run, body)
         datetime.fromisoformat(run.created_at)
         settings = json.loads(run.settings)
+        if not isinstance(settings, dict):
+            raise _Damaged("Its settings are none.")
+        if settings.get("objective"):
+            records.load(Objective, json.dumps(settings["objective"]))
     except (ConfigError, ValueError) as error:
         raise _Damaged(str(error)) from error
-    if not isinstance(settings, dict):
-        raise _Damaged("Its settings are none.")
+    if not isinstance(settings.get("cold_start_s", 0.0), float | int | None):
+        raise _Damaged("Its cold start is no time.")
     return Run(
         id=number,
         name=run.name,

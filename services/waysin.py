@@ -1,7 +1,8 @@
 """Ways in: how a request gets from here to the pods of a service, and whether it comes through.
 
-A way is tried before it is named. What was found is believed for some seconds: whoever watches a
-roll-out asks again and again.
+Ingresses and the API server's proxy are tried before they are named; an address inside the cluster
+and a port-forward are not. What was found is believed for some seconds: whoever watches a roll-out
+asks again and again. Read against Kubernetes 1.34, KServe v0.20.0. Called by kserve.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class WaysIn:
         """The way to wherever the traffic goes. NotFound until there is one; Denied.
 
         In this order: in-cluster address, ingress with Host, the API server's proxy, port-forward.
+        `history`: reads the service's releases, newest first, where the last two have to be tried.
         """
         if is_stopped(look.service):
             raise NotFound(f"{name} is stopped.", fix=f"Start it: slipway start {name}.")

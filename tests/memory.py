@@ -817,13 +817,16 @@ class MemoryStore:
         *,
         service: str | None = None,
         target: str | None = None,
+        namespace: str | None = None,
         limit: int = 100,
         ids: Collection[int] = (),
     ) -> StoredRuns:
         mine = [
             run
             for run in reversed(self.kept)
-            if service in (None, run.service) and target in (None, run.target)
+            if service in (None, run.service)
+            and target in (None, run.target)
+            and namespace in (None, run.namespace)
         ]
         return StoredRuns(tuple(run for at, run in enumerate(mine) if at < limit or run.id in ids))
 

@@ -13,11 +13,11 @@ from types import FrameType
 from typing import Any
 
 from dashboard import report, views
+from dashboard.commands.loads import load_lines
 from dashboard.commands.session import Answer, Interrupted, Session, tell_workflow
-from dashboard.terminal import pairs, table
+from dashboard.terminal import table
 from services import bench as requests
 from services import (
-    changeover,
     coldstart,
     difference,
     latency,
@@ -327,9 +327,9 @@ def bench(session: Session) -> Answer:
     }
     if args.save:
         document["run"] = _saved_run(
-            session, service, load, summary, ticks, cold_start_s=cold_start_s
+            session, service, load, summary, ticks, side=side, cold_start_s=cold_start_s
         )
-        session.terminal.say(f"Beside those kept before: `slipway runs {service.name}`.")
+        session.terminal.say(f"Compare it with others: `slipway runs {service.name}`.")
         if args.max_p99 is not None or args.max_error_ratio is not None:
             ops.store.keep_objective(ops.target, ops.namespace, service.name, objective)
     tell_workflow(session, f"Slipway: bench {service.name}", _load_summary(document))
@@ -504,6 +504,7 @@ def _saved_run(
     summary: LoadSummary,
     ticks: Sequence[Tick],
     *,
+    side: int | None,
     cold_start_s: float | None,
 ) -> int:
     version, release = service.intent.version if service.intent else None, service.release
@@ -519,7 +520,7 @@ def _saved_run(
         service=service.name,
         release=release,
         version=called,
-        settings=report.settings_text(load, cold_start_s),
+        settings=report.settings_text(load, cold_start_s, side=side),
         summary=summary,
         ticks=tuple(ticks),
     )
@@ -531,42 +532,3 @@ def _tick_line(tick: Tick) -> str:
     tail = f", {failed:,} failed" if failed else ""
     p50, p99 = (views.seconds_text(one) for one in (tick.response.p50, tick.response.p99))
     return f"  {max(0.0, tick.at_s):>5.0f} s  {tick.rate:>8.1f}/s  p50 {p50}  p99 {p99}{tail}"
-
-
-def load_lines(
-    document: Mapping[str, Any],
-    summary: LoadSummary,
-    ticks: Sequence[Tick],
-    answered_by: str,
-    compared: Sequence[difference.VersionComparison],
-) -> Iterator[str]:
-    """One finished load test for people: its percentiles, figures, verdict, changes of version."""
-    began_at = summary.began_at.astimezone() if summary.began_at else None
-    names = ("p50", "p90", "p95", "p99", "p99_9", "max", "mean")
-    yield from table(
-        ("", *(name.replace("_", ".") for name in names)),
-        (
-            (title, *(views.seconds_text(document[part][name]) for name in names))
-            for title, part in (("response", "latency_s"), ("service", "service_time_s"))
-        ),
-    )
-    yield ""
-    yield from pairs(
-        {
-            "cold start": views.seconds_text(document["cold_start_s"])
-            if document["cold_start_s"] is not None
-            else "",
-            "requests": f"{document['requests']:,}",
-            "failed": ", ".join(f"{n:,} × {kind}" for kind, n in document["errors"].items()),
-            "answered by": answered_by,
-            "rate": f"{document['rate']:.1f}/s",
-            "asked": f"{document['target_rate']:.1f}/s" if document["target_rate"] else "",
-            "kept as run": document.get("run"),
-            "verdict": document["verdict"],
-        }
-    )
-    for change in changeover.changeovers(ticks):
-        yield changeover.sentence(change, began_at)
-    for one in compared:
-        yield one.found.verdict
-    yield from difference.warnings_of(one.found for one in compared)

@@ -2,93 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from dashboard import report, views
-from dashboard.commands.request import load_lines
+from dashboard.commands.loads import load_lines
 from dashboard.commands.session import Answer, Session
 from dashboard.terminal import table
 from services import difference, latency, records
 from services.errors import ConfigError, NotFound, one_line
-from services.ports import Run, StoredRuns
+from services.ports import Run
 
+LISTED = 20
+"""So many of the newest, where it is not said how many."""
+MOST_OPENED = 20
+"""In full or on one page: each is resampled, and drawn, for itself."""
 _FORMATS = (".csv", ".json", ".html")
-
-
-def runs(session: Session) -> Answer:
-    """The newest stored load tests, or some in full and against the earliest of them."""
-    args = session.args
-    if args.out is not None and Path(args.out).suffix.lower() not in _FORMATS:
-        raise ConfigError(
-            f"It is not known as what {one_line(args.out)!r} is to be written.",
-            why="The ending of its name says it.",
-            fix=f"End it with {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}.",
-        )
-    found = _chosen(session) if args.id else _newest(session)
-    document: dict[str, Any] = {"runs": [report.run_row(run) for run in found]}
-    lines = _listed(found)
-    if args.id:
-        document, lines = _opened(found)
-    if args.out is not None and found:
-        _write(Path(args.out), found)
-        document["file"] = args.out
-        many = "" if len(found) == 1 else "s"
-        session.terminal.say(f"Written: {one_line(args.out)}, {len(found)} load test{many}.")
-    return Answer(document, lines)
-
-
-def _newest(session: Session) -> Sequence[Run]:
-    """The newest load tests, of a service and a target where they were named."""
-    args = session.args
-    kept = session.reach.store.runs(service=args.name, target=args.target, limit=args.limit)
-    _say_damaged(session, kept)
-    found = [run for run in kept.found if args.namespace in {None, run.namespace}]
-    if not found:
-        whose = f" of {args.name}" if args.name else ""
-        name = args.name or "NAME"
-        session.terminal.say(
-            f"No load test{whose} is kept. Keep one:"
-            f" `slipway bench {name} --rate 50 --duration 30 --save`."
-        )
-    return found
-
-
-def _chosen(session: Session) -> Sequence[Run]:
-    """The load tests with the given ids, in that order. NotFound where one is not there."""
-    args = session.args
-    ids = list(dict.fromkeys(args.id))
-    kept = session.reach.store.runs(service=args.name, limit=0, ids=ids)
-    by_id = {run.id: run for run in kept.found}
-    missing = [number for number in ids if number not in by_id]
-    if missing:
-        number = missing[0]
-        raise NotFound(
-            f"There is no load test {number}{f' of {args.name}' if args.name else ''}.",
-            why="It was damaged in the store: the log file says how."
-            if number in kept.damaged
-            else "",
-            fix="List those that are kept: `slipway runs`.",
-        )
-    return [by_id[number] for number in ids]
-
-
-def _say_damaged(session: Session, kept: StoredRuns) -> None:
-    if kept.damaged:
-        numbers = ", ".join(str(number) for number in kept.damaged)
-        session.terminal.warn(
-            f"Damaged in the store, and left out: load test {numbers}. The log file says what is"
-            " wrong with each."
-        )
-
-
 _HEADERS = (
     "RUN",
     "WHEN",
     "SERVICE",
-    "TARGET",
     "ANSWERED BY",
     "LABEL",
     "PER SECOND",
@@ -99,6 +36,107 @@ _HEADERS = (
 )
 
 
+def runs(session: Session) -> Answer:
+    """The newest stored load tests, or some in full and against the earliest of them."""
+    args = session.args
+    kind = _refuse_file(args.out) if args.out is not None else ""
+    if args.id and args.limit is not None:
+        raise ConfigError(
+            "--limit does not go with --id.",
+            why="Which load tests are meant is said already.",
+            fix="Leave one of them out.",
+        )
+    found = _chosen(session) if args.id else _newest(session)
+    if (args.id or kind == ".html") and len(found) > MOST_OPENED:
+        raise ConfigError(
+            f"{len(found)} load tests are too many to be opened together.",
+            why=f"Up to {MOST_OPENED} are.",
+            fix="Choose fewer with --id or --limit, or write a .csv or .json file.",
+        )
+    document: dict[str, Any] = {"runs": [report.run_row(run) for run in found]}
+    lines = _listed(found)
+    if args.id:
+        document, lines = _opened(found)
+    if args.out is not None:
+        _write(Path(args.out), kind, found)
+        document["file"] = args.out
+        many = "" if len(found) == 1 else "s"
+        session.terminal.say(f"Written: {one_line(args.out)}, {len(found)} load test{many}.")
+    return Answer(document, lines)
+
+
+def _refuse_file(name: str) -> str:
+    """The kind of a file to be written; ConfigError for one that cannot be."""
+    kind = Path(name).suffix.lower()
+    if kind not in _FORMATS:
+        raise ConfigError(
+            f"It is not known as what {one_line(name)!r} is to be written.",
+            why="The ending of its name says it.",
+            fix=f"End it with {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}.",
+        )
+    if kind == ".html" and importlib.util.find_spec("plotly") is None:
+        raise ConfigError(
+            "The page cannot be drawn.",
+            why="Its charts need Plotly; this is the command line alone.",
+            fix="Install it with its extra: `uv sync --extra dashboard`, or write .csv or .json.",
+        )
+    return kind
+
+
+def _newest(session: Session) -> Sequence[Run]:
+    """The newest load tests of a service, target and namespace, where they were named."""
+    args = session.args
+    kept = session.reach.store.runs(
+        service=args.name,
+        target=args.target,
+        namespace=args.namespace,
+        limit=LISTED if args.limit is None else args.limit,
+    )
+    if kept.damaged:
+        numbers = ", ".join(map(str, kept.damaged))
+        session.terminal.warn(
+            f"Damaged in the store, and left out: load test {numbers}. The log file says what is"
+            " wrong with each."
+        )
+    if kept.found:
+        return kept.found
+    asked = (("service", args.name), ("target", args.target), ("namespace", args.namespace))
+    whose = ", ".join(f"{what} {one_line(name)}" for what, name in asked if name)
+    told = f"No{' other' if kept.damaged else ''} load test is kept{f': {whose}' if whose else ''}."
+    fix = f"Keep one: `slipway bench {args.name or 'NAME'} --rate 50 --duration 30 --save`."
+    if args.out is not None:
+        raise NotFound(f"{told} Nothing was written.", fix=fix)
+    session.terminal.say(f"{told} {fix}")
+    return ()
+
+
+def _chosen(session: Session) -> Sequence[Run]:
+    """The load tests with the given ids, in that order. NotFound where one is not there."""
+    args = session.args
+    ids = list(dict.fromkeys(args.id))
+    kept = session.reach.store.runs(
+        service=args.name, target=args.target, namespace=args.namespace, limit=0, ids=ids
+    )
+    by_id = {run.id: run for run in kept.found}
+    damaged = [number for number in ids if number in kept.damaged]
+    if damaged:
+        raise NotFound(
+            f"Damaged in the store: load test {', '.join(map(str, damaged))}.",
+            why="The log file says what is wrong with each.",
+            fix="List those that can be read: `slipway runs`.",
+        )
+    missing = [number for number in ids if number not in by_id]
+    if missing:
+        asked = (args.name, args.target, args.namespace)
+        whose = "/".join(one_line(name) for name in asked if name)
+        numbers = ", ".join(map(str, missing))
+        raise NotFound(
+            f"There is no load test {numbers}{f' of {whose}' if whose else ''}.",
+            fix="List those that are kept: `slipway runs`.",
+        )
+    return [by_id[number] for number in ids]
+
+
 def _listed(found: Sequence[Run]) -> Iterator[str]:
     if not found:
         return
@@ -107,9 +145,8 @@ def _listed(found: Sequence[Run]) -> Iterator[str]:
         (
             (
                 run.id,
-                run.created_at[:19],
-                run.service,
-                run.target,
+                _when(run),
+                report.place_of(run),
                 report.mix(run),
                 one_line(run.name, 80),
                 f"{run.summary.rate:.1f}",
@@ -123,6 +160,11 @@ def _listed(found: Sequence[Run]) -> Iterator[str]:
     )
 
 
+def _when(run: Run) -> str:
+    """By this machine's clock, as the changes of version in a run are told."""
+    return datetime.fromisoformat(run.created_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
 def _opened(found: Sequence[Run]) -> tuple[dict[str, Any], Iterator[str]]:
     """Load tests in full, and each later one against the earliest: as a document and in words."""
     named = report.labels(found)
@@ -131,23 +173,23 @@ def _opened(found: Sequence[Run]) -> tuple[dict[str, Any], Iterator[str]]:
         model = report.model_of(run)
         versions = difference.compare_versions(run.summary, model)
         row = {**report.run_row(run), **views.load_document(run.summary, run.ticks, versions)}
-        rows.append(row)
         who = latency.answered_words(run.summary, model)
+        rows.append(row)
         told.append(load_lines(row, run.summary, run.ticks, who, versions))
-    compared = []
+    compared, against = [], []
     for first, run in report.against_earliest(found):
         names = (named[first.id], named[run.id])
         one = difference.compare(first.summary, run.summary, names)
         compared.append(report.comparison_row(first, run, one))
-        told.append(_compared_lines(names, one, report.between(first, run)))
+        against.append(_compared_lines(names, one, report.between(first, run)))
 
     def lines() -> Iterator[str]:
-        for run, one in zip(found, told, strict=False):
+        for run, one in zip(found, told, strict=True):
             yield f"{named[run.id]}: {one_line(run.name, 200)}"
             yield _facts(run)
             yield from one
             yield ""
-        for one in told[len(found) :]:
+        for one in against:
             yield from one
 
     return {"runs": rows, "compared": compared}, lines()
@@ -155,11 +197,10 @@ def _opened(found: Sequence[Run]) -> tuple[dict[str, Any], Iterator[str]]:
 
 def _facts(run: Run) -> str:
     """When, by whom, where, by which way and of what."""
-    via = report.via_of(run)
-    where = "/".join(filter(None, (run.target, run.namespace, run.service)))
+    via, place = report.via_of(run), report.place_of(run)
     parts = (
-        f"{run.created_at[:19]} by {run.actor}",
-        where if run.release is None else f"{where}, release {run.release}",
+        f"{_when(run)} by {run.actor}",
+        place if run.release is None else f"{place}, release {run.release}",
         f"by way of {via}" if via else "",
         report.request_of(run),
     )
@@ -175,19 +216,21 @@ def _compared_lines(
         yield from table([name.upper() for name in rows[0]], [list(row.values()) for row in rows])
 
 
-def _write(path: Path, found: Sequence[Run]) -> None:
-    """Everything of the load tests into a file: what the Predict page exports."""
-    kind = path.suffix.lower()
+def _write(path: Path, kind: str, found: Sequence[Run]) -> None:
+    """Everything of the load tests into a file, whole or not at all; as the page exports it."""
     if kind == ".csv":
         text = report.as_csv(found)
     elif kind == ".json":
         text = "[" + ",".join(records.dump(run) for run in found) + "]"
     else:
-        now = datetime.now(UTC)
-        text = report.page(found, now.astimezone().tzinfo or UTC, now)
+        text = report.page(found, None, datetime.now(UTC))
+    beside = path.with_name(f".{path.name}.part")
     try:
-        path.write_text(text, encoding="utf-8", newline="")
+        beside.write_text(text, encoding="utf-8", newline="")
+        beside.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise ConfigError(
             f"The load tests cannot be written to {one_line(path)}.",
             why=f"{one_line(error.strerror)}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -54,12 +55,13 @@ def test_kept_load_tests_are_listed_newest_first(cli: Cli, world: World) -> None
     rows = cli("runs", "--json").document["runs"]
 
     assert [row["run"] for row in rows] == [second, first]
-    assert (rows[0]["by"], rows[0]["release"], rows[0]["answered_by"]) == (
+    assert (rows[0]["actor"], rows[0]["release"], rows[0]["answered_by"]) == (
         "ana",
         2,
         {"wine/1": 2800},
     )
     assert rows[0]["asked"]["via"] == "ingress"
+    assert rows[0]["created_at"] == "2026-03-01T10:30:00.000Z"
     assert rows[0]["latency_s"]["p50"] == pytest.approx(0.004, rel=0.01)
 
 
@@ -81,10 +83,22 @@ def test_only_those_of_a_service_a_target_and_a_namespace_are_listed(
     kept(world, namespace="here", service="other")
     kept(world, namespace="here", target="prod")
     kept(world, namespace="there")
+    where = ("wine", "--target", "memory", "--namespace", "here")
 
-    ran = cli("runs", "wine", "--target", "memory", "--namespace", "here", "--json")
+    assert [row["run"] for row in cli("runs", *where, "--json").document["runs"]] == [mine]
+    assert cli("runs", *where, "--id", str(mine)).code == 0
+    assert cli("runs", "other", "--id", str(mine)).code == 5
+    assert cli("runs", "--namespace", "there", "--id", str(mine)).code == 5
 
-    assert [row["run"] for row in ran.document["runs"]] == [mine]
+
+def test_so_many_of_the_newest_are_listed_as_are_asked_for(cli: Cli, world: World) -> None:
+    ids = [kept(world) for _ in range(22)]
+
+    def listed(*words: str) -> list[int]:
+        return [row["run"] for row in cli("runs", *words, "--json").document["runs"]]
+
+    assert listed() == ids[:1:-1]
+    assert listed("--limit", "3") == ids[:-4:-1]
 
 
 def test_none_is_no_failure_and_says_how_to_keep_one(cli: Cli) -> None:
@@ -92,6 +106,14 @@ def test_none_is_no_failure_and_says_how_to_keep_one(cli: Cli) -> None:
 
     assert (ran.code, ran.out) == (0, "")
     assert "--save" in ran.err
+    assert "service wine" in ran.err
+
+
+def test_none_is_written_where_there_is_none(cli: Cli, tmp_path: Path) -> None:
+    ran = cli("runs", "wine", "--out", str(tmp_path / "runs.csv"), "--json")
+
+    assert (ran.code, ran.document["error"]["kind"]) == (5, "NotFound")
+    assert not list(tmp_path.glob("*.csv"))
 
 
 def test_one_is_told_in_full(cli: Cli, world: World) -> None:
@@ -117,6 +139,50 @@ def test_each_is_compared_with_the_earliest(cli: Cli, world: World) -> None:
     assert found["p99"]["ratio"] == pytest.approx(1.5, rel=0.02)
     assert "50 percent slower at p99" in found["verdict"]
     assert found["verdict"] in cli("runs", "--id", str(first), "--id", str(second)).out
+
+
+def test_one_that_is_named_twice_is_told_once(cli: Cli, world: World) -> None:
+    number = str(kept(world))
+    document = cli("runs", "--id", number, number, "--json").document
+    assert (len(document["runs"]), document["compared"]) == (1, [])
+
+
+def test_those_of_two_services_are_compared_with_a_warning(cli: Cli, world: World) -> None:
+    ids = [str(kept(world)), str(kept(world, hour=10, service="text"))]
+    [found] = cli("runs", "--id", *ids, "--json").document["compared"]
+    assert "They are of memory/models/wine and of memory/models/text." in found["warnings"]
+
+
+@pytest.mark.parametrize("many", [("--id", *map(str, range(1, 22))), ("--out", "runs.html")])
+def test_more_than_can_be_looked_at_are_not_opened(
+    cli: Cli, world: World, many: tuple[str, ...]
+) -> None:
+    for _ in range(21):
+        kept(world)
+    limit = () if "--id" in many else ("--limit", "30")
+    ran = cli("runs", *many, *limit, "--json")
+    assert (ran.code, ran.document["error"]["kind"]) == (2, "ConfigError")
+    assert not Path("runs.html").exists()
+
+
+def test_how_many_is_not_said_beside_which(cli: Cli, world: World) -> None:
+    assert cli("runs", "--id", str(kept(world)), "--limit", "3").code == 2
+
+
+def test_a_page_needs_the_dashboards_libraries(
+    cli: Cli, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept(world)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    ran = cli("runs", "--out", str(tmp_path / "runs.html"), "--json")
+    assert (ran.code, ran.document["error"]["kind"]) == (2, "ConfigError")
+    assert "--extra dashboard" in ran.document["error"]["fix"]
+
+
+def test_foreign_words_are_no_commands_to_the_terminal(cli: Cli, world: World) -> None:
+    number = kept(world, name="\x1b[2Jgone", version="wine/1\x1b]0;title\x07")
+    for words in (("runs",), ("runs", "--id", str(number))):
+        assert "\x1b" not in cli(*words).out
 
 
 def test_those_over_different_hops_are_compared_with_a_warning(cli: Cli, world: World) -> None:
@@ -150,6 +216,11 @@ def test_a_damaged_one_is_named_and_hides_no_other(
     assert ran.code == 0
     assert "before the holidays" in ran.out
     assert "load test 9" in ran.err
+    opened = cli("runs", "--id", "9", "--json")
+    assert (opened.code, opened.document["error"]["what"]) == (
+        5,
+        "Damaged in the store: load test 9.",
+    )
 
 
 def test_they_are_written_as_csv_json_and_html(cli: Cli, world: World, tmp_path: Path) -> None:

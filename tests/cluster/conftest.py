@@ -46,6 +46,7 @@ from services.gcs import GcsPackager
 from services.journal import ClusterJournal
 from services.kserve import KServeOptions, KServeServing, collections
 from services.kubeconfig import contexts
+from services.kubepaths import Paths
 from services.planning import Wish
 from services.ports import Ops, Packager, Store
 from services.predictor import HttpPredictor
@@ -417,7 +418,7 @@ def voyage(ops: ClusterOps, admin: Cluster) -> Iterator[Callable[[Mode], Voyage]
 
     yield begin
     for made in begun:
-        path = ops.serving.paths.service(made.service)
+        path = Paths(ops.namespace).service(made.service)
         admin.send("DELETE", path, doing="clean up", accept=(404,))
         waiting.seen(lambda: ops.serving.service(made.service) is None, within_s=60)  # noqa: B023 - called here
 

@@ -18,6 +18,7 @@ from services import gcs
 from services.domain import Json, Mode, ModelVersion, Outcome, Package, Verdict, VersionRef
 from services.errors import Denied, NotFound, SlipwayError, Unreachable
 from services.gcs import GcsPackager
+from services.kubepaths import Paths
 from services.ports import Report, no_report
 from tests.cluster.conftest import ClusterOps, Voyage
 from tests.cluster.leak import Cut, Fault, Flipped, Leak, Lost, Refused, leaking
@@ -256,7 +257,7 @@ def test_a_deploy_whose_upload_fails_changes_nothing_that_serves(
 ) -> None:
     journey = voyage(Mode.STANDARD)
     assert journey.deploy(1).outcome is Outcome.VERIFIED
-    path = ops.serving.paths.service(journey.service)
+    path = Paths(ops.namespace).service(journey.service)
 
     def wanted() -> Json:
         found = ops.serving._cluster.get(path, doing="look")

@@ -21,6 +21,7 @@ from services.errors import Denied
 from services.gke import GkeAccess
 from services.journal import ClusterJournal
 from services.kserve import KServeServing
+from services.kubepaths import Paths
 from tests import google as scripted
 from tests.cluster.conftest import ClusterOps, Voyage
 from tests.cluster.gate import Gate, standing
@@ -63,7 +64,9 @@ def journey(google: Google, gate: Gate, ops: ClusterOps, admin: Cluster) -> Iter
     mine = replace(ops, serving=serving, journal=journal, server=through.host)
     made = Voyage(mine, f"wine-{secrets.token_hex(2)}", Mode.STANDARD)
     yield made
-    admin.send("DELETE", serving.paths.service(made.service), doing="clean up", accept=(404,))
+    admin.send(
+        "DELETE", Paths(ops.namespace).service(made.service), doing="clean up", accept=(404,)
+    )
 
 
 def test_a_roll_out_whose_token_is_revoked_in_the_middle_is_finished(

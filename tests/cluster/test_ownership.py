@@ -13,6 +13,7 @@ from services import kubeobject, manifests, planning, preparing, rollout
 from services.cluster import APPLY_PATCH, MERGE_PATCH, Cluster
 from services.domain import Json, Mode, Outcome, Phase, Release, Scale, Verdict
 from services.errors import Conflict, NotDeployable, RolloutFailed
+from services.kubepaths import Paths
 from tests import waiting
 from tests.cluster.conftest import ClusterOps, Voyage, intent_of
 
@@ -35,7 +36,7 @@ def foreign(voyage: Begin, ops: ClusterOps, admin: Cluster) -> Voyage:
     made["metadata"] = {"name": journey.service, "namespace": ops.namespace}
     admin.send(
         "PATCH",
-        ops.serving.paths.service(journey.service),
+        Paths(ops.namespace).service(journey.service),
         doing="make a service as kubectl does",
         query={"fieldManager": "kubectl-client-side-apply"},
         body=made,
@@ -55,7 +56,7 @@ def pods_of(journey: Voyage, admin: Cluster) -> set[str]:
 def edit(journey: Voyage, admin: Cluster, body: Json) -> None:
     admin.send(
         "PATCH",
-        journey.ops.serving.paths.service(journey.service),  # type: ignore[attr-defined]  # the real one
+        Paths(journey.ops.namespace).service(journey.service),
         doing="edit as kubectl does",
         query={"fieldManager": "kubectl-edit"},
         body=body,
@@ -159,7 +160,7 @@ def test_a_service_that_is_deleted_while_it_rolls_out_is_told_with_the_way_back(
     assert begun is not None
     looks = rollout.follow(journey.ops, journey.service, release=begun.number)
     next(looks)
-    path = journey.ops.serving.paths.service(journey.service)  # type: ignore[attr-defined]  # the real one
+    path = Paths(journey.ops.namespace).service(journey.service)
     admin.send("DELETE", path, doing="delete as kubectl does")
     since = time.monotonic()
     with pytest.raises(RolloutFailed, match="Somebody deleted it while release 2") as told:
@@ -207,7 +208,7 @@ def test_a_stop_and_a_start_leave_an_edit_of_others_to_them(voyage: Begin, admin
     assert [release.intent.scale.max_replicas for release in journey.releases] == [None] * 3
     (drift,) = journey.current.drift
     assert (drift.field, drift.recorded, drift.seen) == ("maximum replicas", "", "3")
-    path = journey.ops.serving.paths.service(journey.service)  # type: ignore[attr-defined]  # the real one
+    path = Paths(journey.ops.namespace).service(journey.service)
     live = admin.get(path, doing="read who owns what")
     assert ("spec.predictor.maxReplicas", "kubectl-edit") in objects.fields_of_others(live)
 
@@ -225,7 +226,7 @@ def test_the_same_deploy_again_writes_nothing(voyage: Begin, admin: Cluster) -> 
 def test_a_deleted_service_is_a_state_and_keeps_its_history(voyage: Begin, admin: Cluster) -> None:
     journey = voyage(Mode.STANDARD)
     journey.begin(1)
-    path = journey.ops.serving.paths.service(journey.service)  # type: ignore[attr-defined]  # the real one
+    path = Paths(journey.ops.namespace).service(journey.service)
     admin.send("DELETE", path, doing="delete behind our back")
     # KServe's finalizer takes its moment
     there = waiting.seen(

@@ -42,6 +42,7 @@ from services.errors import Conflict, Denied, SlipwayError
 from services.gcs import GcsPackager
 from services.journal import ClusterJournal
 from services.kserve import KServeServing
+from services.kubepaths import Paths
 from services.planning import Wish
 from services.store import SqlStore
 from tests import waiting
@@ -104,7 +105,7 @@ class Front:
 
     @property
     def path(self) -> str:
-        return self.ops.serving.paths.service(self.service)
+        return Paths(self.ops.namespace).service(self.service)
 
     def edit(self, body: Json, manager: str = "kubectl-edit") -> None:
         self.admin.send(

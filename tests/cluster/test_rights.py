@@ -23,6 +23,7 @@ from services.gke import GkeCluster
 from services.journal import ClusterJournal
 from services.kserve import KServeOptions, KServeServing
 from services.kubeconfig import Context
+from services.kubepaths import Paths
 from services.ports import Ops, Registry, Store
 from tests import waiting
 from tests.cluster.account import DELETE, FORWARD, Account, account, rules_of, without
@@ -127,7 +128,7 @@ def served(acting: ClusterOps, admin: Cluster) -> Iterator[None]:
     assert Voyage(acting, Stage.live, Mode.STANDARD).follow().outcome is Outcome.VERIFIED
     yield
     for name in (Stage.live, Stage.asleep, Stage.split):
-        admin.send("DELETE", acting.serving.paths.service(name), doing="clean up", accept=(404,))
+        admin.send("DELETE", Paths(acting.namespace).service(name), doing="clean up", accept=(404,))
 
 
 def stopped(ops: ClusterOps, name: str, mode: Mode) -> None:

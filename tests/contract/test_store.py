@@ -430,6 +430,16 @@ def test_runs_of_one_target_can_be_asked_for(store: Store) -> None:
     assert [kept.name for kept in store.runs(target="prod").found] == ["there"]
 
 
+def test_the_newest_runs_of_a_namespace_are_found_behind_those_of_others(store: Store) -> None:
+    for name in ("first", "second", "third"):
+        store.save_run(replace(run(name), namespace="rare"))
+    for _ in range(5):
+        store.save_run(replace(run("other"), namespace="common"))
+
+    found = store.runs(namespace="rare", limit=2).found
+    assert [kept.name for kept in found] == ["third", "second"]
+
+
 def test_runs_are_read_by_their_ids_alone(store: Store) -> None:
     numbers = [store.save_run(run(name)) for name in ("first", "second", "third")]
 
@@ -449,6 +459,8 @@ def test_a_run_of_another_service_is_not_read_by_its_id(store: Store) -> None:
         {"settings": "{broken"},
         {"settings": "[]"},
         {"created_at": "yesterday"},
+        {"settings": '{"objective": {"p99_s": "soon"}}'},
+        {"settings": '{"cold_start_s": "long"}'},
     ],
     ids=str,
 )

@@ -118,7 +118,7 @@ def test_the_model_of_a_run_that_is_called_by_its_mix_is_known() -> None:
 
 
 def test_a_row_of_csv_holds_all_that_was_asked_and_all_that_came_out() -> None:
-    told = report.row(run())
+    told = report.csv_row(run())
     asked = {"target", "mode", "via", "objective_p99_ms", "rate", "warm_up_s"}
     figures = {"p90_ms", "p99_9_ms", "mean_ms", "service_p50_ms", "objective_met", "verdict"}
     assert asked | figures <= set(told)
