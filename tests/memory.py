@@ -208,6 +208,7 @@ class MemoryRegistry:
         if ref not in self.files:
             raise NotFound(f"There is no {ref}.")
         for name, content in self.files[ref].items():
+            (into / name).parent.mkdir(parents=True, exist_ok=True)
             (into / name).write_bytes(content)
         report("downloaded", 1.0)
 

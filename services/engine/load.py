@@ -94,7 +94,10 @@ class LoadProcess:
         self.stopping = ""
         self.ended = False
 
-        self.start_ns = self.last_sent_ns = self.last_done_ns = 0
+        self.start_ns = self.last_done_ns = 0
+        self.last_turn_ns = 0
+        """When the last request left, or was due that never could: a server that is gone is no
+        shorter run."""
         self.failures = 0
         # Since the last answer: how many failed, and when that began.
         self.failures_in_a_row = 0
@@ -299,6 +302,7 @@ class LoadProcess:
         self.in_flight -= 1
         if intended_ns >= self.start_ns:
             self.last_done_ns = now
+            self.last_turn_ns = max(self.last_turn_ns, intended_ns)
             self.count(kind)
 
     def lost(self, connection: Connection, now: int) -> None:
@@ -339,7 +343,7 @@ class LoadProcess:
     def send(self, connection: Connection, intended_ns: int, now: int) -> None:
         """Send the next request on a free connection."""
         connection.intended_ns = intended_ns
-        connection.sent_ns = self.last_sent_ns = now
+        connection.sent_ns = self.last_turn_ns = now
         connection.busy = True
         self.in_flight += 1
         connection.shot = shot = self.next_shot()
@@ -600,6 +604,8 @@ class LoadProcess:
     def give_up(self) -> None:
         """The schedule is over: what never left counts as a failure of its own kind."""
         if not self.ended and self.schedule.unsent:
+            last_due_ns = self.schedule.due_of(self.schedule.total - 1)
+            self.last_turn_ns = max(self.last_turn_ns, last_due_ns)
             self.piece.errors[NOT_SENT] += self.schedule.drop()
         self.end_if_done()
 
@@ -632,7 +638,7 @@ class LoadProcess:
         if self.start_ns:  # else it was stopped while it still connected
             self.hand_over(max(clock(), self.start_ns))
         if self.steady:
-            span_s = (self.last_sent_ns - self.start_ns + self.schedule.interval_ns) / NS
+            span_s = (self.last_turn_ns - self.start_ns + self.schedule.interval_ns) / NS
         else:
             span_s = (self.last_done_ns - self.start_ns) / NS
         self.say({"end": {"span_s": max(0.0, span_s), "stopped": self.stopping}})

@@ -171,6 +171,9 @@ class FolderPackager:
                 why="Its files hold no MLmodel: it is no MLflow model.",
                 fix="Register the folder that mlflow's log_model made.",
             )
+        for cache in list(part.rglob("__pycache__")):
+            # Not of the version: servers write bytecode beside a model's code when they load it.
+            shutil.rmtree(cache, ignore_errors=True)  # one in another is gone with it
         manifest = _measured(part)
         text = records.dump(manifest, indent=2)
         digest = hashlib.sha256(text.encode()).hexdigest()

@@ -763,6 +763,21 @@ def test_a_server_that_answers_now_and_then_is_measured_to_the_end() -> None:
     assert (summary.requests, summary.stopped) == (60, "")
 
 
+def test_the_rate_of_a_run_counts_the_time_in_which_its_server_was_gone() -> None:
+    async def dies(exchange: Exchange) -> None:
+        if exchange.number == 20:
+            server.server.close()
+            exchange.writer.transport.abort()
+        await exchange.say(answer())
+
+    with ScriptedServer(dies) as server:
+        load = steady(server.port, rate=20, duration_s=3, concurrency=1, all_failing_s=None)
+        _, summary = run(load)
+    assert (summary.requests, summary.ok) == (60, 20)
+    assert summary.duration_s == pytest.approx(3.0, abs=0.1)
+    assert summary.rate == pytest.approx(20 / 3, rel=0.05)
+
+
 def test_an_outage_is_measured_to_its_end_where_that_is_wanted() -> None:
     _, summary = run(steady(closed_port(), rate=20, duration_s=2, all_failing_s=None))
     assert (summary.errors, summary.stopped) == ({"refused": 40}, "")

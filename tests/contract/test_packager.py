@@ -104,6 +104,22 @@ def test_a_package_that_lost_a_file_is_made_anew(
     assert packager.exists(made).verdict is Verdict.PASS
 
 
+def test_bytecode_that_a_server_writes_beside_a_models_code_damages_no_package(
+    packager: FolderPackager, registry: CountingRegistry
+) -> None:
+    files = registry.files[VersionRef("wine", 1)]
+    files["code/shipping.py"] = b"rate = 2\n"
+    files["code/__pycache__/shipping.cpython-311.pyc"] = b"of whoever logged it"
+    made = packager.make(version(registry))
+    cache = Path(made.uri) / "code" / "__pycache__"
+    assert not cache.exists()
+    cache.mkdir()
+    (cache / "shipping.cpython-311.pyc").write_bytes(b"of the server")
+
+    assert packager.exists(made).verdict is Verdict.PASS
+    assert packager.make(version(registry)) == made
+
+
 def test_a_proposed_package_is_not_there_yet(
     packager: FolderPackager, registry: CountingRegistry
 ) -> None:
