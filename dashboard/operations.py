@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from dashboard import options, views, widgets, wiring, words
+from dashboard import options, versions, views, widgets, wiring, words
 from dashboard.reads import Look
 from dashboard.worker import Operation, State
 from services import lineage, planning, preparing, settings
@@ -50,8 +50,8 @@ _BAD = {Outcome.FAILED, Outcome.TIMEOUT, Outcome.NOT_APPLIED}
 def plan_shown(made: preparing.Prepared, checked_at: datetime | None) -> None:
     """A plan before it is confirmed: what changes, what was checked, what would be sent."""
     plan = made.plan
-    before = words.version_words(plan.before.version) if plan.before else "nothing"
-    after = words.version_words(plan.after.version) if plan.after else "nothing"
+    before = words.intent_words(plan.before) if plan.before else "nothing"
+    after = words.intent_words(plan.after) if plan.after else "nothing"
     with st.container():
         widgets.facts({"Service": plan.service, "Wanted now": before, "Wanted after": after})
         rows = words.change_rows(plan.changes)
@@ -105,14 +105,25 @@ def _consent_key(service: str) -> str:
     return f"consent-{wiring.target()}-{service}"
 
 
+def callers_agreed(made: preparing.Prepared) -> str:
+    """What changes for callers; why the plan is blocked while their breaking is not agreed to."""
+    if not versions.differences_to_live(made):
+        return ""
+    agreed = st.checkbox("Callers of the present version will break, and I want that.", key="agree")
+    return "" if agreed else "The box above is not ticked."
+
+
 def nothing_to_do(plan: Plan) -> None:
     """Say that what would be wanted is wanted already."""
     if plan.action is Action.CANARY and plan.after is not None:
         percent = plan.after.canary_percent
         st.info(f"The canary has {percent} % already: choose another share.")
         return
-    wanted = words.version_words(plan.after.version) if plan.after else "nothing"
+    wanted = words.intent_words(plan.after) if plan.after else "nothing"
+    canary = plan.after is not None and plan.after.canary_percent is not None
     said = f"Nothing to do: {plan.service} is wanted to serve {wanted} already."
+    if canary:
+        said += " Open the service to promote the canary, to change its share or to abort it."
     if wiring.is_open(plan.service):
         said = f"{wanted} is being rolled out as {plan.service}: see below."
     st.info(widgets.literal(said), icon=":material/check:")
@@ -275,7 +286,7 @@ def _release_line(release: Release, progress: Progress | None) -> None:
         action += ", back to" if release.action is Action.ABORT else " to"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(word, icon=icon, color=colour)  # type: ignore[arg-type]  # literals from the table
-        version = words.version_words(release.intent.version)
+        version = words.intent_words(release.intent)
         st.text(f"Release {release.number}: {action} {version}, by {one_line(release.actor, 64)}")
         widgets.when(release.created_at)
         if took:
@@ -349,7 +360,7 @@ def head(service: Service) -> None:
     widgets.headline(words.service_sentence(service))
     if service.gone:
         return
-    wanted = words.version_words(words.wanted_version(service))
+    wanted = words.wanted_words(service)
     release = f" (release {service.release})" if service.release else ""
     widgets.facts(
         {
@@ -595,7 +606,8 @@ def _planned(service: Service, doing: str) -> None:
     plan_shown(made, look.at)
     consent(made)
     alias = _alias_back(service, made.plan) if doing == "rollback" else ""
-    confirm(made, alias=alias, then=lambda: plan(None))
+    blocked = callers_agreed(made) if doing == "promote" else ""
+    confirm(made, alias=alias, blocked=blocked, then=lambda: plan(None))
 
 
 def _alias_back(service: Service, planned: Plan) -> str:
@@ -627,7 +639,7 @@ def _release_picker(name: str) -> int | None:
     ]
     said = {
         str(release.number): f"Release {release.number}:"
-        f" {words.version_words(release.intent.version)}, {words.OUTCOME_WORDS[release.outcome]},"
+        f" {words.intent_words(release.intent)}, {words.OUTCOME_WORDS[release.outcome]},"
         f" {widgets.moment(release.created_at)}"
         for release in releases
     }

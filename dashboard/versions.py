@@ -236,8 +236,14 @@ def comparison(one: ModelVersion, other: ModelVersion) -> None:
     differences(compare_versions(left, first, right, second), str(left.ref), str(right.ref))
 
 
-def differences(found: Sequence[Difference], left: str, right: str) -> None:
-    """Differences as a table, those that break callers first and said."""
+def differences(
+    found: Sequence[Difference],
+    left: str,
+    right: str,
+    *,
+    same: str = "They differ in nothing that is compared.",
+) -> None:
+    """Differences as a table, those that break callers first and said; `same` where none is."""
     breaking = [each for each in found if each.breaking]
     if breaking:
         st.error(
@@ -248,7 +254,7 @@ def differences(found: Sequence[Difference], left: str, right: str) -> None:
             icon=":material/warning:",
         )
     if not found:
-        st.text("They differ in nothing that is compared.")
+        st.text(same)
         return
     st.dataframe(
         words.difference_rows(found),
@@ -265,16 +271,21 @@ def differences(found: Sequence[Difference], left: str, right: str) -> None:
 
 
 def differences_to_live(made: preparing.Prepared) -> bool:
-    """What changes for callers of the version that is wanted now; True when some would break."""
-    before, after = made.plan.before, made.plan.after
+    """What changes for callers of the version that answers most; True when some would break."""
+    before, after = made.met, made.plan.after
     if before is None or after is None or before.version is None or before.version == after.version:
         return False
     found = [
         *signature_changes(before.signature, after.signature),
         *words.requirement_changes(before.requirements, after.requirements),
     ]
-    widgets.section(f"What changes against {before.version}")
-    differences(found, str(before.version), str(after.version))
+    widgets.section(f"What changes for callers of {before.version}")
+    differences(
+        found,
+        str(before.version),
+        str(after.version),
+        same="Nothing: signature and requirements are the same. Models compares all the rest.",
+    )
     return any(each.breaking for each in found)
 
 

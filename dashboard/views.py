@@ -393,6 +393,7 @@ class ReleaseRow(TypedDict):
     action: str
     model: str | None
     version: int | None
+    canary_percent: int | None
     actor: str
     reason: str
     created_at: str | None
@@ -1135,6 +1136,7 @@ def release_row(release: Release, *, live: bool) -> ReleaseRow:
         "action": release.action.value,
         "model": model_of(release.intent.version),
         "version": number_of(release.intent.version),
+        "canary_percent": release.intent.canary_percent,
         "actor": release.actor,
         "reason": release.reason,
         "created_at": time_text(release.created_at),

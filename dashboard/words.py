@@ -24,6 +24,7 @@ from services.domain import (
     Drift,
     Endpoint,
     Finding,
+    Intent,
     Mode,
     ModelVersion,
     Outcome,
@@ -185,6 +186,17 @@ def version_words(version: VersionRef | None) -> str:
     return one_line(version) if version else "unknown version"
 
 
+def intent_words(intent: Intent) -> str:
+    """What is wanted, in a few words: `wine/3`, or `wine/3 with 10 %` of a canary."""
+    share = "" if intent.canary_percent is None else f" with {intent.canary_percent} %"
+    return f"{version_words(intent.version)}{share}"
+
+
+def wanted_words(service: Service) -> str:
+    """What the service is wanted to serve."""
+    return intent_words(service.wish) if service.wish else version_words(None)
+
+
 def wanted_version(service: Service) -> VersionRef | None:
     """The version that the service is wanted to serve."""
     return service.wish.version if service.wish else None
@@ -199,7 +211,7 @@ def service_rows(
             "service": service.name,
             "state": [phase_words(service), *(["! drift"] if drifted(service) else [])],
             "answers": answers_words(service.answering) or "nothing",
-            "wanted": version_words(wanted_version(service)),
+            "wanted": wanted_words(service),
             "aliases": list(aliases.get(wanted_version(service) or VersionRef("", 0), ())),
             "since": service.since,
             "by": one_line(service.actor, 64),
@@ -552,7 +564,9 @@ def change_rows(changes: Iterable[Change]) -> list[Row]:
         {
             "field": change.field,
             "now": one_line(change.before) or "–",
-            "after": one_line(change.after) or "–",
+            # A share that goes away is all of the traffic.
+            "after": one_line(change.after)
+            or ("all of it" if change.field == "canary percent" else "–"),
         }
         for change in changes
     ]
@@ -567,7 +581,7 @@ def release_rows(releases: Iterable[Release], answering: Sequence[Answering]) ->
     return [
         {
             "release": release.number,
-            "version": version_words(release.intent.version),
+            "version": intent_words(release.intent),
             "action": ACTION_WORDS[release.action],
             "outcome": OUTCOME_WORDS[release.outcome] + (" (late)" if release.late else ""),
             "answers": f"{live[release.workload]} %"

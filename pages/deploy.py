@@ -15,6 +15,10 @@ with widgets.errors_shown(), st.container(width=900):
         with title:
             widgets.headline(f"Deploy {version.ref} to {wiring.target()} as {name}.")
         chosen = options.chosen(version, name)
+        if chosen.wish.canary_percent is not None:
+            with title:
+                share = f"{chosen.wish.canary_percent} % of {name}"
+                widgets.headline(f"Deploy {version.ref} to {wiring.target()} as {share}.")
         look = wiring.prepared_deploy(
             str(version.ref), name, chosen.wish, take_over=operations.consented(name)
         )
@@ -25,10 +29,6 @@ with widgets.errors_shown(), st.container(width=900):
         elif made is not None:
             operations.plan_shown(made, look.at)
             operations.consent(made)
-            breaking = versions.differences_to_live(made)
-            agreed = not breaking or st.checkbox(
-                "Callers of the present version will break, and I want that.", key="agree"
-            )
-            blocked = "" if agreed else "The box above is not ticked."
+            blocked = operations.callers_agreed(made)
             operations.confirm(made, alias=chosen.alias, undo=chosen.undo, blocked=blocked)
         operations.rollout_panel(name, titled=True)

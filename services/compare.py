@@ -114,7 +114,7 @@ def _come_and_gone(old: Mapping[str, Spec], new: Mapping[str, Spec]) -> Iterable
         yield Difference(f"input {_called(was)}", _shown(was), _shown(now), breaking=True, why=why)
     for name in gone:
         if not any(was.name == name for was, _ in renamed):
-            why = "Requests still carry it; the new version does not take it."
+            why = "Requests still carry it: MLflow's servers leave it out, others may refuse them."
             yield Difference(f"input {_called(old[name])}", _shown(old[name]), "", True, why)
     for name in added:
         if any(now.name == name for _, now in renamed):

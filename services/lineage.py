@@ -34,6 +34,13 @@ def tied_alias(history: Sequence[Release]) -> str:
     return next((release.alias for release in history if release.alias), "")
 
 
+def beside(workload: int | None, history: Sequence[Release]) -> Release | None:
+    """The newest release that gave this workload all of the traffic."""
+    return next(
+        (r for r in history if r.workload == workload and r.intent.canary_percent is None), None
+    )
+
+
 def answering_workload(current: Service) -> int | None:
     """The release that started the pods with most of the traffic; None while nothing answers."""
     most = max(current.answering, key=lambda side: side.percent, default=None)

@@ -254,7 +254,7 @@ def plan_abort(current: Service, history: Sequence[Release]) -> Plan:
         return _plan_withdrawal(current, history, begun)
     _refuse_abort_of_what_ended(current, history)
     _canary_of(current)
-    stable = _beside(current.stable, history)
+    stable = lineage.beside(current.stable, history)
     if stable is None:
         raise NothingToRollBackTo(
             f"{current.name} has no release beside the canary to return to. Nothing was changed.",
@@ -291,7 +291,7 @@ def _plan_withdrawal(current: Service, history: Sequence[Release], begun: Releas
     """
     earlier = history[1:]
     proven = (r for r in earlier if r.verified and not r.intent.stopped)
-    stable = _beside(lineage.answering_workload(current), earlier) or next(proven, None)
+    stable = lineage.beside(lineage.answering_workload(current), earlier) or next(proven, None)
     kept = stable.intent if stable else begun.intent
     after = replace(kept, canary_percent=None, stopped=stable is None, port=begun.intent.port)
     running = stable and any(side.release == stable.workload for side in current.answering)
@@ -302,13 +302,6 @@ def _plan_withdrawal(current: Service, history: Sequence[Release], begun: Releas
         supersedes=begun.number,
         rolled_back_from=begun.number,
         rolled_back_to=stable.number if stable else None,
-    )
-
-
-def _beside(workload: int | None, history: Sequence[Release]) -> Release | None:
-    """The newest release that gave this workload all of the traffic."""
-    return next(
-        (r for r in history if r.workload == workload and r.intent.canary_percent is None), None
     )
 
 

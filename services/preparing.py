@@ -14,6 +14,7 @@ from services.domain import (
     Action,
     Answering,
     Finding,
+    Intent,
     ModelVersion,
     OwnedField,
     Package,
@@ -50,6 +51,8 @@ class Prepared:
     details: VersionDetails | None = None
     owned: tuple[OwnedField, ...] = ()
     """What the plan sets of what others own; see `taking_over`."""
+    met: Intent | None = None
+    """What most callers of the service meet now: beside a canary, its stable side."""
 
 
 def prepare_deploy(ops: Ops, reference: str, *, name: str, wish: Wish = Wish()) -> Prepared:
@@ -63,17 +66,18 @@ def prepare_deploy(ops: Ops, reference: str, *, name: str, wish: Wish = Wish()) 
     intent = planning.intent_for(current, version, details, package, name=name, wish=wish)
     intent = ops.serving.default_intent(intent)
     plan = planning.plan_deploy(current, intent, target=ops.target, namespace=ops.namespace)
+    met = _met_by_callers(ops, plan, current)
     rehearsal = ops.serving.rehearse(plan)
     findings = (
         *_version_findings(version, details),
-        *_caller_findings(plan),
+        *_caller_findings(met, plan.after),
         *_package_findings(package),
         _still_there(packager, package, version)
         if plan.nothing_to_do
         else packager.outlook(version),
         *rehearsal.findings,
     )
-    return Prepared(plan, findings, rehearsal.manifest, version, details, rehearsal.owned)
+    return Prepared(plan, findings, rehearsal.manifest, version, details, rehearsal.owned, met)
 
 
 def taking_over(ops: Ops, prepared: Prepared, managers: Collection[str]) -> Prepared:
@@ -161,11 +165,12 @@ def prepare_render(ops: Ops, reference: str, *, name: str, wish: Wish = Wish()) 
 
 def prepare(ops: Ops, plan: Plan) -> Prepared:
     """A plan without a version to read (roll-back, canary, stop, …), rehearsed."""
+    met = _met_by_callers(ops, plan)
     rehearsal = ops.serving.rehearse(plan)
-    findings = (*_caller_findings(plan), *rehearsal.findings)
+    findings = (*_caller_findings(met, plan.after), *rehearsal.findings)
     if plan.after is not None and plan.action in {Action.ROLLBACK, Action.START, Action.ABORT}:
         findings = (_package_exists(ops, plan.after.package), *findings)
-    return Prepared(plan, findings, rehearsal.manifest, owned=rehearsal.owned)
+    return Prepared(plan, findings, rehearsal.manifest, owned=rehearsal.owned, met=met)
 
 
 def checked(ops: Ops) -> tuple[Finding, ...]:
@@ -252,11 +257,19 @@ def with_release(prediction: Prediction, answering: Sequence[Answering]) -> Pred
     return replace(prediction, release=able[0].release)
 
 
-def _caller_findings(plan: Plan) -> tuple[Finding, ...]:
-    """Whether callers of what is wanted now could go on: one warning per breaking change."""
+def _met_by_callers(ops: Ops, plan: Plan, current: Service | None = None) -> Intent | None:
+    """What most callers meet now: what is wanted, or the stable side of a canary."""
+    if plan.before is None or plan.before.canary_percent is None:
+        return plan.before
+    current = current or ops.serving.service(plan.service)
+    stable = lineage.beside(current.stable if current else None, ops.journal.history(plan.service))
+    return stable.intent if stable else plan.before
+
+
+def _caller_findings(before: Intent | None, after: Intent | None) -> tuple[Finding, ...]:
+    """Whether callers of `before` could go on with `after`: one warning per breaking change."""
     from services.compare import signature_changes
 
-    before, after = plan.before, plan.after
     if before is None or after is None or before.version == after.version:
         return ()
     breaking = [c for c in signature_changes(before.signature, after.signature) if c.breaking]

@@ -181,7 +181,10 @@ def _withdraw(ops: Ops, plan: Plan, actor: str) -> None:
 
 def _entry(plan: Plan, actor: str, origin: str, reason: str, at: datetime) -> AuditEntry:
     def text(intent: Intent | None) -> str:
-        return str(intent.version or intent.package.uri) if intent else ""
+        if intent is None:
+            return ""
+        share = "" if intent.canary_percent is None else f" with {intent.canary_percent} %"
+        return f"{intent.version or intent.package.uri}{share}"
 
     return AuditEntry(
         id=None,

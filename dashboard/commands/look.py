@@ -152,7 +152,8 @@ def history(session: Session) -> Answer:
             (
                 row["number"],
                 row["action"],
-                version_text(row["model"], row["version"]),
+                version_text(row["model"], row["version"])
+                + (f" {row['canary_percent']} %" if row["canary_percent"] is not None else ""),
                 f"{row['outcome']}{', late' if row['late'] else ''}",
                 "live" if row["live"] else "",
                 row["actor"],

@@ -658,6 +658,23 @@ def test_a_breaking_signature_change_is_a_warning_of_the_plan(world: World) -> N
     assert "hue" in warned[0]
 
 
+def test_beside_a_canary_callers_are_those_of_the_stable_side(world: World) -> None:
+    world.serves("wine", [1])
+    paler = Signature(inputs=(ColumnSpec("alcohol", ValueKind.DOUBLE),), outputs=WINE.outputs)
+    world.registry.add("wine", 2, signature=paler)
+    deploy(world, "wine/2", canary_percent=20)
+    settle(world)
+    current, history = preparing.require(world, "wine"), world.journal.history("wine")
+
+    def warned(made: preparing.Prepared) -> int:
+        found = [f for f in made.findings if f.name == "callers" and f.verdict is Verdict.WARN]
+        return len(found)
+
+    assert warned(preparing.prepare(world, planning.plan_promote(current, history))) == 1
+    assert warned(preparing.prepare_deploy(world, "wine/2", name="wine")) == 1
+    assert warned(preparing.prepare(world, planning.plan_abort(current, history))) == 0
+
+
 def test_a_request_has_to_fit_what_answers_and_not_what_is_wanted(world: World) -> None:
     world.serves("wine", [1])
     world.serving.fails[VersionRef("wine", 2)] = BROKEN
