@@ -98,8 +98,8 @@ def shown(service: Service, *, refused: bool = False) -> None:
     group = kept[0]
     if refused:
         st.info(
-            f"Nothing was sent just now. This is the answer to the request of"
-            f" {widgets.moment(group[0].at)}.",
+            f"Nothing was sent just now: what is wrong with it stands below the form. This is the"
+            f" answer to the request of {widgets.moment(group[0].at)}.",
             icon=":material/history:",
         )
     if len(kept) > 1:

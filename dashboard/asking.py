@@ -82,7 +82,7 @@ def service_picker() -> Service | None:
     index: int | None = names.index(looked_at) if looked_at in names else 0
     if widgets.from_url("service") not in {"", *names}:
         index = None  # a link that points to nothing chooses nothing else in its place
-    name = widgets.picker("Service", names, key="service", index=index)
+    name = widgets.picker("Service", names, key="service", index=index, then=_leave_runs)
     st.session_state["predicted"] = name
     if name and not widgets.from_url("service"):
         # A link that names no service would open another one once there is a name before it.
@@ -94,6 +94,11 @@ def service_picker() -> Service | None:
         # Requests have to fit what answers: a failed or running roll-out's version does not yet.
         chosen = lineage.as_answering(chosen, wiring.history(chosen.name).value or ())
     return wiring.with_signature(chosen)
+
+
+def _leave_runs() -> None:
+    """Another service was picked by hand: the load tests in the URL were the last one's."""
+    widgets.into_url(runs=None, test=None)
 
 
 def other_load_tests(service: Service) -> None:
@@ -203,6 +208,7 @@ def request_form(service: Service) -> Asked | None:
     rows = read()
     if rows is None:
         return None
+    _refuse_misfit(service, sides[side or "any"], rows)
     chosen = PROTOCOLS.get(protocol or "", Protocol.V2)
     request = bench.request_for(signature, rows, model_name=service.name, protocol=chosen)
     plain = bench.request_for(
@@ -387,6 +393,16 @@ def _rows_of_file(upload: UploadedFile | None, signature: Signature | None) -> b
     if name.lower().endswith(".csv"):
         return _parsed(content, signature, content="csv")
     return _parsed(content, signature, content="json")
+
+
+def _refuse_misfit(service: Service, whom: tuple[Whom, ...], rows: bench.Rows) -> None:
+    """SignatureMismatch for rows that do not fit the one side of a canary that is asked alone."""
+    if len(whom) > 1 or whom[0].release is None:
+        return
+    history = wiring.history(service.name).value or ()
+    asked = lineage.as_answering(service, history, whom[0].release)
+    if asked.intent is not None and asked.intent.signature is not None:
+        bench.check_rows(rows, asked.intent.signature)
 
 
 def sides_of(service: Service) -> dict[str, tuple[Whom, ...]]:

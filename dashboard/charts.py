@@ -137,7 +137,10 @@ def response_over_time(ticks: Sequence[Tick], *, slo_s: float | None = None) -> 
     lines = []
     for name, colour, dash in QUANTILES:
         if known:
-            told = [tick.trailing.get(name) for tick in ticks]
+            # A second of failures alone has no time; the answers before it are drawn already.
+            told = [
+                tick.trailing.get(name) if tick.ok or not tick.errors else None for tick in ticks
+            ]
             values = [words.milliseconds(one.value_s if one else None) for one in told]
             label = f"{name}, {_over_words([one.over_s for one in told if one])}"
         else:

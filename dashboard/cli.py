@@ -233,6 +233,17 @@ def _service(text: str) -> str:
     )
 
 
+def _measured(text: str) -> str:
+    """The name of a service that may have been measured. NotFound for one that none can have."""
+    if text.isdecimal():
+        raise NotFound(
+            f"There is no service {text}.",
+            why="Load tests are named by their numbers with --id.",
+            fix=f"Open it: slipway runs --id {text}.",
+        )
+    return _service(text)
+
+
 def _name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", type=_service, help="the service")
 
@@ -439,7 +450,9 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _runs_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", nargs="?", type=_service, help="of this service")
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", type=_measured, help="of this service; before --id"
+    )
     parser.add_argument(
         "--id",
         metavar="N",

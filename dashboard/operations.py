@@ -544,13 +544,21 @@ def _offers(service: Service) -> dict[str, str]:
         ("promote", "Promote canary", canary),
         ("abort", "Abort canary", canary),
         ("canary", "Change share", canary),
-        ("rollback", "Roll back", not canary),
+        ("rollback", "Roll back", not canary and _has_another(service)),
         ("begin_canary", "Start a canary", not canary and bool(service.answering) and running),
         ("start", "Restart" if broken else "Start", broken or not running),
         ("stop", "Stop", running),
         ("delete", "Delete", True),
     ]
     return {word: label for word, label, offered in offers if offered}
+
+
+def _has_another(service: Service) -> bool:
+    """Whether there is a release to return to; True while that is not known."""
+    history = wiring.history(service.name).value
+    if history is None:
+        return True
+    return any(release.number != service.release for release in lineage.returnable(history))
 
 
 def _doing(name: str) -> str:
@@ -631,7 +639,7 @@ def owned(service: Service) -> None:
 
 
 def _release_picker(name: str) -> int | None:
-    """Which release to return to; None is the newest verified one that is not live."""
+    """Which release to return to; None is the newest verified one that differs from the wanted."""
     releases = [
         release
         for release in wiring.history(name).value or ()
@@ -648,7 +656,7 @@ def _release_picker(name: str) -> int | None:
         said,
         name="to",
         key=f"to-{name}",
-        placeholder="The newest verified release that is not live",
+        placeholder="The newest verified release of another version or setting",
         width=560,
     )
     return int(chosen) if chosen else None

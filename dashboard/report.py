@@ -135,9 +135,16 @@ def mix(run: Run) -> str:
     found = answered(run)
     total = sum(found.values())
     if len(found) < 2:
+        if not run.summary.ok:
+            return run.version  # which was asked
         only = next(iter(found), run.version)
         return run.version if only.startswith("release ") else only
     return " + ".join(f"{who} {_share(count / total)}" for who, count in found.items())
+
+
+def answerers(run: Run) -> str:
+    """`mix`; "nobody" for a run in which nothing was answered."""
+    return mix(run) if run.summary.ok else "nobody"
 
 
 def _share(ratio: float) -> str:
@@ -234,6 +241,11 @@ def comparison_row(first: Run, run: Run, found: difference.Comparison) -> views.
     }
 
 
+def told_of(names: tuple[str, str], verdict: str) -> str:
+    """A verdict with the two runs that it is of."""
+    return f"{names[1]} against {names[0]}: {verdict}"
+
+
 def difference_rows(names: tuple[str, str], found: difference.Comparison) -> list[dict[str, str]]:
     """How the percentiles of two runs, so named, differ; [] where too few samples back them."""
 
@@ -259,7 +271,7 @@ def csv_row(run: Run) -> dict[str, object]:
     """Everything of one run in a row."""
     return {
         "run": run.id,
-        "answered_by": mix(run),
+        "answered_by": answerers(run),
         "version": run.version,
         "release": run.release,
         "target": run.target,
@@ -446,9 +458,10 @@ def _compared(runs: Sequence[Run], named: Mapping[int | None, str]) -> list[str]
     for run in runs:
         of_each.setdefault(run.service, []).append(run)
     for first, run in (pair for mine in of_each.values() for pair in against_earliest(mine)):
-        found = difference.compare(first.summary, run.summary, (named[first.id], named[run.id]))
-        said += [found.verdict, *found.warnings, *between(first, run)]
-    return [f"<p>{html.escape(one)}</p>" for one in said if one]
+        names = (named[first.id], named[run.id])
+        found = difference.compare(first.summary, run.summary, names)
+        said += [told_of(names, found.verdict), *found.warnings, *between(first, run)]
+    return [f"<p>{html.escape(one)}</p>" for one in dict.fromkeys(said) if one]
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> str:

@@ -155,8 +155,8 @@ def _compared(runs: Sequence[Run], named: Mapping[int | None, str]) -> None:
     for first, run in report.against_earliest(runs):
         names = (named[first.id], named[run.id])
         found = wiring.comparison(first.summary, run.summary, names)
-        which = f"{names[1]} against {names[0]}: " if len(runs) > 2 else ""
-        said = widgets.literal(f"{which}{found.verdict}", 1_000)
+        told = report.told_of(names, found.verdict) if len(runs) > 2 else found.verdict
+        said = widgets.literal(told, 1_000)
         st.info(said, icon=":material/compare_arrows:")
         warnings |= dict.fromkeys((*found.warnings, *report.between(first, run)))
         rows += report.difference_rows(names, found)
@@ -170,7 +170,7 @@ def _run_row(run: Run) -> dict[str, object]:
     response = run.summary.response
     return {
         "run": run.id,
-        "answered by": report.mix(run),
+        "answered by": report.answerers(run),
         "release": run.release,
         "asked": one_line(run.name, 200),
         "measured by": report.via_of(run),

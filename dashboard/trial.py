@@ -44,6 +44,7 @@ END_WITHIN_S = 0.8
 second. What is drawn before the end would stand until the next look, a second later."""
 SPREAD_EVERY = 3
 """So many seconds lie between two drawings of how a running test's times are spread."""
+_PRESSED_TWICE_S = 3.0
 MOST_LAID = 6
 """Runs over each other: more cannot be told apart."""
 
@@ -130,6 +131,10 @@ def load_form(ops: Ops, service: Service) -> None:
         )
         began = st.form_submit_button("Start the load test", key="start_load")
     if not began:
+        return
+    running = wiring.load_tests().running_on(service.name)
+    if running and (datetime.now(UTC) - running.started_at).total_seconds() < _PRESSED_TWICE_S:
+        widgets.into_url(test=running.id)  # a second press on the same button
         return
     whom = sides.get(asked_side or "", Whom(service.name))
     endpoint = ops.serving.endpoint(whom.service, whom.release)

@@ -393,13 +393,13 @@ def table(
         return
     names = [str(row[choose]) for row in rows]
     # A filter changes what stands in which row: the selection belongs to these very rows.
-    widget = f"{key}-{hash(tuple(names))}"
+    wanted = from_url(param).split(",")
+    widget = _table_key(key, names, [one for one in wanted if one in names])
 
     def chosen() -> None:
         selected = st.session_state[widget].selection.rows
         into_url(**{param: ",".join(names[at] for at in selected[-2:] if at < len(names))})
 
-    wanted = from_url(param).split(",")
     st.dataframe(
         rows,
         key=widget,
@@ -410,6 +410,24 @@ def table(
         },
         **options,
     )
+
+
+def _table_key(key: str, names: Sequence[str], wanted: Sequence[str]) -> str:
+    """A table's key: another one where what is ticked is not what the URL says.
+
+    That is so after the browser's way back, and after a third tick where two are shown: a table
+    cannot be told to take a tick away, but a new one begins with those of the URL.
+    """
+    turn = f"{key}-turn"
+    widget = f"{key}-{hash(tuple(names))}-{st.session_state.get(turn, 0)}"
+    state = st.session_state.get(widget)
+    if state is None:
+        return widget
+    ticked = {names[at] for at in state.selection.rows if at < len(names)}
+    if ticked != set(wanted):
+        st.session_state[turn] = st.session_state.get(turn, 0) + 1
+        widget = f"{key}-{hash(tuple(names))}-{st.session_state[turn]}"
+    return widget
 
 
 def _keep(name: str, then: Callable[[], None] = lambda: None) -> None:

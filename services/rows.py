@@ -268,7 +268,11 @@ def _rename_or_add(name: str, extra: Sequence[str]) -> str:
 
 def _listed(names: Sequence[str], most: int = 12) -> str:
     shown = ", ".join(one_line(name, 40) for name in names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+    return (
+        f"{shown} and {len(names) - most} more"
+        if len(names) > most + 1
+        else ", ".join(one_line(name, 40) for name in names[: most + 1])
+    )
 
 
 def _counted(count: int, noun: str) -> str:

@@ -750,11 +750,14 @@ _FIX_BY_WORD = {
 
 def _translated(doing: str, shown: str, error: DBAPIError) -> SlipwayError:
     words = one_line(error.orig)
+    reads = doing.startswith("read")
+    unwritten = "" if reads else " Nothing was written."
+    did = "did not give it" if reads else "did not take it"
     state = getattr(error.orig, "sqlstate", None) or ""
     denied = state in _DENIED_STATES or any(word in words for word in _DENIED_WORDS)
     if denied:
         return Denied(
-            f"Could not {doing}: the store at {shown} did not allow it. Nothing was written.",
+            f"Could not {doing}: the store at {shown} did not allow it.{unwritten}",
             why=words,
             fix="Give this user the right to write it, or set `store.url` in slipway.toml.",
         )
@@ -763,7 +766,7 @@ def _translated(doing: str, shown: str, error: DBAPIError) -> SlipwayError:
         "Start the database, or set `store.url` in slipway.toml.",
     )
     return Unreachable(
-        f"Could not {doing}: the store at {shown} did not take it. Nothing was written.",
+        f"Could not {doing}: the store at {shown} {did}.{unwritten}",
         why=words,
         fix=fix,
     )

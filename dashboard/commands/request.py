@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+import shlex
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,7 +82,7 @@ def predict(session: Session) -> Answer:
     try:
         prediction = ops.predictor.infer(endpoint, request, timeout_s=bound_s)
     except SlipwayError as error:
-        error.why = f"{error.why} {error.met}".strip()
+        error.why = " ".join(filter(None, (_ended(error.why), error.met)))
         raise
     prediction = preparing.with_release(prediction, service.answering)
     document = views.prediction_document(prediction, cold=service.asleep)
@@ -104,6 +106,11 @@ def predict(session: Session) -> Answer:
         },
     )
     return Answer(document, _prediction_lines(document))
+
+
+def _ended(text: str) -> str:
+    """A sentence with its full stop; servers leave it out."""
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _split(session: Session, service: Service, endpoint: Endpoint, request: InferRequest) -> Answer:
@@ -333,7 +340,7 @@ def bench(session: Session) -> Answer:
         if args.max_p99 is not None or args.max_error_ratio is not None:
             ops.store.keep_objective(ops.target, ops.namespace, service.name, objective)
     tell_workflow(session, f"Slipway: bench {service.name}", _load_summary(document))
-    error = interrupted or _load_error(service, summary, load.objective, args.protocol)
+    error = interrupted or _load_error(service, summary, load.objective, args)
     who = latency.answered_words(summary, model)
     return Answer(document, load_lines(document, summary, ticks, who, compared), error)
 
@@ -464,15 +471,15 @@ def _load_summary(document: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _load_error(
-    service: Service, summary: LoadSummary, objective: Objective, protocol: str | None
+    service: Service, summary: LoadSummary, objective: Objective, args: argparse.Namespace
 ) -> SlipwayError | None:
     if summary.requests and not summary.ok:
         kinds = ", ".join(f"{count:,} × {kind}" for kind, count in summary.errors.items())
-        return InferenceFailed(
+        kind = InferenceFailed if summary.objective_met is None else ObjectiveMissed
+        return kind(
             f"No request of the load test of {service.name} was answered.",
             why=f"{kinds}.",
-            fix=f"Send one: `slipway predict {service.name}"
-            f"{f' --protocol {protocol}' if protocol else ''}`.",
+            fix=f"Send one to see why: `{_one_request(args)}`.",
         )
     if summary.objective_met is False:
         return ObjectiveMissed(
@@ -495,6 +502,18 @@ def _load_error(
             else "Send more requests: a longer --duration, or a higher --rate.",
         )
     return None
+
+
+def _one_request(args: argparse.Namespace) -> str:
+    """The command that sends one request as a load test did."""
+    words = ["slipway", "predict", args.name]
+    for option, value in (
+        ("--input", args.input[0] if args.input else None),
+        ("--protocol", args.protocol),
+        ("--version", args.version),
+    ):
+        words += [] if value is None else [option, str(value)]
+    return shlex.join(words)
 
 
 def _saved_run(

@@ -86,11 +86,9 @@ def _refuse_file(name: str) -> str:
 def _newest(session: Session) -> Sequence[Run]:
     """The newest load tests of a service, target and namespace, where they were named."""
     args = session.args
+    most = LISTED if args.limit is None else args.limit
     kept = session.reach.store.runs(
-        service=args.name,
-        target=args.target,
-        namespace=args.namespace,
-        limit=LISTED if args.limit is None else args.limit,
+        service=args.name, target=args.target, namespace=args.namespace, limit=most + 1
     )
     if kept.damaged:
         numbers = ", ".join(map(str, kept.damaged))
@@ -98,8 +96,10 @@ def _newest(session: Session) -> Sequence[Run]:
             f"Damaged in the store, and left out: load test {numbers}. The log file says what is"
             " wrong with each."
         )
+    if len(kept.found) > most:
+        session.terminal.say(f"The newest {most}; there are more: --limit {most * 5}.")
     if kept.found:
-        return kept.found
+        return kept.found[:most]
     asked = (("service", args.name), ("target", args.target), ("namespace", args.namespace))
     whose = ", ".join(f"{what} {one_line(name)}" for what, name in asked if name)
     told = f"No{' other' if kept.damaged else ''} load test is kept{f': {whose}' if whose else ''}."
@@ -147,7 +147,7 @@ def _listed(found: Sequence[Run]) -> Iterator[str]:
                 run.id,
                 _when(run),
                 report.place_of(run),
-                report.mix(run),
+                report.answerers(run),
                 one_line(run.name, 80),
                 f"{run.summary.rate:.1f}",
                 views.seconds_text(run.summary.response.p50),
@@ -210,7 +210,7 @@ def _facts(run: Run) -> str:
 def _compared_lines(
     names: tuple[str, str], found: difference.Comparison, beside: Sequence[str]
 ) -> Iterator[str]:
-    yield from (found.verdict, *found.warnings, *beside)
+    yield from (report.told_of(names, found.verdict), *found.warnings, *beside)
     rows = report.difference_rows(names, found)
     if rows:
         yield from table([name.upper() for name in rows[0]], [list(row.values()) for row in rows])

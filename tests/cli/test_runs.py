@@ -99,6 +99,20 @@ def test_so_many_of_the_newest_are_listed_as_are_asked_for(cli: Cli, world: Worl
 
     assert listed() == ids[:1:-1]
     assert listed("--limit", "3") == ids[:-4:-1]
+    assert "there are more" in cli("runs").err
+    assert "there are more" not in cli("runs", "--limit", "22").err
+
+
+def test_a_run_that_nobody_answered_is_said_to_be_nobodys(cli: Cli, world: World) -> None:
+    number = kept(world, summary=Recorder().summary(span_s=5.0))
+    assert "nobody" in cli("runs").out
+    assert cli("runs", "--id", str(number), "--json").document["runs"][0]["answered_by"] == {}
+
+
+def test_a_number_without_its_option_is_told_the_option(cli: Cli, world: World) -> None:
+    number = str(kept(world))
+    ran = cli("runs", number, "--json")
+    assert (ran.code, ran.document["error"]["fix"]) == (5, f"Open it: slipway runs --id {number}.")
 
 
 def test_none_is_no_failure_and_says_how_to_keep_one(cli: Cli) -> None:
@@ -191,6 +205,8 @@ def test_those_over_different_hops_are_compared_with_a_warning(cli: Cli, world: 
 
     [found] = cli("runs", "--id", str(first), str(second), "--json").document["compared"]
 
+    told = cli("runs", "--id", str(first), str(second)).out
+    assert f"#{second} wine/1 against #{first} wine/1: " in told
     assert any("ingress" in warning for warning in found["warnings"])
 
 
