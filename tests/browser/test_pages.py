@@ -14,7 +14,17 @@ from playwright.sync_api import Browser, Dialog, Locator, Page, Request, expect
 from services.ports import Run
 from services.store import SqlStore
 from tests.browser.conftest import App, tab
-from tests.browser.hands import field, open_link, press, query, rows, settled, still, visit
+from tests.browser.hands import (
+    choose_row,
+    field,
+    open_link,
+    press,
+    query,
+    rows,
+    settled,
+    still,
+    visit,
+)
 from tests.browser.more_models import HOSTILE, IMAGE, LINK
 from tests.browser.seen import focused, low_contrast, unnamed_controls
 
@@ -52,6 +62,18 @@ LINKS = {
 def test_a_pasted_link_opens_the_same_view(services: App, page: Page, link: str) -> None:
     open_link(page, f"{services.url}/{link}")
     expect(page.get_by_text(LINKS[link]).first).to_be_visible()
+
+
+def test_the_way_back_takes_away_the_tick_that_it_leaves(app: App, page: Page) -> None:
+    table = "Versions, newest first"
+    visit(page, app.url, "models", model="wine")
+    choose_row(page, table, "3")
+    choose_row(page, table, "2")
+    expect(page.get_by_text("wine/2 compared with wine/3")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_text("wine/2 compared with wine/3")).to_be_hidden()
+    expect(rows(page, table).nth(1)).to_have_attribute("aria-selected", "false")
+    expect(rows(page, table).nth(0)).to_have_attribute("aria-selected", "true")
 
 
 def test_a_link_to_filtered_logs_opens_them_so(services: App, page: Page) -> None:

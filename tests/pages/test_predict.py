@@ -30,7 +30,7 @@ from services.domain import (
 )
 from services.errors import InferenceFailed
 from services.histogram import NO_PERCENTILES
-from tests.memory import MemoryEngine, MemoryLoad, World
+from tests.memory import WINE, MemoryEngine, MemoryLoad, World
 from tests.pages.conftest import OpenPage, rows_of, words_of
 
 
@@ -201,14 +201,7 @@ def test_a_hundred_columns_are_asked_for_as_text(world: World, open_page: OpenPa
 def test_both_sides_of_a_canary_can_be_asked_side_by_side(
     world: World, open_page: OpenPage
 ) -> None:
-    from services import planning, preparing, rollout
-
-    world.serves("wine", [1])
-    world.registry.add("wine", 2)
-    wish = planning.Wish(canary_percent=30)
-    made = preparing.prepare_deploy(world, "wine/2", name="wine", wish=wish)
-    rollout.apply(made.plan, world, actor="ana", version=made.version)
-    rollout.settle(world, "wine", now=world.clock.now)
+    with_canary(world)
     app = open_page("predict", service="wine")
     app.selectbox(key="side").set_value("each version, side by side")
     app = send(app)
@@ -384,6 +377,35 @@ def test_versions_of_a_stored_run_are_compared_with_intervals(
     assert "In brackets the 95 % interval" in words_of(app)
 
 
+def test_another_service_is_not_asked_for_the_load_tests_of_the_one_before(
+    world: World, open_page: OpenPage
+) -> None:
+    world.serves("wine")
+    world.serves("churn")
+    app = load_test(open_page("predict", service="wine"))
+    assert app.query_params["runs"]
+
+    app = app.selectbox(key="service").set_value("churn").run()
+
+    assert "There is no load test" not in words_of(app)
+    assert "None yet. Every load test is kept here" in words_of(app)
+
+
+def test_rows_for_one_side_of_a_canary_are_held_against_that_side(
+    world: World, open_page: OpenPage
+) -> None:
+    more = (*WINE.inputs, ColumnSpec("magnesium", ValueKind.DOUBLE))
+    with_canary(world, replace(WINE, inputs=more))
+    app = open_page("predict", service="wine")
+    app.selectbox(key="side").set_value("wine/2 (release 2)")
+    sent = len(world.predictor.sent)
+
+    app = send(app)
+
+    assert not world.predictor.sent[sent:]
+    assert "magnesium" in words_of(app)
+
+
 def test_a_run_of_an_earlier_slipway_opens_without_intervals(
     world: World, open_page: OpenPage
 ) -> None:
@@ -404,11 +426,11 @@ def test_the_page_warns_before_a_load_test_that_measures_the_api_server(
     assert [warning.value for warning in app.warning] == [bench.way_warning(WayIn.SERVICE_PROXY)]
 
 
-def with_canary(world: World) -> None:
+def with_canary(world: World, signature: Signature = WINE) -> None:
     from services import planning, preparing, rollout
 
     world.serves("wine", [1])
-    world.registry.add("wine", 2)
+    world.registry.add("wine", 2, signature=signature)
     wish = planning.Wish(canary_percent=30)
     made = preparing.prepare_deploy(world, "wine/2", name="wine", wish=wish)
     rollout.apply(made.plan, world, actor="ana", version=made.version)
