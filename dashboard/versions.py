@@ -61,9 +61,14 @@ def model_list(models: Sequence[RegisteredModel], serving: Serving) -> Registere
             rows,
             {
                 "model": "Registered model",
-                "versions": st.column_config.NumberColumn("Versions", width="small"),
                 "aliases": widgets.chips_column("Aliases", rows, "aliases"),
-                "serves on": widgets.chips_column("Serves on", rows, "serves on"),
+                # Beside an opened model there is room for what it is found by, and no more.
+                "versions": None
+                if asked
+                else st.column_config.NumberColumn("Versions", width="small"),
+                "serves on": None
+                if asked
+                else widgets.chips_column("Serves on", rows, "serves on"),
             },
             key="models",
             choose="model",
@@ -248,7 +253,7 @@ def differences(
     if breaking:
         st.error(
             widgets.literal(
-                f"Callers of {left} break on {right}: {breaking[0].field}."
+                f"Callers of {left} break on {right}: {breaking[0].field}. {breaking[0].why}"
                 + (f" And {len(breaking) - 1} more." if len(breaking) > 1 else "")
             ),
             icon=":material/warning:",

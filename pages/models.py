@@ -21,7 +21,8 @@ with widgets.errors_shown():
             "slipway demo",
         )
     elif models:
-        left, right = st.columns([1, 2.4], gap="large")
+        shares = [1, 2.4] if widgets.from_url("model") else [2.4, 1]
+        left, right = st.columns(shares, gap="large")
         with left:
             chosen = versions.model_list(models, serving)
         with right:
