@@ -305,9 +305,9 @@ class SqlStore:
         damaged: set[int] = set()
         with self._reading("read the load tests") as connection:
             named = wanted.where(_runs.c.id.in_(set(ids)))
-            newest = wanted if namespace is not None else wanted.limit(limit)
-            for rows, most in ((newest, limit), (named, limit + len(set(ids)))):
-                # The namespace stands in the record alone: read on until there are enough.
+            for rows, most in ((wanted, limit), (named, limit + len(set(ids)))):
+                # The namespace, and whether it is whole, stands in the record alone: read on until
+                # there are enough.
                 for row in connection.execution_options(yield_per=50).execute(rows):
                     if len(found) >= most:
                         break

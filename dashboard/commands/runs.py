@@ -97,7 +97,7 @@ def _newest(session: Session) -> Sequence[Run]:
             " wrong with each."
         )
     if len(kept.found) > most:
-        session.terminal.say(f"The newest {most}; there are more: --limit {most * 5}.")
+        session.terminal.say(f"The newest {most}; there are more: see --limit.")
     if kept.found:
         return kept.found[:most]
     asked = (("service", args.name), ("target", args.target), ("namespace", args.namespace))

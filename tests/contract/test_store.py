@@ -474,6 +474,14 @@ def test_a_run_whose_values_were_damaged_is_told_by_its_id(
     assert ([one.id for one in kept.found], kept.damaged) == ([good], (bad,))
 
 
+def test_a_run_that_was_damaged_takes_no_place_among_the_newest(sql_store: SqlStore) -> None:
+    good = sql_store.save_run(run())
+    bad = sql_store.save_run(replace(run(), settings="{broken"))
+
+    kept = sql_store.runs(limit=1)
+    assert ([one.id for one in kept.found], kept.damaged) == ([good], (bad,))
+
+
 def test_a_run_that_was_damaged_hides_no_other(sql_store: SqlStore, sql_url: str) -> None:
     bad, good = sql_store.save_run(run("first")), sql_store.save_run(run("second"))
     column = "decode('00', 'hex')" if sql_url.startswith("postgres") else "x'00'"
