@@ -72,13 +72,13 @@ class _Pace(NamedTuple):
 
 def _pace_asked(mode: LoadMode) -> _Pace:
     first, second, third = st.columns(3)
-    last = second if mode is LoadMode.STEADY_RATE else third
-    seconds = int(last.number_input("For at most, seconds", 1, 3_600, 15, key="seconds"))
+    # First, in both modes: what stays where it is keeps what was typed, and does not jump.
+    seconds = int(first.number_input("For at most, seconds", 1, 3_600, 15, key="seconds"))
     if mode is LoadMode.STEADY_RATE:
-        rate = first.number_input("Requests per second", 1, 20_000, 20, key="rate")
+        rate = second.number_input("Requests per second", 1, 20_000, 20, key="rate")
         return _Pace(seconds, rate=int(rate))
-    count = first.number_input("Requests", 1, 1_000_000, 2_000, key="count")
-    at_once = second.number_input("At a time", 1, 256, 4, key="concurrency")
+    count = second.number_input("Requests", 1, 1_000_000, 2_000, key="count")
+    at_once = third.number_input("At a time", 1, 256, 4, key="concurrency")
     return _Pace(seconds, requests=int(count), at_once=int(at_once))
 
 

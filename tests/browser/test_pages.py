@@ -218,6 +218,7 @@ def begin_load_test(page: Page, seconds: int) -> Locator:
     page.get_by_text("a steady rate").click()
     longest = page.get_by_role("spinbutton", name="For at most, seconds")
     # Another mode is another form: for a moment the one before it stands there, too.
+    expect(page.get_by_role("spinbutton", name="Requests per second")).to_be_visible()
     expect(longest).to_have_count(1)
     longest.fill(str(seconds))
     press(page, "Start the load test")
