@@ -200,7 +200,6 @@ def _times(prefix: str, found: Percentiles) -> dict[str, float | None]:
 
 def run_row(run: Run) -> views.RunRow:
     """One stored load test, without its seconds."""
-    summary, objective = run.summary, objective_of(run)
     return {
         "run": run.id,
         "label": run.name,
@@ -213,19 +212,9 @@ def run_row(run: Run) -> views.RunRow:
         "version": run.version,
         "answered_by": answered(run),
         "asked": asked_of(run),
-        "objective": {"p99_s": objective.p99_s, "error_ratio": objective.error_ratio},
+        "objective": views.objective_row(objective_of(run)),
         "cold_start_s": cold_start_of(run),
-        "requests": summary.requests,
-        "ok": summary.ok,
-        "errors": dict(summary.errors),
-        "duration_s": summary.duration_s,
-        "rate": summary.rate,
-        "target_rate": summary.target_rate,
-        "latency_s": views.percentiles_row(summary.response),
-        "service_time_s": views.percentiles_row(summary.service),
-        "client_limited": summary.client_limited,
-        "objective_met": summary.objective_met,
-        "verdict": summary.verdict,
+        **views.load_figures(run.summary),
     }
 
 
@@ -234,9 +223,7 @@ def comparison_row(first: Run, run: Run, found: difference.Comparison) -> views.
     return {
         "run": run.id,
         "against": first.id,
-        "p50": views.time_difference_row(found.p50),
-        "p99": views.time_difference_row(found.p99),
-        "verdict": found.verdict,
+        **views.comparison_figures(found),
         "warnings": [*found.warnings, *between(first, run)],
     }
 

@@ -45,6 +45,7 @@ second. What is drawn before the end would stand until the next look, a second l
 SPREAD_EVERY = 3
 """So many seconds lie between two drawings of how a running test's times are spread."""
 _PRESSED_TWICE_S = 3.0
+"""A load test that began so lately was begun by the first of two presses."""
 MOST_LAID = 6
 """Runs over each other: more cannot be told apart."""
 

@@ -28,6 +28,7 @@ from services.domain import (
     LoadSummary,
     LogLine,
     ModelVersion,
+    Objective,
     Output,
     Package,
     ParamSpec,
@@ -468,8 +469,8 @@ class PercentilesRow(TypedDict):
     mean: float | None
 
 
-class LoadDocument(TypedDict):
-    """One finished load test."""
+class LoadFigures(TypedDict):
+    """What came out of a load test."""
 
     requests: int
     ok: int
@@ -479,24 +480,41 @@ class LoadDocument(TypedDict):
     target_rate: float | None
     latency_s: PercentilesRow
     service_time_s: PercentilesRow
-    by_release: dict[str, int]
-    by_version: dict[str, int]
     client_limited: bool
     objective_met: bool | None
     verdict: str
+
+
+class ObjectiveRow(TypedDict):
+    """What a service's users were promised; null where nothing was."""
+
+    p99_s: float | None
+    error_ratio: float | None
+
+
+class LoadDocument(LoadFigures):
+    """One finished load test, with who answered and its seconds."""
+
+    by_release: dict[str, int]
+    by_version: dict[str, int]
     changeovers: list[ChangeoverRow]
     versions_compared: list[VersionComparisonRow]
 
 
-class VersionComparisonRow(TypedDict):
-    """A version that answered in a load test against the one with the most answers."""
+class ComparisonFigures(TypedDict):
+    """How the answers of one differ from another's."""
 
-    answered_by: str
-    against: str
     p50: TimeDifferenceRow | None
     p99: TimeDifferenceRow | None
     verdict: str
     warnings: list[str]
+
+
+class VersionComparisonRow(ComparisonFigures):
+    """A version that answered in a load test against the one with the most answers."""
+
+    answered_by: str
+    against: str
 
 
 class TimeDifferenceRow(TypedDict):
@@ -536,7 +554,7 @@ class AskedRow(TypedDict):
     via: str | None
 
 
-class RunRow(TypedDict):
+class RunRow(LoadFigures):
     """A stored load test for JSON: whose it is, what was asked, what came out."""
 
     run: int | None
@@ -550,30 +568,15 @@ class RunRow(TypedDict):
     version: str
     answered_by: dict[str, int]
     asked: AskedRow
-    objective: dict[str, float | None]
+    objective: ObjectiveRow
     cold_start_s: float | None
-    requests: int
-    ok: int
-    errors: dict[str, int]
-    duration_s: float
-    rate: float
-    target_rate: float | None
-    latency_s: PercentilesRow
-    service_time_s: PercentilesRow
-    client_limited: bool
-    objective_met: bool | None
-    verdict: str
 
 
-class RunComparisonRow(TypedDict):
+class RunComparisonRow(ComparisonFigures):
     """A stored load test against an earlier one."""
 
     run: int | None
     against: int | None
-    p50: TimeDifferenceRow | None
-    p99: TimeDifferenceRow | None
-    verdict: str
-    warnings: list[str]
 
 
 class PackageDocument(TypedDict):
@@ -1219,6 +1222,28 @@ def output_row(output: Output) -> OutputRow:
     }
 
 
+def load_figures(summary: LoadSummary) -> LoadFigures:
+    """What came out of a load test, without who answered."""
+    return {
+        "requests": summary.requests,
+        "ok": summary.ok,
+        "errors": dict(summary.errors),
+        "duration_s": summary.duration_s,
+        "rate": summary.rate,
+        "target_rate": summary.target_rate,
+        "latency_s": percentiles_row(summary.response),
+        "service_time_s": percentiles_row(summary.service),
+        "client_limited": summary.client_limited,
+        "objective_met": summary.objective_met,
+        "verdict": summary.verdict,
+    }
+
+
+def objective_row(objective: Objective) -> ObjectiveRow:
+    """What a service's users were promised."""
+    return {"p99_s": objective.p99_s, "error_ratio": objective.error_ratio}
+
+
 def load_document(
     summary: LoadSummary,
     ticks: Sequence[Tick] = (),
@@ -1229,19 +1254,9 @@ def load_document(
 
     began_at = summary.began_at
     return {
-        "requests": summary.requests,
-        "ok": summary.ok,
-        "errors": dict(summary.errors),
-        "duration_s": summary.duration_s,
-        "rate": summary.rate,
-        "target_rate": summary.target_rate,
-        "latency_s": percentiles_row(summary.response),
-        "service_time_s": percentiles_row(summary.service),
+        **load_figures(summary),
         "by_release": {str(release): count for release, count in summary.by_release.items()},
         "by_version": dict(summary.by_version),
-        "client_limited": summary.client_limited,
-        "objective_met": summary.objective_met,
-        "verdict": summary.verdict,
         "changeovers": [
             {
                 "answered_by": found.who,
@@ -1259,18 +1274,24 @@ def load_document(
             {
                 "answered_by": one.after,
                 "against": one.before,
-                "p50": time_difference_row(one.found.p50),
-                "p99": time_difference_row(one.found.p99),
-                "verdict": one.found.verdict,
-                "warnings": list(one.found.warnings),
+                **comparison_figures(one.found),
             }
             for one in compared
         ],
     }
 
 
-def time_difference_row(found: difference.Difference | None) -> TimeDifferenceRow | None:
-    """How one percentile differs; None where too few samples back it."""
+def comparison_figures(found: difference.Comparison) -> ComparisonFigures:
+    """How the answers of one differ from another's."""
+    return {
+        "p50": _time_difference_row(found.p50),
+        "p99": _time_difference_row(found.p99),
+        "verdict": found.verdict,
+        "warnings": list(found.warnings),
+    }
+
+
+def _time_difference_row(found: difference.Difference | None) -> TimeDifferenceRow | None:
     if found is None:
         return None
     return {

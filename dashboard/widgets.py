@@ -392,7 +392,6 @@ def table(
         st.dataframe(rows, key=key, **options)
         return
     names = [str(row[choose]) for row in rows]
-    # A filter changes what stands in which row: the selection belongs to these very rows.
     wanted = from_url(param).split(",")
     widget = _table_key(key, names, [one for one in wanted if one in names])
 
@@ -418,16 +417,15 @@ def _table_key(key: str, names: Sequence[str], wanted: Sequence[str]) -> str:
     That is so after the browser's way back, and after a third tick where two are shown: a table
     cannot be told to take a tick away, but a new one begins with those of the URL.
     """
-    turn = f"{key}-turn"
-    widget = f"{key}-{hash(tuple(names))}-{st.session_state.get(turn, 0)}"
-    state = st.session_state.get(widget)
-    if state is None:
-        return widget
-    ticked = {names[at] for at in state.selection.rows if at < len(names)}
-    if ticked != set(wanted):
-        st.session_state[turn] = st.session_state.get(turn, 0) + 1
-        widget = f"{key}-{hash(tuple(names))}-{st.session_state[turn]}"
-    return widget
+    # A filter changes what stands in which row: the selection belongs to these very rows.
+    these, turn_key = f"{key}-{hash(tuple(names))}", f"{key}-turn"
+    turn = st.session_state.get(turn_key, 0)
+    state = st.session_state.get(f"{these}-{turn}")
+    if state is not None:
+        ticked = {names[at] for at in state.selection.rows if at < len(names)}
+        turn += ticked != set(wanted)
+        st.session_state[turn_key] = turn
+    return f"{these}-{turn}"
 
 
 def _keep(name: str, then: Callable[[], None] = lambda: None) -> None:

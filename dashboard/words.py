@@ -188,8 +188,7 @@ def version_words(version: VersionRef | None) -> str:
 
 def intent_words(intent: Intent) -> str:
     """What is wanted, in a few words: `wine/3`, or `wine/3 with 10 %` of a canary."""
-    share = "" if intent.canary_percent is None else f" with {intent.canary_percent} %"
-    return f"{version_words(intent.version)}{share}"
+    return f"{version_words(intent.version)}{intent.share_words}"
 
 
 def wanted_words(service: Service) -> str:

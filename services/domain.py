@@ -345,6 +345,11 @@ class Intent:
     """The runtime's image when this was planned: what happened, not what is wished. No roll-back
     restores it, so it is compared and told. "" where the package is the image, or unknown."""
 
+    @property
+    def share_words(self) -> str:
+        """What stands behind a canary's version: ` with 10 %`; "" for all of the traffic."""
+        return "" if self.canary_percent is None else f" with {self.canary_percent} %"
+
 
 class Action(StrEnum):
     """What an operation does."""

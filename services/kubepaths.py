@@ -18,8 +18,7 @@ class Paths:
     @property
     def services(self) -> str:
         """InferenceServices."""
-        namespace = path_part(self.namespace)
-        return f"/apis/{kubeobject.API_VERSION}/namespaces/{namespace}/inferenceservices"
+        return self._all(f"/apis/{kubeobject.API_VERSION}", "inferenceservices")
 
     def service(self, name: str) -> str:
         """One InferenceService."""
@@ -28,7 +27,7 @@ class Paths:
     @property
     def deployments(self) -> str:
         """Deployments, of which KServe makes one for a service in Standard mode."""
-        return f"/apis/apps/v1/namespaces/{path_part(self.namespace)}/deployments"
+        return self._all("/apis/apps/v1", "deployments")
 
     def deployment(self, service: str) -> str:
         """The Deployment of a service in Standard mode."""
@@ -37,7 +36,7 @@ class Paths:
     @property
     def knative_services(self) -> str:
         """Knative Services, of which KServe makes one for a service in Knative mode."""
-        return f"/apis/serving.knative.dev/v1/namespaces/{path_part(self.namespace)}/services"
+        return self._all("/apis/serving.knative.dev/v1", "services")
 
     def knative_service(self, service: str) -> str:
         """The Knative Service of a service in Knative mode."""
@@ -46,17 +45,17 @@ class Paths:
     @property
     def revisions(self) -> str:
         """Knative's Revisions."""
-        return f"/apis/serving.knative.dev/v1/namespaces/{path_part(self.namespace)}/revisions"
+        return self._all("/apis/serving.knative.dev/v1", "revisions")
 
     @property
     def releases(self) -> str:
         """ControllerRevisions, which the journal keeps releases in."""
-        return f"/apis/apps/v1/namespaces/{path_part(self.namespace)}/controllerrevisions"
+        return self._all("/apis/apps/v1", "controllerrevisions")
 
     @property
     def pods(self) -> str:
         """Pods."""
-        return f"/api/v1/namespaces/{path_part(self.namespace)}/pods"
+        return self._all("/api/v1", "pods")
 
     def pod(self, name: str) -> str:
         """One pod."""
@@ -68,17 +67,17 @@ class Paths:
 
     def service_proxy(self, service: str) -> str:
         """The API server's proxy to a service's pods, in Standard mode."""
-        child = f"{path_part(kubeobject.predictor_name(service))}:80"
-        return f"/api/v1/namespaces/{path_part(self.namespace)}/services/{child}/proxy"
+        child = path_part(kubeobject.predictor_name(service))
+        return f"{self._all('/api/v1', 'services')}/{child}:80/proxy"
 
     def ingress(self, service: str) -> str:
         """The Ingress that KServe makes for a service in Standard mode."""
-        return (
-            f"/apis/networking.k8s.io/v1/namespaces/{path_part(self.namespace)}"
-            f"/ingresses/{path_part(service)}"
-        )
+        return f"{self._all('/apis/networking.k8s.io/v1', 'ingresses')}/{path_part(service)}"
 
     @property
     def events(self) -> str:
         """Events."""
-        return f"/api/v1/namespaces/{path_part(self.namespace)}/events"
+        return self._all("/api/v1", "events")
+
+    def _all(self, api: str, kind: str) -> str:
+        return f"{api}/namespaces/{path_part(self.namespace)}/{kind}"

@@ -183,8 +183,7 @@ def _entry(plan: Plan, actor: str, origin: str, reason: str, at: datetime) -> Au
     def text(intent: Intent | None) -> str:
         if intent is None:
             return ""
-        share = "" if intent.canary_percent is None else f" with {intent.canary_percent} %"
-        return f"{intent.version or intent.package.uri}{share}"
+        return f"{intent.version or intent.package.uri}{intent.share_words}"
 
     return AuditEntry(
         id=None,

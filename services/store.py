@@ -311,7 +311,7 @@ class SqlStore:
                 for row in connection.execution_options(yield_per=50).execute(rows):
                     if len(found) >= most:
                         break
-                    run = self._run(int(row.id), row.record, damaged)
+                    run = self._sound(int(row.id), row.record, damaged)
                     if run is not None and namespace in {None, run.namespace}:
                         found[int(row.id)] = run
         return StoredRuns(
@@ -319,7 +319,7 @@ class SqlStore:
             tuple(sorted(damaged, reverse=True)),
         )
 
-    def _run(self, number: int, record: bytes, damaged: set[int]) -> Run | None:
+    def _sound(self, number: int, record: bytes, damaged: set[int]) -> Run | None:
         """A stored load test; None, and its id among the damaged ones, where it is none."""
         try:
             return _run(number, record)
@@ -405,13 +405,13 @@ class SqlStore:
 
     @contextmanager
     def _reading(self, doing: str) -> Iterator[Connection]:
-        with self._errors(doing), self._engine().connect() as connection:
+        with self._errors(doing, writes=False), self._engine().connect() as connection:
             yield connection
 
     @contextmanager
     def _writing(self, doing: str) -> Iterator[Connection]:
         """One short transaction that no other writer interleaves; a raise inside undoes it."""
-        with self._errors(doing), self._engine().connect() as bare:
+        with self._errors(doing, writes=True), self._engine().connect() as bare:
             connection = bare.execution_options(slipway_writes=True)
             with connection.begin():
                 # On SQLite the transaction is exclusive from its first statement (BEGIN IMMEDIATE);
@@ -452,12 +452,12 @@ class SqlStore:
         return engine
 
     @contextmanager
-    def _errors(self, doing: str) -> Iterator[None]:
+    def _errors(self, doing: str, *, writes: bool) -> Iterator[None]:
         """The one door: what SQLAlchemy, the drivers and the file system raise, in our words."""
         try:
             yield
         except DBAPIError as error:
-            raise _translated(doing, self._shown, error) from error
+            raise _translated(doing, self._shown, error, writes=writes) from error
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             raise Unreachable(
                 f"Could not {doing}: the store at {self._shown} failed. Nothing was written.",
@@ -748,11 +748,10 @@ _FIX_BY_WORD = {
 }
 
 
-def _translated(doing: str, shown: str, error: DBAPIError) -> SlipwayError:
+def _translated(doing: str, shown: str, error: DBAPIError, *, writes: bool) -> SlipwayError:
     words = one_line(error.orig)
-    reads = doing.startswith("read")
-    unwritten = "" if reads else " Nothing was written."
-    did = "did not give it" if reads else "did not take it"
+    unwritten = " Nothing was written." if writes else ""
+    did = "did not take it" if writes else "did not give it"
     state = getattr(error.orig, "sqlstate", None) or ""
     denied = state in _DENIED_STATES or any(word in words for word in _DENIED_WORDS)
     if denied:

@@ -330,7 +330,7 @@ def bench(session: Session) -> Answer:
     compared = difference.compare_versions(summary, model)
     document: dict[str, Any] = dict(views.load_document(summary, ticks, compared)) | {
         "cold_start_s": cold_start_s,
-        "objective": {"p99_s": objective.p99_s, "error_ratio": objective.error_ratio},
+        "objective": views.objective_row(objective),
     }
     if args.save:
         document["run"] = _saved_run(

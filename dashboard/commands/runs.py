@@ -53,10 +53,7 @@ def runs(session: Session) -> Answer:
             why=f"Up to {MOST_OPENED} are.",
             fix="Choose fewer with --id or --limit, or write a .csv or .json file.",
         )
-    document: dict[str, Any] = {"runs": [report.run_row(run) for run in found]}
-    lines = _listed(found)
-    if args.id:
-        document, lines = _opened(found)
+    document, lines = _opened(found) if args.id else _summed_up(found)
     if args.out is not None:
         _write(Path(args.out), kind, found)
         document["file"] = args.out
@@ -135,6 +132,11 @@ def _chosen(session: Session) -> Sequence[Run]:
             fix="List those that are kept: `slipway runs`.",
         )
     return [by_id[number] for number in ids]
+
+
+def _summed_up(found: Sequence[Run]) -> tuple[dict[str, Any], Iterator[str]]:
+    """Load tests in a row each, as a document and in words."""
+    return {"runs": [report.run_row(run) for run in found]}, _listed(found)
 
 
 def _listed(found: Sequence[Run]) -> Iterator[str]:
